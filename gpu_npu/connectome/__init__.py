@@ -1,0 +1,39 @@
+"""The network as data: neurons, synapses, areas and settings, with the checks that guard them."""
+
+from .connectome import Connectome
+from .errors import (
+    BackendUnavailableError,
+    CapacityError,
+    DeviceMemoryError,
+    FileFormatError,
+    KernelError,
+    NetworkError,
+    NeuronIndexError,
+    NpuError,
+    SumOverflowError,
+)
+from .fields import NEURON_FIELDS, STATE_FIELDS
+from .neurons import NeuronArray
+from .settings import Area, Rules, Settings
+from .synapses import SynapseArray, SynapseBatch
+
+__all__ = [
+    "NEURON_FIELDS",
+    "STATE_FIELDS",
+    "Area",
+    "BackendUnavailableError",
+    "CapacityError",
+    "Connectome",
+    "DeviceMemoryError",
+    "FileFormatError",
+    "KernelError",
+    "NetworkError",
+    "NeuronArray",
+    "NeuronIndexError",
+    "NpuError",
+    "Rules",
+    "Settings",
+    "SumOverflowError",
+    "SynapseArray",
+    "SynapseBatch",
+]

@@ -1,0 +1,73 @@
+"""Neurons as structure of arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .fields import NEURON_FIELDS
+
+_SEED_NAMES = {field.seed_name: field.name for field in NEURON_FIELDS.values()}
+
+
+class NeuronArray:
+    """One array of shape (capacity,), or (capacity, 3) for coordinates, for each field; the neuron's id is the index.
+
+    Ids are reserved (below `capacity`), then created once, then perhaps deleted; `created` stays True for deleted ones.
+    The seed document's names (thresholds, leak_rates, cortical_areas, ...) read the same arrays.
+    """
+
+    __slots__ = (*NEURON_FIELDS, "capacity", "created", "valid")
+
+    capacity: int
+    valid: NDArray[np.bool_]
+    created: NDArray[np.bool_]
+    membrane_potential: NDArray[np.float32]
+    threshold: NDArray[np.float32]
+    threshold_limit: NDArray[np.float32]
+    leak_coefficient: NDArray[np.float32]
+    refractory_period: NDArray[np.uint16]
+    refractory_countdown: NDArray[np.uint16]
+    excitability: NDArray[np.float32]
+    consecutive_fire_limit: NDArray[np.uint16]
+    consecutive_fire_count: NDArray[np.uint16]
+    snooze_period: NDArray[np.uint16]
+    mp_charge_accumulation: NDArray[np.bool_]
+    cortical_area: NDArray[np.uint32]
+    coordinates: NDArray[np.uint32]
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.valid = np.zeros(capacity, np.bool_)
+        self.created = np.zeros(capacity, np.bool_)
+        for name, field in NEURON_FIELDS.items():
+            shape = capacity if field.width == 1 else (capacity, field.width)
+            setattr(self, name, np.full(shape, field.default, field.dtype))
+
+    def __getattr__(self, name: str) -> NDArray[Any]:
+        if name in _SEED_NAMES:
+            return self[_SEED_NAMES[name]]
+        raise AttributeError(f"NeuronArray has no field {name!r}")
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """The array of a field, "valid" or "created"."""
+        array: NDArray[Any] = getattr(self, name)
+        return array
+
+    @property
+    def count(self) -> int:
+        """Ids created so far, deleted ones included."""
+        return int(np.count_nonzero(self.created))
+
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """valid, created and every field in the order of NEURON_FIELDS."""
+        return (self.valid, self.created, *(self[name] for name in NEURON_FIELDS))
+
+    def with_capacity(self, capacity: int) -> NeuronArray:
+        """A copy with another capacity, at least as large."""
+        new = NeuronArray(capacity)
+        for ours, theirs in zip(self.arrays(), new.arrays(), strict=True):
+            theirs[: self.capacity] = ours
+        return new

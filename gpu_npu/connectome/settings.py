@@ -1,0 +1,107 @@
+"""Areas, rules and settings of a network: small frozen values, checked when they are made."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .errors import NetworkError
+
+INFINITY = math.inf
+
+
+def _flag(what: str, value: object) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise NetworkError(f"{what}: {value!r} is not True or False")
+    return bool(value)
+
+
+def _real(what: str, value: object, allowed: float = 0.0) -> float:
+    """`value` rounded to float32 and settled; of the infinities only `allowed` passes."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise NetworkError(f"{what}: {value!r} is not a real number")
+    try:
+        with np.errstate(all="ignore"):
+            single = float(np.float32(value))
+    except OverflowError:
+        single = INFINITY if value > 0 else -INFINITY
+    if math.isnan(single) or (math.isinf(single) and single != allowed):
+        raise NetworkError(f"{what}: {value!r} is not a finite float32")
+    return single if abs(single) >= 2.0**-126 else 0.0
+
+
+@dataclass(frozen=True)
+class Area:
+    """Flags of a cortical area; the first two rule the synapses whose source lies in it."""
+
+    name: str = ""
+    psp_uniform: bool = True
+    """Every synapse delivers its whole psp; False: the psp is divided among the synapses that leave the neuron."""
+    mp_driven_psp: bool = False
+    """The psp is the potential at which the source fired, clamped to 0..255 and rounded."""
+    power: bool = False
+    """Its neurons are power neurons."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise NetworkError(f"name of an area: {self.name!r} is not a string")
+        for flag in ("psp_uniform", "mp_driven_psp", "power"):
+            object.__setattr__(self, flag, _flag(flag, getattr(self, flag)))
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The switches of the neuron model, stored with the network."""
+
+    refractory_clock: str = "candidate"
+    """"candidate": a countdown falls in bursts in which its neuron is a candidate; "burst": in every burst."""
+    rectify_input: bool = False
+    """Neurons with mp_charge_accumulation take no negative input."""
+    potential_floor: float = -INFINITY
+    potential_ceiling: float = INFINITY
+    """Bounds of the potential after the input was added; floor <= ceiling."""
+
+    def __post_init__(self) -> None:
+        if self.refractory_clock not in ("candidate", "burst"):
+            raise NetworkError(f'refractory_clock: {self.refractory_clock!r} is neither "candidate" nor "burst"')
+        object.__setattr__(self, "rectify_input", _flag("rectify_input", self.rectify_input))
+        object.__setattr__(self, "potential_floor", _real("potential_floor", self.potential_floor, -INFINITY))
+        object.__setattr__(self, "potential_ceiling", _real("potential_ceiling", self.potential_ceiling, INFINITY))
+        if self.potential_floor > self.potential_ceiling:
+            raise NetworkError(f"potential_floor {self.potential_floor} is above potential_ceiling {self.potential_ceiling}")
+
+    @classmethod
+    def preset(cls, name: str) -> Rules:
+        """"seed" (the defaults), "feagi-2.6" or "feagi-2.6-fp32"."""
+        if name == "seed":
+            return cls()
+        if name == "feagi-2.6":
+            return cls(refractory_clock="burst", rectify_input=True, potential_floor=0.0, potential_ceiling=255.0)
+        if name == "feagi-2.6-fp32":
+            return cls(refractory_clock="burst", rectify_input=True)
+        raise NetworkError(f'rules preset {name!r} is not one of "seed", "feagi-2.6", "feagi-2.6-fp32"')
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What holds for the whole network; the reals are float32 values."""
+
+    rules: Rules = field(default_factory=Rules)
+    contribution_scale: float = 1.0
+    """Potential of one unit of weight * psp."""
+    power_amount: float = 1.0
+    """Potential that every power neuron receives in each burst."""
+    random_seed: int = 0
+    """uint32; seeds the draws of neurons with excitability below 1."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.rules, Rules):
+            raise NetworkError(f"rules: {self.rules!r} is not a Rules")
+        object.__setattr__(self, "contribution_scale", _real("contribution_scale", self.contribution_scale))
+        object.__setattr__(self, "power_amount", _real("power_amount", self.power_amount))
+        seed = self.random_seed
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
+            raise NetworkError(f"random_seed: {seed!r} is not an integer in 0..4294967295")
+        object.__setattr__(self, "random_seed", int(seed))
