@@ -1,0 +1,103 @@
+"""Options, fixtures and Hypothesis profiles that all tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from gpu_npu.backends.base import Backend
+
+BackendFactory = Callable[[], Backend]
+
+settings.register_profile("default", max_examples=40, deadline=None, derandomize=True, database=None)
+settings.register_profile("long", max_examples=10_000, deadline=None, database=None, print_blob=True)
+settings.load_profile("default")
+
+EMULATED = {  # id -> block size and schedule seed of the emulated device
+    "emulated-32-1": (32, 1),
+    "emulated-64-2": (64, 2),
+    "emulated-256-3": (256, 3),
+}
+BACKENDS = ("reference", "cpu", *EMULATED, "cuda")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--gpu",
+        choices=("auto", "require", "never"),
+        default="auto",
+        help="auto: GPU tests skip where there is no GPU; require: they fail there; never: they skip",
+    )
+
+
+@pytest.fixture(scope="session")
+def gpu_mode(pytestconfig: pytest.Config) -> str:
+    """auto, require or never."""
+    return str(pytestconfig.getoption("--gpu"))
+
+
+def reference_backend() -> Backend:
+    from gpu_npu.backends.reference import Reference
+
+    return Reference()
+
+
+def cpu_backend() -> Backend:
+    from gpu_npu.backends.devices.cpu import CpuDevice
+    from gpu_npu.backends.executor import Executor
+
+    return Executor(CpuDevice())
+
+
+def emulated_backend(block: int, seed: int) -> Backend:
+    from gpu_npu.backends.devices.emulated import EmulatedDevice
+    from gpu_npu.backends.executor import Executor
+
+    return Executor(EmulatedDevice(block=block, seed=seed))
+
+
+def cuda_backend(gpu_mode: str) -> Backend:
+    """Skips where a GPU is not wanted, or is wanted only if there and is not; whatever else goes wrong is a failure."""
+    from gpu_npu.connectome import BackendUnavailableError
+
+    if gpu_mode == "never":
+        pytest.skip("--gpu=never")
+    from gpu_npu.backends.devices.cuda import CudaDevice
+    from gpu_npu.backends.executor import Executor
+
+    try:
+        device = CudaDevice()
+    except BackendUnavailableError as error:
+        if gpu_mode == "require":
+            raise
+        pytest.skip(f"no GPU: {error}")
+    return Executor(device)
+
+
+@pytest.fixture(scope="session", params=BACKENDS)
+def backend_factory(request: pytest.FixtureRequest, gpu_mode: str) -> BackendFactory:
+    """Makes new backends of one kind; a test that takes it runs once on every kind."""
+    if request.param == "reference":
+        return reference_backend
+    if request.param == "cpu":
+        return cpu_backend
+    if request.param == "cuda":
+        cuda_backend(gpu_mode)  # skips here, once
+        return lambda: cuda_backend(gpu_mode)
+    block, seed = EMULATED[request.param]
+    return lambda: emulated_backend(block, seed)
+
+
+def shared_data() -> Path:
+    """The folder of data sets beside the repository. Where it is absent the test skips; in CI (the variable is set) it fails."""
+    folder = Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        message = "the shared data sets are not there: shared/data beside the repository"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return folder

@@ -1,0 +1,340 @@
+"""The semantics said once more, in plain Python: exact rationals, lists and loops, nothing shared with the package's arithmetic.
+
+`ScalarModel` has the methods of the Backend contract that a script uses, so the same scripts hold the NumPy reference to
+it. Numbers inside are `Fraction` (or float infinity for limits); NumPy appears at the border only. For tiny networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from math import floor
+from typing import Any
+
+import numpy as np
+
+from gpu_npu.backends.base import BurstOutput
+from gpu_npu.connectome import Area, Connectome, Settings, SynapseBatch
+from gpu_npu.connectome.fields import NEURON_FIELDS, STATE_FIELDS
+
+SMALLEST = Fraction(1, 2**126)
+LARGEST = Fraction((2**24 - 1) * 2**104)
+WORD = 2**32
+
+
+def fl32(x: Fraction | int) -> Fraction:
+    """The float32 nearest to x (ties to even), then settled: tiny becomes 0, too large becomes the largest of its sign."""
+    x = Fraction(x)
+    if x == 0:
+        return Fraction(0)
+    exponent = 0
+    while abs(x) >= Fraction(2) ** (exponent + 1):
+        exponent += 1
+    while abs(x) < Fraction(2) ** exponent:
+        exponent -= 1
+    unit = Fraction(2) ** (max(exponent, -126) - 23)
+    y = round(x / unit) * unit
+    if abs(y) < SMALLEST:
+        return Fraction(0)
+    return max(-LARGEST, min(LARGEST, y))
+
+
+def exact(value: Any) -> Any:
+    """A NumPy scalar as an exact Python number."""
+    if isinstance(value, (np.floating, float)):
+        return Fraction(float(value)) if np.isfinite(value) else float(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def half_away(x: Fraction) -> int:
+    """Round a number that is not negative; halves go up."""
+    return floor(x + Fraction(1, 2))
+
+
+def draw(neuron: int, burst: int, seed: int) -> Fraction:
+    """r(j, burst)"""
+    x = (neuron * 2654435761 + burst * 1597334677 + seed) % WORD
+    s = (x * 747796405 + 2891336453) % WORD
+    w = (((s >> ((s >> 28) + 4)) ^ s) * 277803737) % WORD
+    h = (w >> 22) ^ w
+    return fl32(h) / WORD
+
+
+class Neuron:
+    """One attribute a field, by the names of NEURON_FIELDS; created and valid beside them."""
+
+    def __init__(self) -> None:
+        self.created = False
+        self.valid = False
+        self.values: dict[str, Any] = {
+            name: [int(field.default)] * 3 if field.width == 3 else exact(field.dtype(field.default)) for name, field in NEURON_FIELDS.items()
+        }
+
+    def __getattr__(self, name: str) -> Any:
+        return self.__dict__["values"][name]
+
+    def set(self, name: str, value: Any) -> None:
+        self.values[name] = [int(v) for v in value] if NEURON_FIELDS[name].width == 3 else exact(value)
+
+    @property
+    def limited(self) -> bool:
+        return self.values["consecutive_fire_limit"] not in (0, 65535)
+
+    @property
+    def at_limit(self) -> bool:
+        return self.limited and bool(self.values["consecutive_fire_count"] >= self.values["consecutive_fire_limit"])
+
+    def count_down(self) -> None:
+        self.values["refractory_countdown"] -= 1
+        if self.values["refractory_countdown"] == 0 and self.at_limit:
+            self.values["consecutive_fire_count"] = 0
+
+
+@dataclass
+class Synapse:
+    source: int
+    target: int
+    weight: int
+    psp: int
+    inhibitory: bool
+    valid: bool = True
+
+
+class ScalarModel:
+    """A network and its bursts; method names and meanings are those of `gpu_npu.backends.base.Backend`."""
+
+    def load(self, connectome: Connectome, *, neuron_capacity: int, synapse_capacity: int, ledger_window: int) -> None:
+        self.neurons = [Neuron() for _ in range(neuron_capacity)]
+        for j in range(connectome.neuron_capacity):
+            self.neurons[j].created = bool(connectome.neurons.created[j])
+            self.neurons[j].valid = bool(connectome.neurons.valid[j])
+            for name in NEURON_FIELDS:
+                self.neurons[j].set(name, getattr(connectome.neurons, name)[j])
+        s = connectome.synapses
+        self.synapses = [
+            Synapse(int(s.source[x]), int(s.target[x]), int(s.weight[x]), int(s.psp[x]), bool(s.inhibitory[x]), bool(s.valid[x]))
+            for x in range(s.count)
+        ]
+        self.weight_dtype, self.psp_dtype = connectome.weight_dtype, connectome.psp_dtype
+        self.settings, self.areas, self.window = connectome.settings, dict(connectome.areas), ledger_window
+        self.power: list[int] = []
+        self._forget()
+
+    def _forget(self) -> None:
+        self.staged: list[tuple[int, Fraction]] = []
+        self.forced: set[int] = set()
+        self.fired: dict[int, Fraction] = {}
+        self.fired_earlier: dict[int, Fraction] = {}
+        self.list: dict[int, Fraction] = {}
+        self.ledger: dict[int, list[int]] = {}
+
+    def reserve(self, *, neuron_capacity: int, synapse_capacity: int) -> None:
+        while len(self.neurons) < neuron_capacity:
+            self.neurons.append(Neuron())
+
+    def reset(self, state: Mapping[str, Any]) -> None:
+        for name in STATE_FIELDS:
+            for neuron, value in zip(self.neurons, state[name], strict=True):
+                neuron.set(name, value)
+        self._forget()
+
+    def compact(self) -> None:
+        self.synapses = [s for s in self.synapses if s.valid]
+
+    # -- a burst ---------------------------------------------------------------------------------------------------
+    def inject(self, neurons: Any, potentials: Any) -> None:
+        self.staged += [(int(j), exact(p)) for j, p in zip(neurons, potentials, strict=True)]
+
+    def force(self, neurons: Any) -> None:
+        self.forced |= {int(j) for j in neurons}
+
+    def set_power(self, neurons: Any) -> None:
+        self.power = [int(j) for j in neurons]
+
+    def burst(self, number: int) -> BurstOutput:
+        rules, before = self.settings.rules, self.fired
+        by_burst = rules.refractory_clock == "burst"
+        blocked = {j for j, n in enumerate(self.neurons) if n.valid and n.refractory_countdown > 0}
+        forced = sorted(j for j in self.forced if self.neurons[j].valid)
+        sensory = power = terms = stopped = 0
+
+        # Phase 1: injection.
+        for j, n in enumerate(self.neurons):
+            if n.valid and not n.mp_charge_accumulation and j not in before:
+                n.values["membrane_potential"] = Fraction(0)
+        ext: dict[int, Fraction] = {}
+        syn: dict[int, int] = {}
+        for j, p in self.staged:
+            if self.neurons[j].valid:
+                ext[j] = fl32(ext.get(j, Fraction(0)) + p)
+                sensory += 1
+        for j in self.power:
+            if self.neurons[j].valid:
+                ext[j] = fl32(ext.get(j, Fraction(0)) + exact(self.settings.power_amount))
+                power += 1
+        bits = 0 if all(area.psp_uniform for area in self.areas.values()) else 32
+        for i, potential in before.items():
+            if not self.neurons[i].valid:
+                continue
+            area = self.areas.get(self.neurons[i].cortical_area, Area())
+            leaving = [s for s in self.synapses if s.valid and s.source == i]
+            k = len(leaving)
+            for s in leaving:
+                if self.neurons[s.target].valid:
+                    m = s.weight * (half_away(min(max(potential, Fraction(0)), Fraction(255))) if area.mp_driven_psp else s.psp)
+                    term = m * 2**bits if area.psp_uniform else (m * 2**bits + k // 2) // k
+                    syn[s.target] = syn.get(s.target, 0) + (-term if s.inhibitory else term)
+                    terms += 1
+        scale = fl32(exact(self.settings.contribution_scale) / 2**bits)
+        candidates = {}
+        for j in sorted(ext.keys() | syn.keys()):
+            candidates[j] = fl32(ext.get(j, Fraction(0)) + fl32(fl32(syn.get(j, 0)) * scale))
+
+        # Phase 2: dynamics.
+        fired: dict[int, Fraction] = {}
+        for j, i_ in candidates.items():
+            n = self.neurons[j]
+            if n.refractory_countdown > 0:
+                stopped += 1
+                if not by_burst:
+                    n.count_down()
+                continue
+            if rules.rectify_input and n.mp_charge_accumulation:
+                i_ = max(i_, Fraction(0))
+            v = fl32(n.membrane_potential + i_)
+            v = min(max(v, exact(rules.potential_floor)), exact(rules.potential_ceiling))
+            if n.threshold <= v <= n.threshold_limit:
+                if n.at_limit:
+                    n.values["consecutive_fire_count"] = 0
+                    n.values["membrane_potential"] = v
+                    continue
+                e = n.excitability
+                if e >= exact(np.float32(0.999)) or (e > 0 and draw(j, number % WORD, self.settings.random_seed) < e):
+                    fired[j] = v
+                    n.values["membrane_potential"] = Fraction(0)
+                    n.values["consecutive_fire_count"] = min(n.consecutive_fire_count + 1, 65535)
+                    n.values["refractory_countdown"] = min(n.refractory_period + (n.snooze_period if n.at_limit else 0), 65535)
+                    continue
+            if n.limited:
+                n.values["consecutive_fire_count"] = 0
+            n.values["membrane_potential"] = fl32(v * fl32(1 - n.leak_coefficient))
+
+        # Forced firing, and the clock that ticks for all.
+        for j in forced:
+            fired.setdefault(j, Fraction(100))
+        if by_burst:
+            for j in blocked - set(forced):
+                self.neurons[j].count_down()
+
+        # Phases 3 to 5.
+        self.fired_earlier, self.fired = before, {j: fired[j] for j in sorted(fired)}
+        self.ledger[number] = list(self.fired)
+        self.ledger.pop(number - self.window, None)
+        self.list, self.staged, self.forced = candidates, [], set()
+        return BurstOutput(np.array(list(self.fired), np.uint32), sensory, power, terms, len(candidates), stopped)
+
+    # -- changes ---------------------------------------------------------------------------------------------------
+    def set_settings(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def set_area(self, area: int, flags: Area) -> None:
+        self.areas[area] = flags
+
+    def add_neurons(self, neurons: Any, columns: Mapping[str, Any]) -> None:
+        for x, j in enumerate(neurons):
+            self.neurons[j].created = self.neurons[j].valid = True
+            for name, values in columns.items():
+                self.neurons[j].set(name, values[x])
+
+    def delete_neurons(self, neurons: Any) -> Any:
+        answers = [self.neurons[j].valid for j in neurons]
+        for j in neurons:
+            self.neurons[j].valid = False
+        return np.array(answers, bool)
+
+    def write(self, field: str, neurons: Any, values: Any) -> None:
+        for j, value in zip(neurons, values, strict=True):
+            self.neurons[j].set(field, value)
+
+    def write_area(self, field: str, area: int, value: Any) -> int:
+        members = [n for n in self.neurons if n.valid and n.cortical_area == area]
+        for n in members:
+            n.set(field, value[0])
+        return len(members)
+
+    def read(self, field: str) -> Any:
+        if field in ("valid", "created"):
+            return np.array([getattr(n, field) for n in self.neurons], bool)
+        spec = NEURON_FIELDS[field]
+        shape = (-1, 3) if spec.width == 3 else (-1,)
+        values = [n.values[field] for n in self.neurons]
+        return np.array([float(v) if isinstance(v, Fraction) else v for v in values], spec.dtype).reshape(shape)
+
+    def add_synapses(self, batch: SynapseBatch) -> None:
+        for x in range(len(batch)):
+            self.synapses.append(
+                Synapse(int(batch.source[x]), int(batch.target[x]), int(batch.weight[x]), int(batch.psp[x]), bool(batch.inhibitory[x]))
+            )
+
+    def _oldest(self, source: int, target: int) -> Synapse | None:
+        return next((s for s in self.synapses if s.valid and s.source == source and s.target == target), None)
+
+    def remove_synapses(self, source: Any, target: Any) -> Any:
+        answers = []
+        for i, j in zip(source, target, strict=True):
+            found = self._oldest(i, j)
+            if found:
+                found.valid = False
+            answers.append(found is not None)
+        return np.array(answers, bool)
+
+    def reweight_synapses(self, source: Any, target: Any, weight: Any) -> Any:
+        answers = []
+        for i, j, w in zip(source, target, weight, strict=True):
+            found = self._oldest(i, j)
+            if found:
+                found.weight = int(w)
+            answers.append(found is not None)
+        return np.array(answers, bool)
+
+    # -- looking ---------------------------------------------------------------------------------------------------
+    def _batch(self, chosen: list[Synapse]) -> SynapseBatch:
+        chosen = sorted(chosen, key=lambda s: (s.source, s.target))  # stable: the list is in order of age
+        return SynapseBatch(
+            np.array([s.source for s in chosen], np.uint32),
+            np.array([s.target for s in chosen], np.uint32),
+            np.array([s.weight for s in chosen], self.weight_dtype),
+            np.array([s.psp for s in chosen], self.psp_dtype),
+            np.array([s.inhibitory for s in chosen], bool),
+        )
+
+    def synapses_from(self, sources: Any = None) -> Iterator[SynapseBatch]:
+        wanted = range(len(self.neurons)) if sources is None else {int(i) for i in sources}
+        yield self._batch([s for s in self.synapses if s.valid and s.source in wanted])
+
+    def synapses_to(self, targets: Any) -> SynapseBatch:
+        wanted = {int(j) for j in targets}
+        return self._batch([s for s in self.synapses if s.valid and s.target in wanted])
+
+    @property
+    def synapse_count(self) -> int:
+        return sum(s.valid for s in self.synapses)
+
+    @staticmethod
+    def _queue(values: dict[int, Fraction]) -> tuple[Any, Any]:
+        return np.array(list(values), np.uint32), np.array([float(v) for v in values.values()], np.float32)
+
+    def fire_queue(self, *, previous: bool = False) -> tuple[Any, Any]:
+        return self._queue(self.fired_earlier if previous else self.fired)
+
+    def candidates(self) -> tuple[Any, Any]:
+        return self._queue(self.list)
+
+    def fired_in(self, burst: int) -> Any:
+        return np.array(self.ledger[burst], np.uint32)
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
