@@ -17,6 +17,7 @@ from .settings import Area, Settings
 from .synapses import CountType, SynapseArray
 from .validation import (
     check_area_id,
+    check_count,
     check_count_dtype,
     check_field,
     check_ids,
@@ -32,12 +33,11 @@ U32 = NDArray[np.uint32]
 Flags = NDArray[np.bool_]
 
 
-def _capacity(value: object, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-        raise NetworkError(f"{what}: {value!r} is not an integer of 0 or more")
-    if what == "neuron_capacity" and value > MAX_NEURONS:
-        raise CapacityError(f"neuron_capacity: {value:,} is more than {MAX_NEURONS:,}, the most that synapses can name")
-    return int(value)
+def _neuron_capacity(value: object) -> int:
+    capacity = check_count(value, "neuron_capacity")
+    if capacity > MAX_NEURONS:
+        raise CapacityError(f"neuron_capacity: {capacity:,} is more than {MAX_NEURONS:,}, the most that synapses can name")
+    return capacity
 
 
 class Connectome:
@@ -59,8 +59,8 @@ class Connectome:
     ) -> None:
         self.weight_dtype: CountType = check_count_dtype(weight_dtype, "weight_dtype")
         self.psp_dtype: CountType = check_count_dtype(psp_dtype, "psp_dtype")
-        neuron_capacity = _capacity(neuron_capacity, "neuron_capacity")
-        synapse_capacity = _capacity(synapse_capacity, "synapse_capacity")
+        neuron_capacity = _neuron_capacity(neuron_capacity)
+        synapse_capacity = check_count(synapse_capacity, "synapse_capacity")
         self._frozen = False
         self._areas: dict[int, Area] = {}
         self._next = 0
@@ -120,12 +120,16 @@ class Connectome:
         Each field is one value for all or an array of shape (count,), or (count, 3); those left out get their defaults.
         """
         self._writable()
-        count = _capacity(count, "count")
-        free = np.flatnonzero(~self.neurons.created[self._next :])[:count]
+        count = check_count(count, "count")
+        created = self.neurons.created
+        free = np.flatnonzero(~created[self._next : self._next + count])
+        if len(free) < count:  # ids were given by hand, or there are too few
+            free = np.flatnonzero(~created[self._next :])[:count]
         if len(free) < count:
             raise self._no_neurons(count, len(free))
         ids = (free + self._next).astype(np.uint32)
         self._create(ids, fields)
+        self._next = int(ids[-1]) + 1 if count else self._next
         return ids
 
     def add_neuron(self, **fields: Any) -> int:
@@ -165,8 +169,6 @@ class Connectome:
             self.neurons[name][ids] = columns.get(name, field.default)
         self.neurons.valid[ids] = True
         self.neurons.created[ids] = True
-        if len(ids) and int(ids[0]) == self._next and int(ids[-1]) - self._next == len(ids) - 1 and bool((ids[1:] > ids[:-1]).all()):
-            self._next += len(ids)
 
     def _no_neurons(self, wanted: int, free: int) -> CapacityError:
         return CapacityError(
@@ -324,8 +326,8 @@ class Connectome:
     def reserve(self, neurons: int | None = None, synapses: int | None = None) -> None:
         """Grow to at least these capacities; arrays looked at before are then copies that nobody reads."""
         self._writable()
-        neuron_capacity = max(self.neuron_capacity, _capacity(neurons or 0, "neuron_capacity"))
-        synapse_capacity = max(self.synapse_capacity, _capacity(synapses or 0, "synapse_capacity"))
+        neuron_capacity = max(self.neuron_capacity, _neuron_capacity(neurons or 0))
+        synapse_capacity = max(self.synapse_capacity, check_count(synapses or 0, "synapse_capacity"))
         if synapse_capacity > self.synapse_capacity:
             self.synapses = self.synapses.with_capacity(synapse_capacity, neuron_capacity)
         if neuron_capacity > self.neuron_capacity:
@@ -383,6 +385,7 @@ class Connectome:
                 raise NeuronIndexError(
                     f"synapse {bad}: {name} {ids[bad]} is not a neuron (this network reserves {self.neuron_capacity:,} ids from 0)"
                 )
+        # A generator: the batch is made only if the check must look at it.
         check_sums((synapses.batch() for _ in range(1)), neurons.cortical_area, self.areas, synapses.valid_count)
 
 
@@ -399,6 +402,9 @@ def _occurrence(group: NDArray[np.intp], groups: int) -> NDArray[np.int64]:
 def _validate_array(name: str, array: NDArray[Any], shape: tuple[int, ...], dtype: Any) -> None:
     if array.dtype != dtype or array.shape != shape:
         raise NetworkError(f"{name}: an array of {array.dtype} of shape {array.shape}, where {np.dtype(dtype)} of shape {shape} is needed")
+    if array.dtype == np.bool_ and array.size and int(array.view(np.uint8).max()) > 1:
+        bad = int(np.argmax(array.view(np.uint8) > 1))
+        raise NetworkError(f"{name}[{bad}]: {array.view(np.uint8)[bad]} where 0 or 1 is needed")
 
 
 def _validate_field(name: str, array: NDArray[Any], capacity: int) -> None:

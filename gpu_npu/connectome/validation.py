@@ -103,6 +103,13 @@ def _flags(array: NDArray[Any], what: str) -> NDArray[Any]:
     return _integers(array, 0, 1, what)
 
 
+def check_count(value: object, what: str) -> int:
+    """An integer of 0 or more."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+        raise NetworkError(f"{what}: {value!r} is not an integer of 0 or more")
+    return int(value)
+
+
 # -- ids -----------------------------------------------------------------------------------------------------------
 def check_ids(ids: ArrayLike, capacity: int, what: str = "neurons") -> NDArray[np.uint32]:
     """Neuron ids as a uint32 array of shape (n,), contiguous; one id alone gives shape (1,).
@@ -263,7 +270,7 @@ def _largest(
                     f" {int(product[i])} is not below 2**31, as it must be in a network with a non-uniform area; lower one of them"
                 )
             k = np.where(divided[batch.source], leaving[batch.source], np.uint64(1))
-            term: NDArray[np.uint64] = ((product << np.uint64(bits)) + k // np.uint64(2)) // k
+            term = np.floor_divide((product << np.uint64(bits)) + (k >> np.uint64(1)), k)
             np.add.at(high, place, term >> _WORD)
             np.add.at(low, place, term & _LOW_WORD)
     if n == 0:

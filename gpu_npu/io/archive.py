@@ -1,0 +1,79 @@
+"""Reading .npz files that may be damaged: every failure is a FileFormatError that names the file."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_npu.connectome import FileFormatError
+
+_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, NotImplementedError, RuntimeError, OSError)
+"""What zipfile and NumPy raise for damaged archives; NotImplementedError and RuntimeError come from flipped flag bits."""
+
+
+class Archive:
+    """The arrays of a .npz file by name, each read whole, so that the zip's CRC is checked before a byte is believed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("rb")
+        try:
+            self._zip = zipfile.ZipFile(self._file)
+        except _DAMAGE as error:
+            self._file.close()
+            raise FileFormatError(f"{path}: not a .npz file, or a truncated one: {error}") from error
+
+    def __enter__(self) -> Archive:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._zip.close()
+        self._file.close()
+
+    def __contains__(self, name: str) -> bool:
+        return f"{name}.npy" in self._zip.namelist()
+
+    @property
+    def names(self) -> str:
+        """The names of all arrays, for messages."""
+        return ", ".join(name.removesuffix(".npy") for name in self._zip.namelist()) or "nothing"
+
+    def error(self, what: object) -> FileFormatError:
+        """A FileFormatError that names the file."""
+        return FileFormatError(f"{self.path}: {what}")
+
+    def array(self, name: str, shape: tuple[int, ...] | None = None, dtype: Any = None) -> NDArray[Any]:
+        """An array, of this shape and dtype where they are given; of any shape of one dimension where no shape is."""
+        if name not in self:
+            raise self.error(f"array {name!r} is missing; the file has: {self.names}")
+        try:
+            array: NDArray[Any] = np.lib.format.read_array(io.BytesIO(self._zip.read(f"{name}.npy")), allow_pickle=False)
+        except _DAMAGE as error:
+            raise self.error(f"array {name!r} is corrupt: {error}") from error
+        if dtype is not None and array.dtype != dtype:
+            raise self.error(f"array {name!r} has dtype {array.dtype}, not {np.dtype(dtype)}")
+        if (array.ndim != 1) if shape is None else (array.shape != shape):
+            raise self.error(f"array {name!r} has shape {array.shape}, not {'one dimension' if shape is None else shape}")
+        return array
+
+    def text(self, name: str) -> str:
+        """A string."""
+        value = self.array(name, ())
+        if value.dtype.kind != "U":
+            raise self.error(f"{name!r} has dtype {value.dtype}, not a string")
+        return str(value)
+
+    def integer(self, name: str) -> int:
+        """An integer of 0 or more."""
+        value = self.array(name, ())
+        if value.dtype.kind not in "iu" or value < 0:
+            raise self.error(f"{name!r} is {value!r}, not an integer of 0 or more")
+        return int(value)

@@ -1,0 +1,126 @@
+"""The project's own file of a network: a .npz of plain arrays, and JSON text for areas and settings.
+
+`format`, `version`, `neuron_capacity`, `synapse_capacity`; `neuron_<field>`, `neuron_valid`, `neuron_created` for all
+reserved ids; `synapse_source`, `_target`, `_weight`, `_psp`, `_inhibitory`, `_valid` for all slots used; `areas`, `settings`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpu_npu.connectome import NEURON_FIELDS, Area, Connectome, NetworkError, NpuError, Rules, Settings, SynapseBatch
+
+from .archive import Archive
+
+FORMAT = "gpu_npu network"
+VERSION = 1
+
+
+def save(connectome: Connectome, path: str | os.PathLike[str], *, compressed: bool = False) -> None:
+    """Write a network so that `load` gives it back exactly: arrays, areas, settings, dtypes, capacities, removed synapses.
+
+    The file appears at `path` whole or not at all. The network is validated first, with the errors of
+    `Connectome.validate`: what could not be loaded is not written. OSError: not writable.
+    """
+    connectome.validate()
+    neurons, synapses = connectome.neurons, connectome.synapses
+    arrays: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "neuron_capacity": connectome.neuron_capacity,
+        "synapse_capacity": connectome.synapse_capacity,
+        "areas": json.dumps({str(area): asdict(flags) for area, flags in connectome.areas.items()}),
+        "settings": _settings_text(connectome.settings),
+        **{f"neuron_{name}": neurons[name] for name in (*NEURON_FIELDS, "valid", "created")},
+        **{f"synapse_{name}": getattr(synapses, name) for name in ("source", "target", "weight", "psp", "inhibitory", "valid")},
+    }
+    final = Path(path)
+    unfinished = final.with_name(f".{final.name}.{secrets.token_hex(6)}")
+    try:
+        with unfinished.open("xb") as file:
+            (np.savez_compressed if compressed else np.savez)(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, final)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def load_project(archive: Archive) -> Connectome:
+    """What `save` wrote."""
+    form = archive.text("format")
+    if form != FORMAT:
+        raise archive.error(f"format {form!r} is not {FORMAT!r}")
+    version = archive.integer("version")
+    if version != VERSION:
+        raise archive.error(f"version {version} of the format; this release reads version {VERSION}")
+    n = archive.integer("neuron_capacity")
+    capacity = archive.integer("synapse_capacity")
+    source = archive.array("synapse_source", dtype=np.uint32)
+    count = source.shape
+    if len(source) > capacity:
+        raise archive.error(f"{len(source)} synapses are more than 'synapse_capacity' {capacity}")
+    batch = SynapseBatch(
+        source,
+        archive.array("synapse_target", count, np.uint32),
+        archive.array("synapse_weight", count),
+        archive.array("synapse_psp", count),
+        archive.array("synapse_inhibitory", count, np.bool_),
+    )
+    valid = archive.array("synapse_valid", count, np.bool_)
+    columns = {
+        name: archive.array(f"neuron_{name}", (n,) if field.width == 1 else (n, field.width), field.dtype)
+        for name, field in NEURON_FIELDS.items()
+    }
+    columns["valid"] = archive.array("neuron_valid", (n,), np.bool_)
+    columns["created"] = archive.array("neuron_created", (n,), np.bool_)
+    try:
+        network = Connectome(
+            n,
+            capacity,
+            weight_dtype=batch.weight.dtype,
+            psp_dtype=batch.psp.dtype,
+            settings=_settings(archive.text("settings")),
+            areas=_areas(archive.text("areas")),
+        )
+        for name, column in columns.items():
+            network.neurons[name][...] = column
+        network.synapses.append(batch)
+        network.synapses.valid[...] = valid
+        network.validate()
+    except NpuError as error:
+        raise archive.error(error) from error
+    return network
+
+
+def _settings_text(settings: Settings) -> str:
+    """JSON has no infinity: a bound that is none is null."""
+    values = asdict(settings)
+    for bound in ("potential_floor", "potential_ceiling"):
+        if math.isinf(values["rules"][bound]):
+            values["rules"][bound] = None
+    return json.dumps(values, allow_nan=False)
+
+
+def _settings(text: str) -> Settings:
+    try:
+        values = json.loads(text)
+        rules = {name: value for name, value in values.pop("rules").items() if value is not None}
+        return Settings(rules=Rules(**rules), **values)
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise NetworkError(f"'settings' cannot be read: {error!r} in {text!r}") from error
+
+
+def _areas(text: str) -> dict[int, Area]:
+    try:
+        return {int(area): Area(**flags) for area, flags in json.loads(text).items()}
+    except (TypeError, AttributeError, ValueError) as error:
+        raise NetworkError(f"'areas' cannot be read: {error!r} in {text!r}") from error
