@@ -1,0 +1,1 @@
+"""Devices: memory, transfers and launches, nothing more. The contract is in `base`."""

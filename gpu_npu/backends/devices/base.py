@@ -1,0 +1,221 @@
+"""The contract of a device: it allocates, moves bytes, launches kernels, and knows nothing of neurons.
+
+Everything is asynchronous and in order: what an operation reads from the host must stay as it is, and what it writes to
+the host may not be looked at, before the next `wait()`. A device may do things at once; nobody may rely on it. Arguments
+that are passed by value to a kernel are taken at the launch.
+
+Device arrays have one dimension, belong to the device that made them, and are opaque but for `size`, `dtype`, `nbytes`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from gpu_npu.connectome.errors import DeviceMemoryError, KernelError
+
+if TYPE_CHECKING:
+    from gpu_npu.backends.kernels import Kernel
+
+Host = NDArray[Any]
+PREPARED_BATCHES = 256
+"""Batches of launches that a device remembers ready to go; then it starts afresh."""
+
+
+@dataclass(frozen=True, eq=False)
+class Launch:
+    """One launch of a kernel. Two launches are never equal: a device keeps what it worked out for a Launch it has seen.
+
+    `args`: a device array or None (a null pointer) for a pointer; a NumPy scalar or an array of size 1, read at the time
+    of the launch, for a value. `single`: one block only. Keep Launch objects and write changing numbers into their
+    size-1 arrays: launching the same ones again is cheap.
+    """
+
+    kernel: str
+    args: tuple[Any, ...]
+    single: bool = False
+
+
+class Device(ABC):
+    """A processor with its memory. The caller frees what it allocates; `close()` frees the rest."""
+
+    name: ClassVar[str]
+
+    def __init__(self, kernels: Mapping[str, Kernel]) -> None:
+        self._kernels = kernels
+        self._prepared: dict[tuple[Launch, ...], Any] = {}
+        self._allocated = 0
+        self._value_bytes: dict[str, tuple[int, ...]] = {}
+        """Kernel -> bytes of each argument as compiled; a subclass fills it in when it has loaded the kernels."""
+
+    @property
+    @abstractmethod
+    def description(self) -> str:
+        """One line for people: the device, the build, the workers."""
+
+    # -- memory --------------------------------------------------------------------------------------------------
+    def alloc(self, count: int, dtype: DTypeLike) -> Any:
+        """An array of `count` zeros. Raises DeviceMemoryError, with needed and free bytes, before anything changes."""
+        kind = np.dtype(dtype)
+        needed, (free, _) = count * kind.itemsize, self.memory()
+        if needed > free:
+            raise self._no_memory(needed, free)
+        array = self._alloc(count, kind)
+        self._allocated += needed
+        return array
+
+    def free(self, array: Any) -> None:
+        """Give an array back; using it afterwards is an error. What is still queued may use it."""
+        self._own(array)
+        self._prepared.clear()
+        self._allocated -= array.nbytes
+        self._free(array)
+
+    @property
+    def allocated(self) -> int:
+        """Bytes in arrays now."""
+        return self._allocated
+
+    @abstractmethod
+    def memory(self) -> tuple[int, int]:
+        """(free, total) bytes of the device."""
+
+    @abstractmethod
+    def address(self, array: Any) -> int:
+        """Where the array starts, as kernels see it."""
+
+    # -- transfers -----------------------------------------------------------------------------------------------
+    def upload(self, array: Any, host: Host, at: int = 0) -> None:
+        """array[at : at + host.size] = host; the host array is contiguous and of the same dtype."""
+        self._check_transfer(array, host, at)
+        if host.size:
+            self._upload(array, host, at)
+
+    def download(self, array: Any, host: Host, at: int = 0) -> None:
+        """host[:] = array[at : at + host.size]; the host array is contiguous, writeable and of the same dtype."""
+        self._check_transfer(array, host, at)
+        if not host.flags.writeable:
+            raise KernelError("download into a read-only host array")
+        if host.size:
+            self._download(array, host, at)
+
+    def copy(self, dst: Any, dst_at: int, src: Any, src_at: int, count: int) -> None:
+        """dst[dst_at : dst_at + count] = src[src_at : src_at + count]; the dtypes are equal, the ranges do not overlap."""
+        self._check_span(dst, dst_at, count)
+        self._check_span(src, src_at, count)
+        if dst.dtype != src.dtype:
+            raise KernelError(f"copy from {src.dtype} to {dst.dtype}")
+        if dst is src and abs(dst_at - src_at) < count:
+            raise KernelError(f"copy of {count} items from {src_at} to {dst_at} of one array: the ranges overlap")
+        if count:
+            self._copy(dst, dst_at, src, src_at, count)
+
+    @abstractmethod
+    def zero(self, array: Any) -> None:
+        """array[:] = 0"""
+
+    @abstractmethod
+    def wait(self) -> None:
+        """Return when everything asked for so far has happened; raises KernelError where something failed."""
+
+    @abstractmethod
+    def host_buffer(self, count: int, dtype: DTypeLike) -> Host:
+        """A host array of zeros that transfers are fastest with."""
+
+    # -- kernels -------------------------------------------------------------------------------------------------
+    def launch(self, launches: Sequence[Launch]) -> None:
+        """Run these in order. Raises KernelError where an argument does not fit the kernel; then none runs."""
+        key = tuple(launches)
+        prepared = self._prepared.get(key)
+        if prepared is None:
+            for launch in key:
+                self._check_launch(launch)
+            if len(self._prepared) >= PREPARED_BATCHES:
+                self._prepared.clear()
+            prepared = self._prepared[key] = self._prepare(key)
+        self._launch(prepared)
+
+    # -- arrays of the user --------------------------------------------------------------------------------------
+    @abstractmethod
+    def adopt(self, obj: object, dtype: DTypeLike) -> Any | None:
+        """A device array over memory of this device that a user gives (DLPack or __cuda_array_interface__), valid while
+        `obj` lives; None when `obj` is host memory. Raises NetworkError where it is not contiguous, of one dimension, of
+        this dtype and on this device."""
+
+    @abstractmethod
+    def view(self, array: Any, count: int) -> Any:
+        """The first `count` items for users: an object with `__dlpack__`, sharing the memory."""
+
+    def close(self) -> None:
+        """Forget everything; arrays that nobody holds are given back."""
+        self._prepared.clear()
+        self._allocated = 0
+
+    # -- what a device has to say --------------------------------------------------------------------------------
+    @abstractmethod
+    def _alloc(self, count: int, dtype: np.dtype[Any]) -> Any: ...
+
+    @abstractmethod
+    def _free(self, array: Any) -> None: ...
+
+    @abstractmethod
+    def _owns(self, array: Any) -> bool:
+        """Whether this is a living array of this device."""
+
+    @abstractmethod
+    def _upload(self, array: Any, host: Host, at: int) -> None: ...
+
+    @abstractmethod
+    def _download(self, array: Any, host: Host, at: int) -> None: ...
+
+    @abstractmethod
+    def _copy(self, dst: Any, dst_at: int, src: Any, src_at: int, count: int) -> None: ...
+
+    @abstractmethod
+    def _prepare(self, launches: tuple[Launch, ...]) -> Any:
+        """What `_launch` wants, worked out once; the launches were checked."""
+
+    @abstractmethod
+    def _launch(self, prepared: Any) -> None: ...
+
+    # -- checks --------------------------------------------------------------------------------------------------
+    def _no_memory(self, needed: int, free: int) -> DeviceMemoryError:
+        return DeviceMemoryError(
+            f"{self.description}: {needed:,} bytes needed, {free:,} free: use a smaller network or less reserved capacity, or a larger device"
+        )
+
+    def _own(self, array: Any) -> None:
+        if not self._owns(array):
+            raise KernelError(f"not an array of this device, or freed: {type(array).__name__}")
+
+    def _check_span(self, array: Any, at: int, count: int) -> None:
+        self._own(array)
+        if at < 0 or count < 0 or at + count > array.size:
+            raise KernelError(f"items {at} to {at + count} of an array of {array.size}")
+
+    def _check_transfer(self, array: Any, host: Host, at: int) -> None:
+        self._check_span(array, at, host.size)
+        if host.dtype != array.dtype or not host.flags.c_contiguous:
+            raise KernelError(f"transfer between {array.dtype} and host {host.dtype}, contiguous: {host.flags.c_contiguous}")
+
+    def _check_launch(self, launch: Launch) -> None:
+        kernel = self._kernels.get(launch.kernel)
+        if kernel is None:
+            raise KernelError(f"there is no kernel {launch.kernel!r}")
+        if len(launch.args) != len(kernel.arguments):
+            raise KernelError(f"{kernel.name} takes {len(kernel.arguments)} arguments, not {len(launch.args)}")
+        for i, (code, arg, size) in enumerate(zip(kernel.arguments, launch.args, self._value_bytes[kernel.name], strict=True)):
+            if code.startswith("*"):
+                # A byte pointer takes any array.
+                if arg is None or (self._owns(arg) and (code == "*u1" or arg.dtype.kind == "V" or arg.dtype.str[1:] == code[1:])):
+                    continue
+            elif isinstance(arg, np.ndarray | np.generic) and arg.size == 1 and arg.nbytes == size and arg.dtype.isnative:
+                if arg.dtype.kind == "V" or arg.dtype.str[1:] == code:
+                    continue
+            got = f"{type(arg).__name__} of {getattr(arg, 'size', '?')} {getattr(arg, 'dtype', '')}".strip()
+            raise KernelError(f"{kernel.name}, argument {i}: the kernel takes {code} ({size} bytes), not {got}")

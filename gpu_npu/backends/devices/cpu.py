@@ -1,0 +1,191 @@
+"""The CPU as a device: the flat build of the kernels, arrays in host memory, everything done when a call returns."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from gpu_npu.backends import toolchain
+from gpu_npu.backends.devices.base import Device, Host, Launch
+from gpu_npu.connectome.errors import KernelError, NetworkError
+
+if TYPE_CHECKING:
+    from gpu_npu.backends.kernels import Kernel
+
+PAGE = 4096
+
+
+class CpuDevice(Device):
+    """All cores of this machine; `workers` threads (default: the cores this process may use), one block each."""
+
+    name: ClassVar[str] = "cpu"
+
+    def __init__(self, sources: Mapping[str, str], unit: str, kernels: Mapping[str, Kernel], *, workers: int | None = None) -> None:
+        super().__init__(kernels)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if workers is not None and workers < 1:
+            raise NetworkError(f"workers={workers}: at least 1 is needed, or None for one a core")
+        self._workers = workers or cores
+        self._library = CpuLibrary(sources, unit, kernels)
+        self._value_bytes = self._library.value_bytes
+        self._live: dict[int, Any] = {}
+
+    @property
+    def description(self) -> str:
+        return f"CPU {platform.machine()}, {self._workers} worker{'s' if self._workers > 1 else ''}"
+
+    def memory(self) -> tuple[int, int]:
+        return host_memory()
+
+    def address(self, array: Any) -> int:
+        self._own(array)
+        return int(array.ctypes.data)
+
+    def zero(self, array: Any) -> None:
+        self._own(array)
+        array[:] = np.zeros((), array.dtype)
+
+    def wait(self) -> None:
+        return
+
+    def host_buffer(self, count: int, dtype: DTypeLike) -> Host:
+        return np.zeros(count, dtype)
+
+    def adopt(self, obj: object, dtype: DTypeLike) -> None:
+        return None
+
+    def view(self, array: Any, count: int) -> Any:
+        self._check_span(array, 0, count)
+        return array[:count]
+
+    def close(self) -> None:
+        super().close()
+        self._live.clear()
+
+    def _alloc(self, count: int, dtype: np.dtype[Any]) -> Any:
+        nbytes = count * dtype.itemsize
+        try:
+            memory = np.zeros(nbytes + PAGE, np.uint8)
+        except MemoryError:
+            raise self._no_memory(nbytes, self.memory()[0]) from None
+        start = -memory.ctypes.data % PAGE
+        array = memory[start : start + nbytes].view(dtype)
+        self._live[id(array)] = array
+        return array
+
+    def _free(self, array: Any) -> None:
+        del self._live[id(array)]
+
+    def _owns(self, array: Any) -> bool:
+        return self._live.get(id(array)) is array
+
+    def _upload(self, array: Any, host: Host, at: int) -> None:
+        array[at : at + host.size] = host.reshape(-1)
+
+    def _download(self, array: Any, host: Host, at: int) -> None:
+        host.reshape(-1)[:] = array[at : at + host.size]
+
+    def _copy(self, dst: Any, dst_at: int, src: Any, src_at: int, count: int) -> None:
+        dst[dst_at : dst_at + count] = src[src_at : src_at + count]
+
+    def _prepare(self, launches: tuple[Launch, ...]) -> PreparedBatch:
+        batch = PreparedBatch(len(launches))
+        for launch in launches:
+            workers = 1 if launch.single or self._kernels[launch.kernel].single_block else self._workers
+            # A scalar cannot change; an array is read where it lies, at every launch. The Launch keeps it alive.
+            cells = [_pointer_cell(arg) if code.startswith("*") else np.asarray(arg) for code, arg in zip(self._kernels[launch.kernel].arguments, launch.args, strict=True)]
+            batch.add(self._library.bodies[launch.kernel], cells, grid=workers, block=1, workers=workers)
+        return batch
+
+    def _launch(self, prepared: PreparedBatch) -> None:
+        self._library.launch(prepared)
+
+
+def _pointer_cell(array: Any) -> Any:
+    return np.array(0 if array is None else array.ctypes.data, np.uint64)
+
+
+class _CLaunch(ctypes.Structure):
+    """cuemu::Launch of kernels/cpu/launch.h."""
+
+    _fields_ = (
+        ("body", ctypes.c_void_p), ("args", ctypes.c_void_p), ("seed", ctypes.c_uint64),
+        ("grid", ctypes.c_uint32), ("block", ctypes.c_uint32), ("workers", ctypes.c_uint32), ("unused", ctypes.c_uint32),
+    )  # fmt: skip
+
+
+class PreparedBatch:
+    """Launches as the library takes them, and what they point to."""
+
+    def __init__(self, count: int) -> None:
+        self.count = 0
+        self.launches = (_CLaunch * count)()
+        self.address = ctypes.addressof(self.launches)
+        self._keep: list[Any] = []
+
+    def add(self, body: int, cells: list[Any], *, grid: int, block: int, workers: int, seed: int = 0) -> None:
+        """`cells`: a NumPy array for each argument, holding its value."""
+        args = (ctypes.c_void_p * len(cells))(*(cell.ctypes.data for cell in cells))
+        self.launches[self.count] = _CLaunch(body, ctypes.addressof(args), seed, grid, block, workers, 0)
+        self.count += 1
+        self._keep.append((args, cells))
+
+
+class CpuLibrary:
+    """A CPU build of the kernels, loaded and held against the table of kernels."""
+
+    def __init__(
+        self, sources: Mapping[str, str], unit: str, kernels: Mapping[str, Kernel], *,
+        flavour: toolchain.Flavour = "flat", sanitize: str = "", defines: Iterable[str] = (),
+    ) -> None:  # fmt: skip
+        self._library = toolchain.load_cpu(sources, unit, kernels, flavour=flavour, sanitize=sanitize, defines=defines)
+        self._run = self._library.npu_launch
+        self._run.argtypes = (ctypes.c_uint, ctypes.c_void_p)
+        self.bodies: dict[str, int] = {}
+        self.value_bytes: dict[str, tuple[int, ...]] = {}
+        for name, kernel in kernels.items():
+            self.bodies[name] = ctypes.cast(getattr(self._library, f"npu_body_{name}"), ctypes.c_void_p).value or 0
+            text = ctypes.create_string_buffer(1024)
+            getattr(self._library, f"npu_signature_{name}")(text, ctypes.c_size_t(len(text)))
+            compiled = text.value.decode().split()
+            if len(compiled) != len(kernel.arguments) or not all(map(_same, kernel.arguments, compiled)):
+                raise KernelError(f"{name} takes {compiled}, and the table of kernels says {kernel.arguments}")
+            self.value_bytes[name] = tuple(8 if code.startswith("*") else int(code[1:]) for code in compiled)
+
+    def launch(self, batch: PreparedBatch) -> None:
+        """Run a batch; KernelError says what failed."""
+        if self._run(batch.count, batch.address):
+            raise KernelError(self._library.npu_error().decode())
+
+    def guard(self, address: int, nbytes: int, on: bool) -> None:
+        """Under ASan: make memory untouchable for kernels, or touchable again."""
+        self._library.npu_guard(ctypes.c_void_p(address), ctypes.c_size_t(nbytes), int(on))
+
+
+def _same(code: str, compiled: str) -> bool:
+    """Whether a code of the table is what was compiled; structs have no code there, only a size ("s504", "*?")."""
+    return code == compiled or (code[0] == "*" and compiled == "*?") or compiled[0] == "s"
+
+
+def host_memory() -> tuple[int, int]:
+    """(free, total) bytes of this machine or of the control group that limits this process, whichever is less."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
+        free, total = sizes["MemAvailable"], sizes["MemTotal"]
+    except (OSError, KeyError):
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        free = total
+    try:
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
+    except (OSError, ValueError):  # no control group, or one without a limit ("max")
+        return free, total
+    return min(free, max(limit - used, 0)), min(total, limit)

@@ -1,0 +1,78 @@
+"""Compiled kernels on disk.
+
+An entry is one file, `<key>-<sha256 of its bytes><suffix>`: the key names everything the compiler saw, and the name says
+what the bytes must be. It appears by an atomic rename, so several processes may build the same one; one whose bytes do
+not fit its name is removed and counts as not there.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+
+def folder() -> Path:
+    """The user's cache folder for this package, or a private temporary one (gone at exit) where that cannot be written."""
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    path = base / "gpu-npu"
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return path
+    except OSError:
+        return Path(_private_folder().name)
+
+
+@functools.cache
+def _private_folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="gpu-npu-")
+
+
+def digest(*parts: str | bytes) -> str:
+    """SHA-256 (hex) of these parts; no two lists of parts read the same."""
+    sha = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        sha.update(len(data).to_bytes(8, "little"))
+        sha.update(data)
+    return sha.hexdigest()
+
+
+def find(key: str, suffix: str) -> Path | None:
+    """The entry of this key, if there is a sound one."""
+    for path in sorted(folder().glob(f"{key}-*{suffix}")):
+        try:
+            if path.name == f"{key}-{hashlib.sha256(path.read_bytes()).hexdigest()}{suffix}":
+                return path
+        except OSError:
+            continue
+        discard(path)
+    return None
+
+
+def store(key: str, suffix: str, data: bytes) -> Path:
+    """Keep these bytes as the entry of this key."""
+    path = folder() / f"{key}-{hashlib.sha256(data).hexdigest()}{suffix}"
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix="building-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(name, path)
+    except BaseException:
+        discard(Path(name))
+        raise
+    return path
+
+
+def discard(path: Path) -> None:
+    """Remove an entry; another process may have done so already."""
+    path.unlink(missing_ok=True)

@@ -1,0 +1,116 @@
+"""The CPU builds of the kernels: one shared library of the translation unit, by $CXX or g++.
+
+`flat` is the CPU backend (one lane, plain loops), `emulated` runs 32-lane warps for tests and sanitizers; see
+kernels/cpu/cuda_on_cpu.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+from gpu_npu.backends.toolchain import cache
+from gpu_npu.connectome.errors import BackendUnavailableError, KernelError
+
+Flavour = Literal["flat", "emulated"]
+SANITIZERS = ("", "address,undefined", "thread")
+
+# Contraction would fuse a*b+c into one rounding; nothing here may enable fast-math. Dynamic TLS: __shared__ arrays are
+# thread_local and too large for the static TLS block of a library that is opened late.
+FLAGS = ("-std=c++20", "-march=native", "-ffp-contract=off", "-fno-fast-math", "-fPIC", "-shared", "-pthread",
+         "-fvisibility=hidden", "-fno-extern-tls-init", "-Wall", "-Wextra", "-Wno-attributes", "-Wno-unknown-pragmas",
+         "-Wno-unused-function")  # fmt: skip
+
+
+def cpu_headers() -> dict[str, str]:
+    """File name -> text of kernels/cpu: beside the package in a checkout, inside it when installed."""
+    here = Path(__file__).resolve()
+    for root in (here.parents[2] / "kernels", here.parents[3] / "kernels"):
+        if (root / "cpu" / "cuda_on_cpu.h").is_file():
+            return {path.name: path.read_text(encoding="utf-8") for path in sorted((root / "cpu").glob("*.h"))}
+    raise KernelError("kernels/cpu/cuda_on_cpu.h is missing from this installation: reinstall gpu-npu")
+
+
+def compiler() -> tuple[list[str], str]:
+    """The command, and what tells its version, its target and the CPU features that -march=native stands for."""
+    command = shlex.split(os.environ.get("CXX", "")) or ["g++"]
+    if shutil.which(command[0]) is None:
+        raise BackendUnavailableError(
+            f"the CPU kernels need a C++20 compiler and {command[0]!r} is not on the PATH: "
+            "install g++ (apt install g++, dnf install gcc-c++), or name one in the environment variable CXX"
+        )
+    probe = subprocess.run([*command, "-march=native", "-E", "-v", "-x", "c++", os.devnull], capture_output=True, text=True, check=False)
+    return command, probe.stderr
+
+
+def build_cpu(
+    sources: Mapping[str, str],
+    unit: str,
+    kernels: Iterable[str],
+    *,
+    flavour: Flavour = "flat",
+    sanitize: str = "",
+    defines: Iterable[str] = (),
+) -> Path:
+    """The shared library of these kernels, from the cache or compiled now.
+
+    `sources`: file name -> text, what `unit` (the translation unit's text) includes; `kernels`: the names to export;
+    `sanitize`: "", "address,undefined" or "thread"; `defines`: "NAME=value". Raises BackendUnavailableError where there
+    is no compiler, KernelError with the compiler's words where it does not compile.
+    """
+    command, version = compiler()
+    gcc_x86 = "gcc version" in version and "x86_64" in version
+    flags = [
+        *FLAGS,
+        "-O3" if flavour == "flat" else "-O1" if sanitize else "-O2",
+        *(["-DCUEMU_FLAT"] if flavour == "flat" else []),
+        *(["-mtls-dialect=gnu2"] if gcc_x86 else []),
+        *([f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined", "-g1"] if sanitize else []),
+        *(f"-D{define}" for define in defines),
+    ]
+    files = {**cpu_headers(), **sources}
+    exports = "".join(f"NPU_EXPORT({name})\n" for name in kernels)
+    files["unit.cpp"] = f'#include "cuda_on_cpu.h"\n{unit}\n#include "launch.h"\n{exports}'
+    key = cache.digest(version, *command, *flags, *(text for item in sorted(files.items()) for text in item))
+    return cache.find(key, ".so") or cache.store(key, ".so", _compile(command, flags, files))
+
+
+def load_cpu(
+    sources: Mapping[str, str], unit: str, kernels: Iterable[str], *,
+    flavour: Flavour = "flat", sanitize: str = "", defines: Iterable[str] = (),
+) -> ctypes.CDLL:  # fmt: skip
+    """Build, or find in the cache, and open. An entry that cannot be opened is a miss: it is built once more."""
+    names, macros = tuple(kernels), tuple(defines)
+    for last in (False, True):
+        path = build_cpu(sources, unit, names, flavour=flavour, sanitize=sanitize, defines=macros)
+        try:
+            library = ctypes.CDLL(str(path))
+        except OSError as problem:
+            cache.discard(path)
+            if last:
+                raise KernelError(f"the compiled kernels cannot be loaded ({problem}); a cache folder that forbids it: set XDG_CACHE_HOME") from problem
+            continue
+        break
+    library.npu_error.restype = ctypes.c_char_p
+    return library
+
+
+def _compile(command: list[str], flags: list[str], files: Mapping[str, str]) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="gpu-npu-build-") as folder:
+        for name, text in files.items():
+            Path(folder, name).write_text(text, encoding="utf-8")
+        run = subprocess.run(
+            [*command, *flags, f"-ffile-prefix-map={folder}/=", "-I", folder, str(Path(folder, "unit.cpp")), "-o", str(Path(folder, "kernels.so"))],
+            capture_output=True, text=True, check=False, cwd=folder,
+        )  # fmt: skip
+        if run.returncode:
+            raise KernelError(f"the kernels do not compile with {command[0]} on {sys.platform}:\n{run.stderr[:8000].replace(folder + '/', '')}")
+        return Path(folder, "kernels.so").read_bytes()
