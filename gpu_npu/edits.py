@@ -1,0 +1,94 @@
+"""What keeps edits cheap: single additions gathered into batches, and a running proof that synaptic sums fit."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_npu.connectome import Connectome, SynapseBatch
+from gpu_npu.connectome.validation import PRODUCT_LIMIT, check_sums
+
+_TYPECODE = {np.uint8: "B", np.uint16: "H"}
+
+
+class PendingSynapses:
+    """Synapses added one at a time, on their way to the backend as one batch: write combining, a microsecond each."""
+
+    MOST = 2**20
+    """Handed over at this many, so that a long loop needs little memory twice."""
+
+    def __init__(self, weight_dtype: Any, psp_dtype: Any) -> None:
+        self._dtypes: tuple[Any, Any] = (weight_dtype, psp_dtype)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what is gathered."""
+        weight, psp = self._dtypes
+        self._source, self._target, self._inhibitory = array("I"), array("I"), array("B")
+        self._weight, self._psp = array(_TYPECODE[weight]), array(_TYPECODE[psp])
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def append(self, source: int, target: int, weight: int, psp: int, inhibitory: int) -> None:
+        """Gather one synapse that was checked."""
+        self._source.append(source)
+        self._target.append(target)
+        self._weight.append(weight)
+        self._psp.append(psp)
+        self._inhibitory.append(inhibitory)
+
+    def batch(self) -> SynapseBatch:
+        """What is gathered, oldest first, over the same memory; `clear` lets go of it."""
+        weight, psp = self._dtypes
+        return SynapseBatch(
+            np.frombuffer(self._source, np.uint32),
+            np.frombuffer(self._target, np.uint32),
+            np.frombuffer(self._weight, weight),
+            np.frombuffer(self._psp, psp),
+            np.frombuffer(self._inhibitory, np.bool_),
+        )
+
+
+class SumBound:
+    """An upper bound on the largest synaptic sum of any target, in units of one weight * psp, none of them divided by k.
+
+    While it stays below 2**31 no sum in fixed point (F = 32) can reach 2**63, whatever is removed, deleted or moved to
+    another area, and an edit costs a look at its own numbers. Edits only raise it; `prove` brings it back to the truth.
+    With F = 0 there is nothing to prove: a target would need 2**31 synapses.
+    """
+
+    def __init__(self) -> None:
+        self._bound: int | None = None
+        self._least_psp = 0
+
+    def prove(self, connectome: Connectome) -> None:
+        """Compute exactly for a whole network. SumOverflowError or NetworkError where it cannot fit; then nothing changed."""
+        bound = check_sums([connectome.synapses.batch()], connectome.neurons.cortical_area, connectome.areas, connectome.synapse_count)
+        self._bound = bound
+        # mp-driven sources deliver up to 255; which sources these are changes with areas, so any source may be one.
+        self._least_psp = 255 if any(area.mp_driven_psp for area in connectome.areas.values()) else 0
+
+    def admits(self, growth: int) -> bool:
+        """Whether an edit that raises no sum by more than `growth` is proven to fit; if so it is counted as made."""
+        if self._bound is None:
+            return True
+        if self._bound + growth >= PRODUCT_LIMIT:
+            return False
+        self._bound += growth
+        return True
+
+    def growth_of_one(self, weight: int, psp: int) -> int:
+        """Largest growth of a sum by one synapse."""
+        return weight * max(psp, self._least_psp)
+
+    def growth(self, target: NDArray[np.uint32], weight: NDArray[Any], psp: NDArray[Any], inhibitory: NDArray[np.bool_]) -> int:
+        """Largest growth of a sum by these synapses (arrays of one length)."""
+        if self._bound is None or not len(target):
+            return 0
+        _, place = np.unique(2 * target.astype(np.int64) + inhibitory, return_inverse=True)
+        product = weight.astype(np.float64) * np.maximum(psp, self._least_psp)  # sums stay exact far beyond the limit: below 2**53
+        return int(np.bincount(place, product).max())

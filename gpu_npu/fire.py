@@ -1,0 +1,176 @@
+"""What bursts fired: results, the lists inside a burst, the ledger and the digest of a run.
+
+All arrays here are the reader's own host copies; lists of ids are uint32 and ascending.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_npu.connectome import NetworkError
+
+U32 = NDArray[np.uint32]
+F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class BurstResult:
+    """What one burst says: its number, fired ids, and counters.
+
+    sensory_injections and power_injections are external potentials accepted by valid neurons, synaptic_injections the
+    terms delivered to valid neurons, neurons_processed the candidates, neurons_in_refractory those of them that the
+    countdown stopped.
+    """
+
+    burst: int
+    fired_neurons: U32
+    neuron_count: int
+    power_injections: int
+    sensory_injections: int
+    synaptic_injections: int
+    neurons_processed: int
+    neurons_in_refractory: int
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What `NPU.run` says about n bursts.
+
+    Attributes
+    ----------
+    first_burst : number of the first of them.
+    fired_counts : int64 (n,), neurons that fired in each.
+    synaptic_injections : terms delivered in all of them.
+    digest : SHA-256 (hex) of the run, see `Digest`.
+    """
+
+    first_burst: int
+    fired_counts: NDArray[np.int64]
+    synaptic_injections: int
+    digest: str
+
+    @property
+    def bursts(self) -> int:
+        """How many bursts were run."""
+        return len(self.fired_counts)
+
+    @property
+    def fired_total(self) -> int:
+        """Fired neurons, summed over the bursts."""
+        return int(self.fired_counts.sum())
+
+
+class Digest:
+    """SHA-256 over bursts in turn, silent ones too: u64 burst, u64 count, the fired ids as u32, little endian.
+
+    Two runs are the same when their digests are.
+    """
+
+    def __init__(self) -> None:
+        self._sha = hashlib.sha256()
+
+    def update(self, burst: int, fired_neurons: U32) -> None:
+        """Append one burst: its number and its fired ids (ascending)."""
+        self._sha.update(struct.pack("<QQ", burst, len(fired_neurons)))
+        self._sha.update(np.ascontiguousarray(fired_neurons, dtype="<u4").tobytes())
+
+    def hexdigest(self) -> str:
+        """The digest of what was appended so far."""
+        return self._sha.hexdigest()
+
+
+def _position(neurons: U32, neuron: int) -> int | None:
+    """Index of an id in ascending ids, or None."""
+    at = int(np.searchsorted(neurons, neuron))
+    return at if at < len(neurons) and neurons[at] == neuron else None
+
+
+@dataclass(frozen=True)
+class FireCandidateList:
+    """The candidates of a burst: `neurons` and what was injected into each, `potentials` (float32, ext + synaptic)."""
+
+    neurons: U32
+    potentials: F32
+
+    def __len__(self) -> int:
+        return len(self.neurons)
+
+    def __contains__(self, neuron: int) -> bool:
+        return _position(self.neurons, neuron) is not None
+
+    def get(self, neuron: int) -> float | None:
+        """Candidate potential of a neuron, or None where it was no candidate."""
+        at = _position(self.neurons, neuron)
+        return None if at is None else float(self.potentials[at])
+
+
+@dataclass(frozen=True)
+class FireQueue:
+    """The neurons that fired in burst `burst`: ids, firing potentials, coordinates (n, 3) and areas, in the same order."""
+
+    burst: int
+    neurons: U32
+    potentials: F32
+    coordinates: U32
+    cortical_areas: U32
+
+    def __len__(self) -> int:
+        return len(self.neurons)
+
+    def __contains__(self, neuron: int) -> bool:
+        return _position(self.neurons, neuron) is not None
+
+    def get(self, neuron: int) -> float | None:
+        """Firing potential of a neuron, or None where it did not fire."""
+        at = _position(self.neurons, neuron)
+        return None if at is None else float(self.potentials[at])
+
+    def in_area(self, area: int) -> U32:
+        """The neurons of one area that fired."""
+        return np.asarray(self.neurons[self.cortical_areas == area])
+
+
+class FireLedger:
+    """The sliding window over the last bursts, read on demand from where it is kept; a silent burst is an empty entry."""
+
+    def __init__(self, window: int, burst_count: Callable[[], int], fired_in: Callable[[int], U32]) -> None:
+        self.window = window
+        self._burst_count = burst_count
+        self._fired_in = fired_in
+
+    @property
+    def bursts(self) -> range:
+        """Numbers of the bursts that the ledger holds, oldest first."""
+        last = self._burst_count()
+        return range(max(1, last - self.window + 1), last + 1)
+
+    def __len__(self) -> int:
+        return len(self.bursts)
+
+    def __getitem__(self, burst: int) -> U32:
+        """Fired ids of one burst. NetworkError outside the window, which it names."""
+        held = self.bursts
+        if burst not in held:
+            inside = f"it holds bursts {held[0]} to {held[-1]}" if held else "it is empty: no burst has run"
+            raise NetworkError(
+                f"burst {burst} is not in the fire ledger: {inside} (fire_ledger_window={self.window}; "
+                f"a larger window is chosen when the NPU is made)"
+            )
+        return self._fired_in(burst)
+
+    def __iter__(self) -> Iterator[tuple[int, U32]]:
+        """(burst, fired ids), oldest first."""
+        for burst in self.bursts:
+            yield burst, self._fired_in(burst)
+
+    def recent(self, count: int) -> list[tuple[int, U32]]:
+        """(burst, fired ids) of the last `count` bursts that the ledger holds, newest first."""
+        if count < 0:
+            raise NetworkError(f"count {count} is negative; ask for 0 bursts or more")
+        return [(burst, self._fired_in(burst)) for burst in reversed(self.bursts[max(0, len(self) - count) :])]

@@ -1,0 +1,785 @@
+"""NPU: a connectome on a backend. Bursts, edits, queries, all checked here and done there.
+
+The NPU keeps no copy of what lives on the backend. It checks every argument before anything changes, so a call is
+done as a whole or raises with the NPU as it was. No clock, thread or file is used.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from types import MappingProxyType, TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gpu_npu.backends.base import Backend
+from gpu_npu.backends.select import BackendChoice, open_backend
+from gpu_npu.connectome import (
+    NEURON_FIELDS,
+    STATE_FIELDS,
+    Area,
+    CapacityError,
+    Connectome,
+    NetworkError,
+    Settings,
+    SynapseArray,
+    SynapseBatch,
+)
+from gpu_npu.connectome.fields import MAX_NEURONS
+from gpu_npu.connectome.validation import (
+    check_area_id,
+    check_field,
+    check_ids,
+    check_potentials,
+    check_synapses,
+    check_unique,
+    check_weights,
+    field_named,
+    fixed_point_bits,
+)
+from gpu_npu.edits import PendingSynapses, SumBound
+from gpu_npu.fire import BurstResult, Digest, FireCandidateList, FireLedger, FireQueue, RunResult
+from gpu_npu.views import NeuronArrayView
+
+U32 = NDArray[np.uint32]
+Flags = NDArray[np.bool_]
+
+
+class NPU:
+    """Neurons and synapses that fire in bursts.
+
+    Parameters
+    ----------
+    neuron_count : ids to reserve. No neuron exists yet: `add_neuron` fills the ids in order, `set_neuron_mapping`
+        creates those it names. A synapse may name a reserved id and is inert until the neuron exists.
+    synapse_capacity : synapses to reserve; `reserve` makes room for more of either.
+    fire_ledger_window : bursts of history that are kept.
+    backend : "auto", "reference", "cpu" or "cuda"; or a Backend that holds no network yet; or a function that makes one.
+    device : number of the GPU.
+    weight_dtype, psp_dtype : np.uint8 or np.uint16.
+    settings, areas : rules and scales of the network; area id -> flags.
+
+    Errors: those of `gpu_npu.connectome.errors`. An explicit backend that cannot be had is a BackendUnavailableError.
+    """
+
+    def __init__(
+        self,
+        neuron_count: int = 0,
+        synapse_capacity: int = 0,
+        fire_ledger_window: int = 20,
+        *,
+        backend: BackendChoice = "auto",
+        device: int | None = None,
+        weight_dtype: Any = np.uint8,
+        psp_dtype: Any = np.uint8,
+        settings: Settings | None = None,
+        areas: Mapping[int, Area] | None = None,
+    ) -> None:
+        empty = Connectome(
+            neuron_count, synapse_capacity, weight_dtype=weight_dtype, psp_dtype=psp_dtype, settings=settings, areas=areas
+        )
+        self._start(empty, empty.neuron_capacity, empty.synapse_capacity, fire_ledger_window, backend, device)
+        self._loaded: Connectome | None = None
+
+    @classmethod
+    def from_connectome(
+        cls,
+        connectome: Connectome,
+        *,
+        fire_ledger_window: int = 20,
+        neuron_capacity: int | None = None,
+        synapse_capacity: int | None = None,
+        backend: BackendChoice = "auto",
+        device: int | None = None,
+    ) -> NPU:
+        """An NPU with this network in it; capacities default to the connectome's. The connectome is frozen.
+
+        Everything in it is checked first, as `Connectome.validate` does.
+        """
+        connectome.validate()
+        npu = cls.__new__(cls)
+        neurons = _at_least(neuron_capacity, connectome.neuron_capacity, "neuron_capacity")
+        synapses = _at_least(synapse_capacity, connectome.synapse_count, "synapse_capacity", connectome.synapse_capacity)
+        npu._start(connectome, neurons, synapses, fire_ledger_window, backend, device)
+        npu._loaded = connectome
+        return npu
+
+    def _start(
+        self, connectome: Connectome, neurons: int, synapses: int, window: int, backend: BackendChoice, device: int | None
+    ) -> None:
+        self._choice, self._device = backend, device
+        self._window = _count(window, "fire_ledger_window", least=1)
+        self._load(connectome, neurons, synapses)
+
+    def _load(self, connectome: Connectome, neurons: int, synapses: int) -> None:
+        """Open a backend and put the network there; the NPU is then as new."""
+        bound = SumBound()
+        bound.prove(connectome)
+        backend, reason = open_backend(
+            self._choice,
+            self._device,
+            neuron_capacity=neurons,
+            synapse_capacity=synapses,
+            weight_dtype=connectome.weight_dtype,
+            psp_dtype=connectome.psp_dtype,
+            ledger_window=self._window,
+        )
+        connectome.freeze()
+        try:
+            backend.load(connectome, neuron_capacity=neurons, synapse_capacity=synapses, ledger_window=self._window)
+        except BaseException:
+            backend.close()
+            raise
+        self._resident: Backend | None = backend
+        self._reason = reason
+        self._bound = bound
+        self._neuron_capacity, self._synapse_capacity = neurons, synapses
+        self._loaded_capacities = neurons, synapses
+        self._weight_dtype, self._psp_dtype = connectome.weight_dtype, connectome.psp_dtype
+        self._weight_max, self._psp_max = int(np.iinfo(self._weight_dtype).max), int(np.iinfo(self._psp_dtype).max)
+        self._settings, self._areas = connectome.settings, dict(connectome.areas)
+        self._neuron_count = connectome.neuron_count
+        self._burst_count = 0
+        self._pending = PendingSynapses(self._weight_dtype, self._psp_dtype)
+        self._room = 0
+        """Synapses that fit, as of the first one pending."""
+        self._free: U32 | None = None
+        """Reserved ids that were never created, ascending; None: not looked up since they changed."""
+        self._initial: dict[str, NDArray[Any]] = {}
+        """State to go back to, where it is not the default."""
+        for name in STATE_FIELDS:
+            self._remember(name, np.arange(connectome.neuron_capacity), connectome.neurons[name])
+        self._listed_power = _NO_IDS
+        self._all_power: U32 | None = None
+        """The list and the power areas' neurons together; None: not looked up since they changed."""
+        self._set_power = _NO_IDS
+        """What the backend was told."""
+
+    # -- life ----------------------------------------------------------------------------------------------------
+    def close(self) -> None:
+        """Give the backend's memory back; any later use of the NPU is an error. Closing twice is none."""
+        if self._resident is not None:
+            self._resident.close()
+            self._resident = None
+
+    def __enter__(self) -> NPU:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self._resident is None:
+            return "<NPU: closed>"
+        return (
+            f"<NPU on {self.backend}: {self._neuron_count:,} neurons (capacity {self._neuron_capacity:,}), "
+            f"{self.get_synapse_count():,} synapses (capacity {self._synapse_capacity:,}), burst {self._burst_count:,}>"
+        )
+
+    def _open(self) -> Backend:
+        if self._resident is None:
+            raise NetworkError("this NPU is closed; make a new one")
+        return self._resident
+
+    def _ready(self) -> Backend:
+        """The backend, after every synapse that was added has arrived there."""
+        backend = self._open()
+        if self._pending:
+            backend.add_synapses(self._pending.batch())
+            self._pending.clear()
+        return backend
+
+    def reset(self, network: bool = False) -> None:
+        """Back to before the first burst: potentials, countdowns, counts as loaded (of neurons added later: as added),
+        burst number 0, empty queues and ledger, nothing staged. Edits, weights, settings and power neurons stay.
+
+        network=True: the whole network too goes back to the connectome that the NPU was made from, on a new backend
+        of the same kind; the list of power neurons is empty again. NetworkError for an NPU that was not made from one,
+        or from a Backend that was handed in (hand in a function that makes one).
+        """
+        backend = self._ready()
+        if not network:
+            state = {name: self._initial.get(name, np.full(self._neuron_capacity, 0, NEURON_FIELDS[name].dtype)) for name in STATE_FIELDS}
+            backend.reset(state)
+            self._burst_count = 0
+            return
+        if self._loaded is None:
+            raise NetworkError("this NPU was built by edits, so it has no connectome to go back to; make it from one: to_connectome()")
+        if isinstance(self._choice, Backend):
+            raise NetworkError("a Backend that was handed in holds one network only; make a new NPU, or hand in a function that makes one")
+        self.close()
+        self._load(self._loaded, *self._loaded_capacities)
+
+    def _remember(self, name: str, neurons: NDArray[Any], values: NDArray[Any]) -> None:
+        """Note initial state; arrays are made only where it is not the default."""
+        field = NEURON_FIELDS[name]
+        if name not in self._initial:
+            if not np.any(values != field.default):
+                return
+            self._initial[name] = np.full(self._neuron_capacity, field.default, field.dtype)
+        self._initial[name][neurons] = values
+
+    def reserve(self, neurons: int | None = None, synapses: int | None = None) -> None:
+        """Grow to at least these capacities. Never shrinks."""
+        neuron_capacity = max(self._neuron_capacity, _count(neurons or 0, "neurons", most=MAX_NEURONS))
+        synapse_capacity = max(self._synapse_capacity, _count(synapses or 0, "synapses"))
+        self._ready().reserve(neuron_capacity=neuron_capacity, synapse_capacity=synapse_capacity)
+        for name, values in self._initial.items():
+            grown = np.full(neuron_capacity, NEURON_FIELDS[name].default, values.dtype)
+            grown[: len(values)] = values
+            self._initial[name] = grown
+        self._neuron_capacity, self._synapse_capacity = neuron_capacity, synapse_capacity
+        self._free = self._all_power = None
+
+    # -- bursts --------------------------------------------------------------------------------------------------
+    def process_burst(self, power_neurons: ArrayLike | None = None) -> BurstResult:
+        """Compute the next burst. power_neurons: the power neurons of this burst alone, in place of the set ones."""
+        backend = self._ready()
+        power = self._power() if power_neurons is None else np.unique(check_ids(power_neurons, self._neuron_capacity, "power_neurons"))
+        if not np.array_equal(power, self._set_power):
+            backend.set_power(power)
+            self._set_power = power
+        out = backend.burst(self._burst_count + 1)
+        self._burst_count += 1
+        return BurstResult(
+            burst=self._burst_count,
+            fired_neurons=out.fired,
+            neuron_count=len(out.fired),
+            power_injections=out.power_injections,
+            sensory_injections=out.sensory_injections,
+            synaptic_injections=out.synaptic_injections,
+            neurons_processed=out.neurons_processed,
+            neurons_in_refractory=out.neurons_in_refractory,
+        )
+
+    def run(self, n: int, callback: Callable[[BurstResult], object] | None = None) -> RunResult:
+        """n bursts in turn; the callback sees the result of each before the next begins, and may inject, edit and query."""
+        n = _count(n, "n")
+        first, digest, synaptic = self._burst_count + 1, Digest(), 0
+        fired_counts = np.zeros(n, np.int64)
+        for i in range(n):
+            result = self.process_burst()
+            fired_counts[i] = result.neuron_count
+            synaptic += result.synaptic_injections
+            digest.update(result.burst, result.fired_neurons)
+            if callback is not None:
+                callback(result)
+        return RunResult(first, fired_counts, synaptic, digest.hexdigest())
+
+    def inject(self, neurons: Any, potentials: Any) -> None:
+        """Stage external potential for the next burst: ids (repeated ones add in order) and one potential, or one for each.
+
+        Two arrays on the backend's device (uint32 ascending, float32, contiguous) are taken there, without a way
+        through the host. Deleted and missing neurons are passed over in the burst.
+        """
+        backend = self._ready()
+        if _on_device(neurons) or _on_device(potentials):
+            backend.inject_device(neurons, potentials)
+            return
+        ids = check_ids(neurons, self._neuron_capacity)
+        backend.inject(ids, check_potentials(potentials, len(ids)))
+
+    def force_fire(self, neurons: ArrayLike) -> None:
+        """Stage neurons to fire in the next burst whatever their potential (firing potential 100)."""
+        self._ready().force(check_ids(neurons, self._neuron_capacity))
+
+    def set_power_neurons(self, neurons: ArrayLike) -> None:
+        """The power neurons from the next burst on, beside those of power areas; replaces the list set before."""
+        self._open()
+        self._listed_power = np.unique(check_ids(neurons, self._neuron_capacity, "power neurons"))
+        self._all_power = None
+
+    def _power(self) -> U32:
+        """The set of power neurons: the list, and the neurons of areas with `power`."""
+        if self._all_power is None:
+            self._all_power = self._listed_power
+            areas = [area for area, flags in self._areas.items() if flags.power]
+            if areas:
+                backend = self._ready()
+                members = np.isin(backend.read("cortical_area"), np.array(areas, np.uint32)) & backend.read("valid")
+                self._all_power = np.union1d(self._listed_power, np.flatnonzero(members).astype(np.uint32))
+        return self._all_power
+
+    def fired_on_device(self) -> Any:
+        """Fired ids of the last burst where they are: a DLPack-capable uint32 array, valid until the next burst."""
+        return self._ready().fired_on_device()
+
+    def time_phases(self, on: bool) -> None:
+        """Time each phase of a burst apart from now on (slower; same results), or stop and forget."""
+        self._ready().time_phases(on)
+
+    @property
+    def phase_seconds(self) -> dict[str, float] | None:
+        """Seconds by phase since `time_phases(True)`; None when that is off."""
+        return self._ready().phase_seconds
+
+    # -- the network as a whole ----------------------------------------------------------------------------------
+    @property
+    def settings(self) -> Settings:
+        """Rules, contribution_scale, power_amount, random_seed."""
+        return self._settings
+
+    def set_settings(self, settings: Settings) -> None:
+        """New rules and scales; `dataclasses.replace(npu.settings, ...)` changes some of them."""
+        if not isinstance(settings, Settings):
+            raise NetworkError(f"settings: {settings!r} is not a Settings")
+        self._ready().set_settings(settings)
+        self._settings = settings
+
+    def set_power_amount(self, amount: float) -> None:
+        """Potential that every power neuron receives in a burst."""
+        self.set_settings(replace(self._settings, power_amount=amount))
+
+    @property
+    def power_amount(self) -> float:
+        """Potential that every power neuron receives in a burst."""
+        return self._settings.power_amount
+
+    @property
+    def areas(self) -> Mapping[int, Area]:
+        """Area id -> flags, read-only; an area that is not in it has the flags of `Area()`."""
+        return MappingProxyType(self._areas)
+
+    def set_area(
+        self,
+        area: int,
+        psp_uniform: bool | None = None,
+        mp_driven_psp: bool | None = None,
+        power: bool | None = None,
+        name: str | None = None,
+    ) -> None:
+        """Change some flags of an area; those left out stay. SumOverflowError where sums may then not fit."""
+        area = check_area_id(area)
+        before = self._areas.get(area, Area())
+        given = {"psp_uniform": psp_uniform, "mp_driven_psp": mp_driven_psp, "power": power, "name": name}
+        after = replace(before, **{flag: value for flag, value in given.items() if value is not None})  # type: ignore[arg-type]
+        backend = self._ready()
+        if (after.psp_uniform, after.mp_driven_psp) != (before.psp_uniform, before.mp_driven_psp):
+            if fixed_point_bits({**self._areas, area: after}):
+                self._prove(lambda network: network.set_area(area, after))
+            else:
+                self._bound = SumBound()
+        backend.set_area(area, after)
+        self._areas[area] = after
+        self._all_power = None
+
+    def _prove(self, edit: Callable[[Connectome], object]) -> None:
+        """See that the sums still fit after this edit, on a host copy of the network; SumOverflowError if they may not."""
+        network = self.to_connectome()
+        edit(network)
+        self._bound.prove(network)
+
+    def _admit(self, growth: int, edit: Callable[[Connectome], object]) -> None:
+        """The same, with the copy made only where the running bound is not proof enough."""
+        if not self._bound.admits(growth):
+            self._prove(edit)
+
+    def rebuild_indexes(self) -> None:
+        """Give back what edits have wasted. Never needed for a result: every edit holds from the next burst on."""
+        self._ready().compact()
+
+    # -- neurons -------------------------------------------------------------------------------------------------
+    def add_neurons(self, count: int, **fields: ArrayLike) -> U32:
+        """Create the next `count` reserved ids; returns them, ascending.
+
+        Each field of NEURON_FIELDS is one value for all or an array of shape (count,), coordinates (count, 3); those
+        left out get their defaults. CapacityError when too few reserved ids are left.
+        """
+        count = _count(count, "count")
+        free = self._free_ids()
+        if count > len(free):
+            raise CapacityError(
+                f"{count:,} neurons do not fit: {len(free):,} of {self._neuron_capacity:,} reserved ids are free; "
+                "reserve(neurons=...) makes room"
+            )
+        ids = free[:count].copy()
+        columns = _columns(count, fields)
+        # A reserved id may be a source already, so the area it comes to bears on the sums.
+        self._admit(0, lambda network: network.create_neurons(ids, **columns))
+        self._create(ids, columns)
+        return ids
+
+    def add_neuron(self, **fields: ArrayLike) -> int:
+        """Create the next reserved id; returns it."""
+        return int(self.add_neurons(1, **fields)[0])
+
+    def _free_ids(self) -> U32:
+        if self._free is None:
+            self._free = np.flatnonzero(~self._ready().read("created")).astype(np.uint32)
+        return self._free
+
+    def _missing(self, neurons: U32) -> Flags:
+        """Which of these reserved ids were never created."""
+        free = self._free_ids()
+        if not len(free):
+            return np.zeros(len(neurons), np.bool_)
+        at = np.minimum(np.searchsorted(free, neurons), len(free) - 1)
+        return np.asarray(free[at] == neurons)
+
+    def _create(self, neurons: U32, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Create reserved ids that do not exist yet; every field was checked and is given."""
+        free = self._free_ids()
+        self._ready().add_neurons(neurons, columns)
+        for name in STATE_FIELDS:
+            self._remember(name, neurons, columns[name])
+        in_order = np.array_equal(free[: len(neurons)], neurons)
+        self._free = free[len(neurons) :] if in_order else None
+        self._neuron_count += len(neurons)
+        self._all_power = None
+
+    def delete_neurons(self, neurons: ArrayLike) -> Flags:
+        """Delete neurons, each given once; says for each whether it was there. Their ids are never used again."""
+        ids = check_ids(neurons, self._neuron_capacity)
+        check_unique(ids)
+        there = self._ready().delete_neurons(ids)
+        self._neuron_count -= int(np.count_nonzero(there))
+        return there
+
+    def delete_neuron(self, neuron: int) -> bool:
+        """Delete a neuron; says whether it was there."""
+        return bool(self.delete_neurons([neuron])[0])
+
+    def set_parameter(self, name: str, neurons: ArrayLike, values: ArrayLike) -> None:
+        """Set a field of NEURON_FIELDS: ids, each given once, and one value or one for each.
+
+        NetworkError for an id that was never created (a deleted one keeps what is written, to no effect).
+        """
+        ids = check_ids(neurons, self._neuron_capacity)
+        check_unique(ids)
+        column = check_field(name, values, len(ids))
+        missing = np.flatnonzero(self._missing(ids))
+        if missing.size:
+            raise NetworkError(
+                f"neurons[{missing[0]}]: {int(ids[missing[0]])} does not exist yet; add_neuron or set_neuron_mapping creates it"
+            )
+        if name == "cortical_area":
+            self._admit(0, lambda network: _put(network.neurons.cortical_area, ids, column))
+            self._all_power = None
+        self._ready().write(name, ids, column)
+
+    def set_area_parameter(self, name: str, area: int, value: ArrayLike) -> int:
+        """Set a field of every neuron of an area to one value (or triple of coordinates); returns how many neurons."""
+        area = check_area_id(area)
+        column = check_field(name, value, 1)
+        if name == "cortical_area":
+            self._admit(0, lambda network: network.write_area(name, area, column[0]))
+            self._all_power = None
+        return self._ready().write_area(name, area, column)
+
+    def set_neuron_mapping(self, mapping: Mapping[int, int] | ArrayLike, areas: ArrayLike | None = None) -> None:
+        """Put neurons into areas: a mapping neuron -> area, or ids and areas as arrays. Missing ones are created with
+        default parameters."""
+        if isinstance(mapping, Mapping):
+            if areas is not None:
+                raise NetworkError("areas are given twice: in the mapping and as an array; leave one out")
+            neurons: ArrayLike = list(mapping)
+            areas = list(mapping.values())
+        elif areas is None:
+            raise NetworkError("areas: none given; pass {neuron: area}, or ids and areas")
+        else:
+            neurons = mapping
+        ids = check_ids(neurons, self._neuron_capacity)
+        check_unique(ids)
+        column = check_field("cortical_area", areas, len(ids))
+        order = np.argsort(ids)
+        ids, column = ids[order], column[order]
+        missing = self._missing(ids)
+        new, there = ids[missing], ids[~missing]
+        self._admit(0, lambda network: _put(network.neurons.cortical_area, ids, column))
+        self._ready().write("cortical_area", there, column[~missing])
+        self._create(new, _columns(len(new), {"cortical_area": column[missing]}))
+        self._all_power = None
+
+    def get_parameter(self, name: str, neurons: ArrayLike | None = None) -> NDArray[Any]:
+        """A field of these ids, or of all reserved ids: shape (n,), coordinates (n, 3)."""
+        field_named(name)
+        ids = None if neurons is None else check_ids(neurons, self._neuron_capacity)
+        values = self._ready().read(name)
+        return values if ids is None else values[ids]
+
+    # -- synapses ------------------------------------------------------------------------------------------------
+    def add_synapse(self, source: int, target: int, weight: int, conductance: int, syn_type: int = 0) -> bool:
+        """Add one synapse (syn_type 0 excitatory, 1 inhibitory); True. About a microsecond: it is checked now and handed
+        to the backend with its fellows before anything else happens. `add_synapses` takes arrays."""
+        given = (source, target, weight, conductance, syn_type)
+        try:
+            s, t, w, p, kind = map(operator.index, given)
+        except TypeError:
+            s = -1
+        pending, bound = self._pending, self._bound
+        if not pending:
+            self._room = self._synapse_capacity - self._open().synapse_count
+        if not (
+            0 <= s < self._neuron_capacity
+            and 0 <= t < self._neuron_capacity
+            and 0 <= w <= self._weight_max
+            and 0 <= p <= self._psp_max
+            and 0 <= kind <= 1
+            and bool not in map(type, given[:4])
+            and len(pending) < self._room
+            and bound.admits(bound.growth_of_one(w, p))
+        ):  # by the long way, which makes the errors
+            self.add_synapses([source], [target], [weight], [conductance], [syn_type])
+            return True
+        pending.append(s, t, w, p, kind)
+        if len(pending) >= pending.MOST:
+            self._ready()
+        return True
+
+    def add_synapses(
+        self, source: ArrayLike, target: ArrayLike, weight: ArrayLike, psp: ArrayLike, inhibitory: ArrayLike = False
+    ) -> None:
+        """Add synapses between reserved ids, in the order given, which is their age: arrays of one length, or one value for all.
+
+        CapacityError beyond the reserved capacity; SumOverflowError where a sum may not fit.
+        """
+        batch = check_synapses(
+            source, target, weight, psp, inhibitory, self._neuron_capacity, self._weight_dtype, self._psp_dtype
+        )
+        free = self._synapse_capacity - self.get_synapse_count()
+        if len(batch) > free:
+            raise CapacityError(
+                f"{len(batch):,} synapses do not fit: {free:,} of {self._synapse_capacity:,} are free; reserve(synapses=...) makes room"
+            )
+        growth = self._bound.growth(batch.target, batch.weight, batch.psp, batch.inhibitory)
+        self._admit(growth, lambda network: network.add_synapses(batch.source, batch.target, batch.weight, batch.psp, batch.inhibitory))
+        self._ready().add_synapses(batch)
+
+    def remove_synapses(self, source: ArrayLike, target: ArrayLike) -> Flags:
+        """Remove, pair by pair in order, the oldest synapse of each; says for each whether there was one."""
+        sources, targets = self._pairs(source, target)
+        self._admit(0, lambda network: network.remove_synapses(sources, targets))  # where psp is shared, k falls and shares rise
+        return self._ready().remove_synapses(sources, targets)
+
+    def remove_synapse(self, source: int, target: int) -> bool:
+        """Remove the oldest synapse of this pair; says whether there was one."""
+        return bool(self.remove_synapses([source], [target])[0])
+
+    def update_weights(self, source: ArrayLike, target: ArrayLike, weight: ArrayLike) -> Flags:
+        """Set, pair by pair in order, the weight of the oldest synapse of each; says for each whether there was one."""
+        sources, targets = self._pairs(source, target)
+        weights = check_weights(weight, self._weight_dtype, len(sources))
+        psps = np.full(len(sources), self._psp_max, self._psp_dtype)  # theirs are not known here
+        growth = self._bound.growth(targets, weights, psps, np.zeros(len(sources), np.bool_))
+        self._admit(growth, lambda network: network.reweight_synapses(sources, targets, weights))
+        return self._ready().reweight_synapses(sources, targets, weights)
+
+    def update_weight(self, source: int, target: int, weight: int) -> bool:
+        """Set the weight of the oldest synapse of this pair; says whether there was one."""
+        return bool(self.update_weights([source], [target], [weight])[0])
+
+    update_synapse_weight = update_weight
+
+    def _pairs(self, source: ArrayLike, target: ArrayLike) -> tuple[U32, U32]:
+        sources = check_ids(source, self._neuron_capacity, "source")
+        targets = check_ids(target, self._neuron_capacity, "target")
+        if len(sources) != len(targets):
+            raise NetworkError(f"target: {len(targets):,} ids for {len(sources):,} of source; one of each makes a pair")
+        return sources, targets
+
+    def outgoing_synapses(self, neurons: ArrayLike) -> SynapseBatch:
+        """Synapses that leave these neurons, ascending by source, then target, then age."""
+        ids = np.unique(check_ids(neurons, self._neuron_capacity))
+        return self._gathered(self._ready().synapses_from(ids))
+
+    def incoming_synapses(self, neurons: ArrayLike) -> SynapseBatch:
+        """Synapses that end in these neurons, in the same order."""
+        ids = np.unique(check_ids(neurons, self._neuron_capacity))
+        return self._ready().synapses_to(ids)
+
+    def _gathered(self, batches: Iterable[SynapseBatch]) -> SynapseBatch:
+        return SynapseBatch.concatenate([SynapseBatch.empty(self._weight_dtype, self._psp_dtype), *batches])
+
+    # -- queries -------------------------------------------------------------------------------------------------
+    @property
+    def backend(self) -> str:
+        """Name of the backend."""
+        return self._open().name
+
+    @property
+    def backend_reason(self) -> str:
+        """Why this backend, and what it runs on."""
+        return f"{self._reason}: {self._open().description}"
+
+    @property
+    def burst_count(self) -> int:
+        """Number of the last burst; 0 before the first."""
+        return self._burst_count
+
+    def get_burst_count(self) -> int:
+        """Number of the last burst; 0 before the first."""
+        return self._burst_count
+
+    def get_neuron_count(self) -> int:
+        """Neurons that exist: created and not deleted."""
+        return self._neuron_count
+
+    def get_synapse_count(self) -> int:
+        """Synapses added and not removed."""
+        return self._open().synapse_count + len(self._pending)
+
+    @property
+    def neuron_capacity(self) -> int:
+        """Ids reserved."""
+        return self._neuron_capacity
+
+    @property
+    def synapse_capacity(self) -> int:
+        """Synapses reserved."""
+        return self._synapse_capacity
+
+    def neurons_in_area(self, area: int) -> U32:
+        """Ids of the neurons of an area."""
+        area = check_area_id(area)
+        backend = self._ready()
+        return np.flatnonzero((backend.read("cortical_area") == area) & backend.read("valid")).astype(np.uint32)
+
+    def neurons_at(self, coordinates: ArrayLike, area: int | None = None) -> U32:
+        """Ids of the neurons at any of these places, shape (3,) or (n, 3), in one area or in all."""
+        wanted = np.asarray(coordinates)
+        wanted = check_field("coordinates", wanted, len(wanted) if wanted.ndim == 2 else 1)
+        backend = self._ready()
+        ids = np.flatnonzero(backend.read("valid")).astype(np.uint32) if area is None else self.neurons_in_area(area)
+        return ids[np.isin(_places(backend.read("coordinates")[ids]), _places(wanted))]
+
+    @property
+    def neuron_array(self) -> NeuronArrayView:
+        """The neurons under the seed's names; every field is a copy fetched when it is looked at."""
+        return NeuronArrayView(self._neuron_capacity, self._ready().read)
+
+    @property
+    def synapse_array(self) -> SynapseArray:
+        """The synapses under the seed's names: a copy of all of them as they stand, fetched now, ascending by source,
+        then target, then age."""
+        synapses = SynapseArray(self._synapse_capacity, self._neuron_capacity, self._weight_dtype, self._psp_dtype)
+        for batch in self._ready().synapses_from():
+            synapses.append(batch)
+        return synapses
+
+    @property
+    def fire_candidate_list(self) -> FireCandidateList:
+        """The candidates of the last burst."""
+        return FireCandidateList(*self._ready().candidates())
+
+    @property
+    def fire_queue(self) -> FireQueue:
+        """What fired in the last burst, with potentials, coordinates and areas; it is delivered in the next burst."""
+        return self._queue(previous=False)
+
+    @property
+    def previous_fire_queue(self) -> FireQueue:
+        """What fired in the burst before the last."""
+        return self._queue(previous=True)
+
+    def _queue(self, *, previous: bool) -> FireQueue:
+        backend = self._ready()
+        ids, potentials = backend.fire_queue(previous=previous)
+        coordinates, areas = backend.read("coordinates")[ids], backend.read("cortical_area")[ids]
+        burst = max(0, self._burst_count - 1) if previous else self._burst_count
+        return FireQueue(burst, ids, potentials, coordinates, areas)
+
+    @property
+    def fire_ledger(self) -> FireLedger:
+        """The fired ids of the last `fire_ledger_window` bursts."""
+        return FireLedger(self._window, self.get_burst_count, lambda burst: self._ready().fired_in(burst))
+
+    def get_fire_history(self, burst: int) -> U32:
+        """Fired ids of a burst; NetworkError outside the ledger's window, which it names."""
+        return self.fire_ledger[burst]
+
+    def get_recent_history(self, count: int) -> list[tuple[int, U32]]:
+        """(burst, fired ids) of the last `count` bursts in the ledger, newest first."""
+        return self.fire_ledger.recent(count)
+
+    def statistics(self) -> dict[str, int]:
+        """Counts, capacities, and what edits have cost since load (bytes touched, rows moved, compactions, growths)."""
+        return {
+            "burst_count": self._burst_count,
+            "neurons": self._neuron_count,
+            "neuron_capacity": self._neuron_capacity,
+            "synapses": self.get_synapse_count(),
+            "synapse_capacity": self._synapse_capacity,
+            "areas": len(self._areas),
+            "power_neurons": len(self._power()),
+            "fixed_point_bits": fixed_point_bits(self._areas),
+            "fire_ledger_window": self._window,
+            **self._ready().edit_statistics(),
+        }
+
+    def memory(self) -> dict[str, int]:
+        """Bytes on the device by piece: "rows" (all of the synapses), "neurons" (all that is kept per id), "ledger", ..."""
+        return self._ready().memory()
+
+    def to_connectome(self) -> Connectome:
+        """The network as it stands, on the host: neurons with their state, synapses, areas, settings, capacities.
+
+        Not part of it: queues, ledger, what is staged, the burst number and the list of power neurons.
+        """
+        backend = self._ready()
+        network = Connectome(
+            self._neuron_capacity,
+            self._synapse_capacity,
+            weight_dtype=self._weight_dtype,
+            psp_dtype=self._psp_dtype,
+            settings=self._settings,
+            areas=self._areas,
+        )
+        created, valid = backend.read("created"), backend.read("valid")
+        ids = np.flatnonzero(created)
+        network.create_neurons(ids, **{name: backend.read(name)[ids] for name in NEURON_FIELDS})
+        network.delete_neurons(np.flatnonzero(created & ~valid))
+        for batch in backend.synapses_from():
+            network.synapses.append(batch)
+        return network
+
+
+_NO_IDS: U32 = np.zeros(0, np.uint32)
+_NO_IDS.flags.writeable = False
+_DLPACK_CPU = 1
+
+
+def _put(array: NDArray[Any], at: U32, values: NDArray[Any]) -> None:
+    array[at] = values
+
+
+def _columns(count: int, fields: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
+    """Every field of `count` new neurons: as given, checked, or the default."""
+    given = {name: check_field(name, values, count) for name, values in fields.items()}
+    return {
+        name: given[name] if name in given else np.full(count if field.width == 1 else (count, field.width), field.default, field.dtype)
+        for name, field in NEURON_FIELDS.items()
+    }
+
+
+def _count(value: object, what: str, least: int = 0, most: int = 2**62) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value:
+        raise NetworkError(f"{what}: {value!r} is not an integer of {least} or more")
+    if value > most:
+        raise CapacityError(f"{what}: {value:,} is more than {most:,}")
+    return int(value)
+
+
+def _at_least(value: int | None, needed: int, what: str, default: int | None = None) -> int:
+    if value is None:
+        return needed if default is None else default
+    if _count(value, what) < needed:
+        raise CapacityError(f"{what}: {value:,} is less than the {needed:,} that the connectome has")
+    return int(value)
+
+
+def _on_device(values: object) -> bool:
+    """Whether this array is in a device's memory."""
+    if isinstance(values, np.ndarray):
+        return False
+    if hasattr(values, "__cuda_array_interface__"):
+        return True
+    device = getattr(values, "__dlpack_device__", None)
+    return device is not None and device()[0] != _DLPACK_CPU
+
+
+def _places(coordinates: NDArray[np.uint32]) -> NDArray[np.void]:
+    """(n, 3) coordinates as n comparable values."""
+    return np.ascontiguousarray(coordinates).view([("x", "u4"), ("y", "u4"), ("z", "u4")])[:, 0]
