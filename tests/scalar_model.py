@@ -6,6 +6,7 @@ it. Numbers inside are `Fraction` (or float infinity for limits); NumPy appears 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -68,7 +69,8 @@ class Neuron:
         self.created = False
         self.valid = False
         self.values: dict[str, Any] = {
-            name: [int(field.default)] * 3 if field.width == 3 else exact(field.dtype(field.default)) for name, field in NEURON_FIELDS.items()
+            name: [int(field.default)] * 3 if field.width == 3 else exact(field.dtype(field.default))
+            for name, field in NEURON_FIELDS.items()
         }
 
     def __getattr__(self, name: str) -> Any:
@@ -85,10 +87,13 @@ class Neuron:
     def at_limit(self) -> bool:
         return self.limited and bool(self.values["consecutive_fire_count"] >= self.values["consecutive_fire_limit"])
 
-    def count_down(self) -> None:
+    def count_down(self) -> bool:
+        """Says whether this cleared the count."""
         self.values["refractory_countdown"] -= 1
-        if self.values["refractory_countdown"] == 0 and self.at_limit:
+        ends = self.values["refractory_countdown"] == 0 and self.at_limit
+        if ends:
             self.values["consecutive_fire_count"] = 0
+        return ends
 
 
 @dataclass
@@ -119,6 +124,8 @@ class ScalarModel:
         self.weight_dtype, self.psp_dtype = connectome.weight_dtype, connectome.psp_dtype
         self.settings, self.areas, self.window = connectome.settings, dict(connectome.areas), ledger_window
         self.power: list[int] = []
+        self.seen: Counter[str] = Counter()
+        """How often each branch of the semantics was taken."""
         self._forget()
 
     def _forget(self) -> None:
@@ -146,6 +153,8 @@ class ScalarModel:
     def inject(self, neurons: Any, potentials: Any) -> None:
         self.staged += [(int(j), exact(p)) for j, p in zip(neurons, potentials, strict=True)]
 
+    inject_device = inject
+
     def force(self, neurons: Any) -> None:
         self.forced |= {int(j) for j in neurons}
 
@@ -162,12 +171,16 @@ class ScalarModel:
         # Phase 1: injection.
         for j, n in enumerate(self.neurons):
             if n.valid and not n.mp_charge_accumulation and j not in before:
+                self.seen["forgot"] += n.membrane_potential != 0
                 n.values["membrane_potential"] = Fraction(0)
         ext: dict[int, Fraction] = {}
         syn: dict[int, int] = {}
         for j, p in self.staged:
             if self.neurons[j].valid:
-                ext[j] = fl32(ext.get(j, Fraction(0)) + p)
+                total = ext.get(j, Fraction(0)) + p
+                ext[j] = fl32(total)
+                self.seen["saturated"] += abs(total) > LARGEST
+                self.seen["flushed"] += ext[j] == 0 and total != 0
                 sensory += 1
         for j in self.power:
             if self.neurons[j].valid:
@@ -176,12 +189,17 @@ class ScalarModel:
         bits = 0 if all(area.psp_uniform for area in self.areas.values()) else 32
         for i, potential in before.items():
             if not self.neurons[i].valid:
+                self.seen["deleted under way"] += 1
                 continue
             area = self.areas.get(self.neurons[i].cortical_area, Area())
             leaving = [s for s in self.synapses if s.valid and s.source == i]
             k = len(leaving)
             for s in leaving:
+                self.seen["target absent"] += not self.neurons[s.target].valid
                 if self.neurons[s.target].valid:
+                    self.seen["driven"] += area.mp_driven_psp
+                    self.seen["divided"] += not area.psp_uniform
+                    self.seen["inhibited"] += s.inhibitory
                     m = s.weight * (half_away(min(max(potential, Fraction(0)), Fraction(255))) if area.mp_driven_psp else s.psp)
                     term = m * 2**bits if area.psp_uniform else (m * 2**bits + k // 2) // k
                     syn[s.target] = syn.get(s.target, 0) + (-term if s.inhibitory else term)
@@ -197,35 +215,53 @@ class ScalarModel:
             n = self.neurons[j]
             if n.refractory_countdown > 0:
                 stopped += 1
+                self.seen["stopped"] += 1
                 if not by_burst:
-                    n.count_down()
+                    self.seen["count cleared"] += n.count_down()
                 continue
             if rules.rectify_input and n.mp_charge_accumulation:
+                self.seen["rectified"] += i_ < 0
                 i_ = max(i_, Fraction(0))
             v = fl32(n.membrane_potential + i_)
+            self.seen["floored"] += v < rules.potential_floor
+            self.seen["ceiled"] += v > rules.potential_ceiling
             v = min(max(v, exact(rules.potential_floor)), exact(rules.potential_ceiling))
+            self.seen["above the limit"] += v > n.threshold_limit
             if n.threshold <= v <= n.threshold_limit:
                 if n.at_limit:
+                    self.seen["sated"] += 1
                     n.values["consecutive_fire_count"] = 0
                     n.values["membrane_potential"] = v
                     continue
                 e = n.excitability
                 if e >= exact(np.float32(0.999)) or (e > 0 and draw(j, number % WORD, self.settings.random_seed) < e):
                     fired[j] = v
+                    self.seen["fired"] += 1
+                    self.seen["drew"] += e < exact(np.float32(0.999))
+                    self.seen["count full"] += n.consecutive_fire_count == 65535
                     n.values["membrane_potential"] = Fraction(0)
                     n.values["consecutive_fire_count"] = min(n.consecutive_fire_count + 1, 65535)
                     n.values["refractory_countdown"] = min(n.refractory_period + (n.snooze_period if n.at_limit else 0), 65535)
+                    self.seen["snoozed"] += n.at_limit and n.snooze_period > 0
+                    self.seen["countdown full"] += n.refractory_countdown == 65535
                     continue
+                self.seen["unlucky"] += 1
             if n.limited:
+                self.seen["count broken"] += n.consecutive_fire_count > 0
                 n.values["consecutive_fire_count"] = 0
+            self.seen["leaked"] += v != 0 and n.leak_coefficient > 0
             n.values["membrane_potential"] = fl32(v * fl32(1 - n.leak_coefficient))
 
         # Forced firing, and the clock that ticks for all.
         for j in forced:
+            self.seen["forced"] += j not in fired
+            self.seen["forced anyway"] += j in fired
+            self.seen["forced while blocked"] += j in blocked and by_burst
             fired.setdefault(j, Fraction(100))
         if by_burst:
             for j in blocked - set(forced):
-                self.neurons[j].count_down()
+                self.seen["ticked"] += 1
+                self.seen["count cleared by the burst clock"] += self.neurons[j].count_down()
 
         # Phases 3 to 5.
         self.fired_earlier, self.fired = before, {j: fired[j] for j in sorted(fired)}
@@ -284,6 +320,7 @@ class ScalarModel:
         answers = []
         for i, j in zip(source, target, strict=True):
             found = self._oldest(i, j)
+            self.seen["removed" if found else "nothing to remove"] += 1
             if found:
                 found.valid = False
             answers.append(found is not None)
@@ -293,6 +330,7 @@ class ScalarModel:
         answers = []
         for i, j, w in zip(source, target, weight, strict=True):
             found = self._oldest(i, j)
+            self.seen["reweighted" if found else "nothing to reweight"] += 1
             if found:
                 found.weight = int(w)
             answers.append(found is not None)
@@ -327,6 +365,9 @@ class ScalarModel:
 
     def fire_queue(self, *, previous: bool = False) -> tuple[Any, Any]:
         return self._queue(self.fired_earlier if previous else self.fired)
+
+    def fired_on_device(self) -> Any:
+        return self.fire_queue()[0]
 
     def candidates(self) -> tuple[Any, Any]:
         return self._queue(self.list)

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-
 from golden_cases import CASES, FOLDER, PLASTIC_CASES, load_case, run_case
+from scalar_model import WORD, draw
+
 from gpu_npu.backends.base import Backend
 from gpu_npu.backends.reference import excitability_draw
-from scalar_model import WORD, draw
 
 
 @pytest.mark.parametrize("name", CASES)
