@@ -1,0 +1,182 @@
+"""The contract of a backend: what is resident, what a burst is, what an edit is.
+
+A backend owns all neuron and synapse state from load to close. The NPU above it has checked every argument: arrays
+are contiguous, of the dtype stated, in range, and all-or-nothing decisions are already made. Ids are uint32.
+Everything takes effect in the next burst. Lists of synapses come back ascending by source, then target, then age.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_npu.connectome import Area, Connectome, Settings, SynapseBatch
+
+U32 = NDArray[np.uint32]
+F32 = NDArray[np.float32]
+Columns = Mapping[str, NDArray[Any]]
+"""Field name -> array of shape (n,) or (n, 3), as in `gpu_npu.connectome.fields`."""
+
+
+@dataclass(frozen=True)
+class BurstOutput:
+    """What comes back from a burst: fired ids (uint32, ascending, host, owned by the caller) and five counters."""
+
+    fired: U32
+    sensory_injections: int
+    power_injections: int
+    synaptic_injections: int
+    neurons_processed: int
+    neurons_in_refractory: int
+
+
+class Backend(ABC):
+    """One network, resident and running."""
+
+    name: str
+
+    @property
+    @abstractmethod
+    def description(self) -> str:
+        """One line for people: the device, the build, the workers."""
+
+    # -- life ----------------------------------------------------------------------------------------------------
+    @abstractmethod
+    def load(self, connectome: Connectome, *, neuron_capacity: int, synapse_capacity: int, ledger_window: int) -> None:
+        """Take the network in. Called once. Neurons that are not valid in the connectome are not valid here."""
+
+    @abstractmethod
+    def reserve(self, *, neuron_capacity: int, synapse_capacity: int) -> None:
+        """Grow to at least these capacities; nothing else changes."""
+
+    @abstractmethod
+    def reset(self, state: Columns) -> None:
+        """Back to burst 0 with this state (STATE_FIELDS, full length): no previous fire queue, no candidates, empty
+        ledger, nothing staged. Weights, synapses, parameters and the power set stay."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give all memory back. Any later call is an error."""
+
+    # -- bursts --------------------------------------------------------------------------------------------------
+    @abstractmethod
+    def inject(self, neurons: U32, potentials: F32) -> None:
+        """Stage external potential for the next burst, after what is staged already. Repeated ids add in order."""
+
+    @abstractmethod
+    def inject_device(self, neurons: object, potentials: object) -> None:
+        """The same from arrays on the backend's own device (DLPack or __cuda_array_interface__): uint32, ascending
+        (equal ids allowed, added in order), and float32, contiguous; they are copied before this returns. Errors are
+        NetworkError or NeuronIndexError and stage nothing."""
+
+    @abstractmethod
+    def force(self, neurons: U32) -> None:
+        """Stage neurons to be forced in the next burst."""
+
+    @abstractmethod
+    def set_power(self, neurons: U32) -> None:
+        """The set of power neurons (ascending, unique) from the next burst on."""
+
+    @abstractmethod
+    def burst(self, number: int) -> BurstOutput:
+        """Compute burst `number` (1, 2, ...)."""
+
+    @abstractmethod
+    def fired_on_device(self) -> Any:
+        """Fired ids of the last burst as a DLPack-capable uint32 array on the backend's device; valid until the next burst."""
+
+    @property
+    @abstractmethod
+    def phase_seconds(self) -> dict[str, float] | None:
+        """Seconds by phase (injection, propagation, dynamics, archival, transfer) summed since `time_phases(True)`; else None."""
+
+    @abstractmethod
+    def time_phases(self, on: bool) -> None:
+        """Time each phase apart (slower; same results), or stop and forget."""
+
+    # -- the network as a whole ----------------------------------------------------------------------------------
+    @abstractmethod
+    def set_settings(self, settings: Settings) -> None:
+        """Rules, contribution_scale, power_amount, random_seed."""
+
+    @abstractmethod
+    def set_area(self, area: int, flags: Area) -> None:
+        """Flags of an area; an area never set has the defaults of `Area()`."""
+
+    # -- neurons -------------------------------------------------------------------------------------------------
+    @abstractmethod
+    def add_neurons(self, neurons: U32, columns: Columns) -> None:
+        """Create reserved ids that do not exist yet (never created, not deleted); every field of NEURON_FIELDS given."""
+
+    @abstractmethod
+    def delete_neurons(self, neurons: U32) -> NDArray[np.bool_]:
+        """Unique ids; says for each whether it was valid."""
+
+    @abstractmethod
+    def write(self, field: str, neurons: U32, values: NDArray[Any]) -> None:
+        """Set a field of unique ids; values has one row an id."""
+
+    @abstractmethod
+    def write_area(self, field: str, area: int, value: NDArray[Any]) -> int:
+        """Set a field of all valid neurons of an area to one value (shape (1,) or (1, 3)); returns how many neurons."""
+
+    @abstractmethod
+    def read(self, field: str) -> NDArray[Any]:
+        """A field of all ids, or "valid" (bool: exists and is not deleted) or "created" (bool: exists or was deleted)."""
+
+    # -- synapses ------------------------------------------------------------------------------------------------
+    @abstractmethod
+    def add_synapses(self, batch: SynapseBatch) -> None:
+        """Add in the order given (the order is the age)."""
+
+    @abstractmethod
+    def remove_synapses(self, source: U32, target: U32) -> NDArray[np.bool_]:
+        """One by one in the order given: the oldest valid synapse of each pair; says whether there was one."""
+
+    @abstractmethod
+    def reweight_synapses(self, source: U32, target: U32, weight: NDArray[Any]) -> NDArray[np.bool_]:
+        """Like remove_synapses, setting the weight (of the network's weight dtype)."""
+
+    @abstractmethod
+    def synapses_from(self, sources: U32 | None = None) -> Iterator[SynapseBatch]:
+        """Valid synapses leaving these sources (unique, ascending; None: all), in batches of bounded size."""
+
+    @abstractmethod
+    def synapses_to(self, targets: U32) -> SynapseBatch:
+        """Valid synapses that end in these targets (unique)."""
+
+    @property
+    @abstractmethod
+    def synapse_count(self) -> int:
+        """Valid synapses."""
+
+    @abstractmethod
+    def compact(self) -> None:
+        """Give back what removed synapses and moved rows waste. Changes no result."""
+
+    # -- looking inside ------------------------------------------------------------------------------------------
+    @abstractmethod
+    def fire_queue(self, *, previous: bool = False) -> tuple[U32, F32]:
+        """Ids (ascending) and firing potentials of the last burst, or of the one before it."""
+
+    @abstractmethod
+    def candidates(self) -> tuple[U32, F32]:
+        """The last fire candidate list: ids (ascending) and candidate potentials I (before rectification)."""
+
+    @abstractmethod
+    def fired_in(self, burst: int) -> U32:
+        """Fired ids of a burst that is inside the ledger's window."""
+
+    @abstractmethod
+    def memory(self) -> dict[str, int]:
+        """Bytes allocated on the device by piece. "rows" is everything of the synapses, "neurons" everything kept per
+        id; "ledger", "staging" and others stand apart."""
+
+    @abstractmethod
+    def edit_statistics(self) -> dict[str, int]:
+        """Since load: "bytes_touched" by edits, "rows_moved", "compactions", "bytes_compacted", "growths"."""

@@ -1,0 +1,453 @@
+"""A burst over kernels, once for all devices: the arrays, the schedule of a burst, staging, edits and queries.
+
+Nothing here knows which device it drives. Everything is queued on the device in order; the host waits only for what it
+asked to have back: in a burst, one fixed buffer of counters and fired ids.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_npu.backends.base import F32, U32, Backend, BurstOutput, Columns
+from gpu_npu.backends.devices.base import Device, Launch
+from gpu_npu.backends.layout import ARRAYS, COUNTERS, FLAG, QUEUE_HEADER, STATE_DTYPE, WORD_NEURONS, arena_estimate, lengths
+from gpu_npu.backends.rows import RowStore
+from gpu_npu.backends.staging import Staging
+from gpu_npu.connectome import NEURON_FIELDS, Area, Connectome, Settings, SynapseBatch
+from gpu_npu.connectome.validation import fixed_point_bits, settle
+
+IDS_IN_FIRST_TRANSFER = 16_384 - QUEUE_HEADER
+"""Fired ids that come back with the counters in one transfer of 64 KiB; a second one follows only where more fired."""
+
+_AREA_FLAGS = FLAG["nonuniform"] | FLAG["mp_driven"]
+_BURST_FLAGS = FLAG["injected"] | FLAG["forced"]
+_ARRAY = {array.name: array for array in ARRAYS}
+
+
+def _area_flags(area: Area) -> int:
+    return (0 if area.psp_uniform else FLAG["nonuniform"]) | (FLAG["mp_driven"] if area.mp_driven_psp else 0)
+
+
+class Executor(Backend):
+    """One network on one device.
+
+    propagation: which propagation kernel runs ("rows", "owned"; None: what suits the device). packed: whether arrivals
+    may be counted inside the accumulators. Both change speed and memory only.
+    """
+
+    def __init__(self, device: Device, *, propagation: Literal["rows", "owned"] | None = None, packed: bool = True) -> None:
+        self.name = device.name
+        self._device = device
+        self._propagation = propagation or device.propagation
+        self._may_pack = packed
+        self._state = np.zeros(1, STATE_DTYPE)
+        self._arrays: dict[str, Any] = {}
+        self._areas: dict[int, Area] = {}
+        self._power: U32 = np.zeros(0, np.uint32)
+        self._seconds: dict[str, float] | None = None
+        self._burst = self._fired_count = self._previous_count = 0
+        self._in_degree_bound = 0  # no target has more valid synapses than this
+
+    @property
+    def description(self) -> str:
+        return self._device.description
+
+    # -- life ----------------------------------------------------------------------------------------------------
+    def load(self, connectome: Connectome, *, neuron_capacity: int, synapse_capacity: int, ledger_window: int) -> None:
+        self._neurons = neuron_capacity
+        self._synapse_capacity = synapse_capacity
+        self._slots = max(ledger_window, 2)  # this burst's fired neurons and those of the one before
+        self._dtypes = (np.dtype(connectome.weight_dtype), np.dtype(connectome.psp_dtype))
+        self._no_synapses = SynapseBatch.empty(connectome.weight_dtype, connectome.psp_dtype)
+        self._state["weight_bytes"], self._state["psp_bytes"] = (dtype.itemsize for dtype in self._dtypes)
+        length = self._lengths(split=False)
+        for array in ARRAYS:
+            if array.group != "rows":
+                self._arrays[array.name] = self._device.alloc(length[array.per] * array.width, array.dtype)
+        self._staging = Staging(self._device, self._state)
+        self._head = self._device.host_buffer(QUEUE_HEADER + min(neuron_capacity, IDS_IN_FIRST_TRANSFER), np.uint32)
+
+        neurons = connectome.neurons
+        self._areas = dict(connectome.areas)
+        for name in NEURON_FIELDS:
+            if name in self._arrays:
+                self._device.upload(self._arrays[name], self._padded(name, getattr(neurons, name)))
+        flags = np.zeros(neuron_capacity, np.uint8)
+        flags[: len(neurons.valid)] = (
+            neurons.valid * FLAG["valid"]
+            | neurons.created * FLAG["created"]
+            | neurons.mp_charge_accumulation * FLAG["accumulates"]
+            | self._flags_of_areas(neurons.cortical_area)
+        )
+        self._device.upload(self._arrays["flags"], flags)
+
+        # Space for synapses to come; without any, the arena becomes just as long as the rows are.
+        spare = arena_estimate(synapse_capacity, neuron_capacity, *self._dtypes) if synapse_capacity > connectome.synapse_count else 0
+        self._rows = RowStore(self._device, self._state, neuron_capacity, spare, *self._dtypes)
+        self._bind()
+        self.set_settings(connectome.settings)
+        self._add(connectome.synapses.batch(), exact=True)
+        self._device.wait()
+
+    def _lengths(self, *, split: bool) -> dict[str, int]:
+        return lengths(self._neurons, ledger_slots=self._slots, arena_bytes=0, split=split)
+
+    def _padded(self, name: str, values: NDArray[Any]) -> NDArray[Any]:
+        """A field for all ids, flat; ids past the end of `values` have the default."""
+        field = NEURON_FIELDS[name]
+        out = np.full(self._neurons * field.width, field.default, field.dtype)
+        out[: values.size] = values.ravel()
+        return out
+
+    def _bind(self) -> None:
+        """Write where everything lies into the State that kernels are given."""
+        length = self._lengths(split=False)
+        for name, array in self._arrays.items():
+            self._state[name] = self._device.address(array) if array.nbytes else 0
+        self._state["neurons"], self._state["words"], self._state["tiles"] = self._neurons, length["word"], length["tile"]
+        # Launches of the burst; the State is read when they run.
+        self._steps = {
+            "propagation": [Launch(f"propagate_{self._propagation}", (self._state,))],
+            "dynamics": [Launch("neuron_dynamics", (self._state,))],
+            "archival": [Launch("scan_fired", (self._state,), single=True), Launch("write_fired", (self._state,))],
+        }
+        self._schedule = [launch for step in self._steps.values() for launch in step]
+
+    def reserve(self, *, neuron_capacity: int, synapse_capacity: int) -> None:
+        self._synapse_capacity = max(synapse_capacity, self._synapse_capacity)
+        neurons = max(neuron_capacity, self._neurons)
+        self._rows.reserve(neurons, arena_estimate(self._synapse_capacity, neurons, *self._dtypes))
+        if neurons > self._neurons:
+            self._grow(neurons)
+
+    def _grow(self, neurons: int) -> None:
+        split = self._arrays["arrivals"].nbytes > 0
+        before, old_count = self._lengths(split=split), self._neurons
+        after = lengths(neurons, ledger_slots=self._slots, arena_bytes=0, split=split)
+        larger = {a.name: self._device.alloc(after[a.per] * a.width, a.dtype) for a in ARRAYS if a.group != "rows"}
+        for name, new in larger.items():
+            array = _ARRAY[name]
+            if array.per == "ledger word":
+                for slot in range(self._slots):
+                    self._device.copy(new, slot * after["word"], self._arrays[name], slot * before["word"], before["word"])
+            elif before[array.per]:
+                self._device.copy(new, 0, self._arrays[name], 0, before[array.per] * array.width)
+        self._device.wait()
+        for array_on_device in self._arrays.values():
+            self._device.free(array_on_device)
+        self._arrays, self._neurons = larger, neurons
+        for field in NEURON_FIELDS.values():
+            if field.default and field.name in larger:
+                tail = np.full((neurons - old_count) * field.width, field.default, field.dtype)
+                self._device.upload(larger[field.name], tail, old_count * field.width)
+        self._head = self._device.host_buffer(QUEUE_HEADER + min(neurons, IDS_IN_FIRST_TRANSFER), np.uint32)
+        self._bind()
+        self._device.wait()
+
+    def reset(self, state: Columns) -> None:
+        self._burst = self._fired_count = self._previous_count = 0
+        self._staging.clear()
+        for name, values in state.items():
+            self._device.upload(self._arrays[name], np.ascontiguousarray(values))
+        for name in ("queue", "previous_queue", "fired_bits", "candidate_bits"):
+            self._device.zero(self._arrays[name])
+        self._device.wait()
+
+    def close(self) -> None:
+        self._device.wait()
+        for array in self._arrays.values():
+            self._device.free(array)
+        self._rows.close()
+        self._staging.close()
+        self._arrays = {}
+        self._device.close()
+
+    # -- bursts --------------------------------------------------------------------------------------------------
+    def inject(self, neurons: U32, potentials: F32) -> None:
+        self._staging.inject(neurons, potentials)
+
+    def inject_device(self, neurons: object, potentials: object) -> None:
+        self._staging.inject_device(neurons, potentials, self._neurons)
+
+    def force(self, neurons: U32) -> None:
+        self._staging.force(neurons)
+
+    def set_power(self, neurons: U32) -> None:
+        self._write_flags(self._power, FLAG["power"], None)
+        self._write_flags(neurons, FLAG["power"], np.full(len(neurons), FLAG["power"], np.uint8))
+        self._power = neurons.copy()
+
+    def burst(self, number: int) -> BurstOutput:
+        self._turn(number)
+        injection = self._staging.take()
+        if self._seconds is None:
+            self._device.launch(injection + self._schedule)
+        else:
+            for phase, launches in {"injection": injection, **self._steps}.items():
+                self._timed(phase, launches)
+            transfer = time.perf_counter()
+        output = self._collect()
+        if self._seconds is not None:
+            self._seconds["transfer"] += time.perf_counter() - transfer
+        return output
+
+    def _turn(self, number: int) -> None:
+        """The queue that was filled becomes the one that is delivered; this burst has its own slot of the ledger."""
+        arrays, state = self._arrays, self._state
+        for new, old in (("queue", "previous_queue"), ("queue_potential", "previous_potential"), ("queue_psp", "previous_psp")):
+            arrays[new], arrays[old] = arrays[old], arrays[new]
+            state[new][0], state[old][0] = state[old][0], state[new][0]
+        bits, slot_bytes = self._device.address(arrays["fired_bits"]), 4 * int(state["words"][0])
+        state["fired_bits"][0] = bits + number % self._slots * slot_bytes
+        state["previous_bits"][0] = bits + (number - 1) % self._slots * slot_bytes
+        state["burst"][0] = number & 0xFFFFFFFF
+        self._burst = number
+
+    def _timed(self, phase: str, launches: list[Launch]) -> None:
+        start = time.perf_counter()
+        self._device.launch(launches)
+        self._device.wait()
+        assert self._seconds is not None
+        self._seconds[phase] += time.perf_counter() - start
+
+    def _collect(self) -> BurstOutput:
+        """The one transfer of a burst, and a second one where more fired than it holds."""
+        head, queue = self._head, self._arrays["queue"]
+        self._device.download(queue, head)
+        self._device.wait()
+        count, here = int(head[0]), len(head) - QUEUE_HEADER
+        fired: U32 = np.empty(count, np.uint32)
+        fired[:here] = head[QUEUE_HEADER : QUEUE_HEADER + count]
+        if count > here:
+            rest: U32 = np.empty(count - here, np.uint32)
+            self._device.download(queue, rest, QUEUE_HEADER + here)
+            self._device.wait()
+            fired[here:] = rest
+        self._previous_count, self._fired_count = self._fired_count, count
+        counters = head[2 : 2 + 2 * len(COUNTERS)].view(np.uint64).tolist()
+        return BurstOutput(fired, *counters)
+
+    def fired_on_device(self) -> Any:
+        return self._device.view(self._arrays["queue"], QUEUE_HEADER, self._fired_count)
+
+    @property
+    def phase_seconds(self) -> dict[str, float] | None:
+        return None if self._seconds is None else dict(self._seconds)
+
+    def time_phases(self, on: bool) -> None:
+        self._seconds = dict.fromkeys(("injection", "propagation", "dynamics", "archival", "transfer"), 0.0) if on else None
+
+    # -- the network as a whole ----------------------------------------------------------------------------------
+    def set_settings(self, settings: Settings) -> None:
+        rules, state = settings.rules, self._state
+        self._settings = settings
+        state["burst_clock"] = rules.refractory_clock == "burst"
+        state["rectify_input"] = rules.rectify_input
+        state["potential_floor"], state["potential_ceiling"] = rules.potential_floor, rules.potential_ceiling
+        state["power_amount"], state["random_seed"] = settings.power_amount, settings.random_seed
+        self._set_units()
+
+    def _set_units(self) -> None:
+        bits = fixed_point_bits(self._areas)
+        self._state["fraction_bits"] = bits
+        unit = np.float32(float(self._settings.contribution_scale) * 2.0**-bits)
+        self._state["unit"] = settle(np.array([unit], np.float32))
+        self._count_arrivals()
+
+    def _count_arrivals(self) -> None:
+        """Arrivals are counted in the low bits of the accumulators where sum and count provably fit 63 bits together, else
+        apart. With c bits and terms of t bits: in-degree < 2^c and |sum| < 2^(t + c), so t + 2 c <= 62 will do."""
+        term_bits = 8 * sum(dtype.itemsize for dtype in self._dtypes)
+        bits = (62 - term_bits) // 2
+        apart = not self._may_pack or bool(self._state["fraction_bits"][0]) or self._in_degree_bound >= 1 << bits
+        allocated = self._arrays["arrivals"].nbytes > 0
+        if apart != allocated and self._neurons:
+            fresh = self._device.alloc(self._neurons if apart else 0, np.uint32)
+            self._device.wait()
+            self._device.free(self._arrays["arrivals"])
+            self._arrays["arrivals"] = fresh
+            self._state["arrivals"] = self._device.address(fresh) if apart else 0
+        self._state["arrival_bits"] = 0 if apart else bits
+
+    def set_area(self, area: int, flags: Area) -> None:
+        self._areas[area] = flags
+        self._write_area(area, valid_only=False, mask=_AREA_FLAGS, bits=_area_flags(flags))
+        self._set_units()
+
+    def _flags_of_areas(self, areas: U32) -> NDArray[np.uint8]:
+        """The bits that a neuron has from its area."""
+        known, inverse = np.unique(areas, return_inverse=True)
+        bits = np.array([_area_flags(self._areas.get(area, Area())) for area in known.tolist()], np.uint8)
+        return bits[inverse] if len(known) else np.zeros(0, np.uint8)
+
+    # -- neurons -------------------------------------------------------------------------------------------------
+    def add_neurons(self, neurons: U32, columns: Columns) -> None:
+        for name, values in columns.items():
+            if name in self._arrays:
+                self._scatter(name, neurons, values)
+        flags = np.where(columns["mp_charge_accumulation"], FLAG["accumulates"], 0).astype(np.uint8)
+        flags |= FLAG["valid"] | FLAG["created"] | self._flags_of_areas(columns["cortical_area"])
+        self._write_flags(neurons, 0xFF & ~(FLAG["power"] | _BURST_FLAGS), flags)
+
+    def delete_neurons(self, neurons: U32) -> NDArray[np.bool_]:
+        before = self._write_flags(neurons, FLAG["valid"], None)
+        return np.asarray(before & FLAG["valid"] != 0)
+
+    def write(self, field: str, neurons: U32, values: NDArray[Any]) -> None:
+        if field == "mp_charge_accumulation":
+            self._write_flags(neurons, FLAG["accumulates"], np.where(values, FLAG["accumulates"], 0).astype(np.uint8))
+            return
+        self._scatter(field, neurons, values)
+        if field == "cortical_area":
+            self._write_flags(neurons, _AREA_FLAGS, self._flags_of_areas(values))
+
+    def write_area(self, field: str, area: int, value: NDArray[Any]) -> int:
+        if field == "mp_charge_accumulation":
+            return self._write_area(area, valid_only=True, mask=FLAG["accumulates"], bits=FLAG["accumulates"] if value[0] else 0)
+        mask, bits = 0, 0
+        if field == "cortical_area":
+            mask, bits = _AREA_FLAGS, _area_flags(self._areas.get(int(value[0]), Area()))
+        return self._write_area(area, valid_only=True, mask=mask, bits=bits, field=field, value=value)
+
+    def read(self, field: str) -> NDArray[Any]:
+        if field in ("valid", "created", "mp_charge_accumulation"):
+            flag = FLAG["accumulates" if field == "mp_charge_accumulation" else field]
+            return np.asarray(self._fetch("flags", self._neurons) & flag != 0)
+        width = NEURON_FIELDS[field].width
+        values = self._fetch(field, self._neurons * width)
+        return values if width == 1 else values.reshape(-1, width)
+
+    def _fetch(self, name: str, count: int, at: int = 0) -> NDArray[Any]:
+        array = self._arrays[name]
+        host: NDArray[Any] = np.empty(count, array.dtype)
+        if count:
+            self._device.download(array, host, at)
+        self._device.wait()
+        return host
+
+    def _temporary(self, host: NDArray[Any]) -> Any:
+        array = self._device.alloc(host.size, host.dtype)
+        self._device.upload(array, np.ascontiguousarray(host).ravel())
+        return array
+
+    def _free(self, *arrays: Any) -> None:
+        self._device.wait()
+        for array in arrays:
+            self._device.free(array)
+
+    def _scatter(self, field: str, neurons: U32, values: NDArray[Any]) -> None:
+        if not len(neurons):
+            return
+        ids, data = self._temporary(neurons), self._temporary(np.ascontiguousarray(values).ravel().view(np.uint8))
+        size = np.uint32(values.nbytes // len(neurons))
+        target = self._arrays[field]
+        self._device.launch([Launch("scatter_values", (np.uint64(len(neurons)), ids, target, size, data))])
+        self._free(ids, data)
+
+    def _write_flags(self, neurons: U32, mask: int, bits: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+        """Set the flags of `mask` as in `bits` (None: clear them); returns what all flags were."""
+        before: NDArray[np.uint8] = np.empty(len(neurons), np.uint8)
+        if not len(neurons):
+            return before
+        ids, old = self._temporary(neurons), self._device.alloc(len(neurons), np.uint8)
+        new = None if bits is None else self._temporary(bits)
+        self._device.launch([Launch("write_flags", (self._state, np.uint64(len(neurons)), ids, np.uint32(mask), new, old))])
+        self._device.download(old, before)
+        self._free(ids, old, *(() if new is None else (new,)))
+        return before
+
+    def _write_area(
+        self, area: int, *, valid_only: bool, mask: int, bits: int, field: str | None = None, value: NDArray[Any] | None = None
+    ) -> int:
+        written = self._device.alloc(1, np.uint32)
+        data = None if value is None else self._temporary(np.ascontiguousarray(value).ravel().view(np.uint8))
+        target = None if field is None else self._arrays[field]
+        size = np.uint32(0 if value is None else value.nbytes)
+        flags = (np.uint32(mask), np.uint32(bits))
+        self._device.launch(
+            [Launch("write_area", (self._state, np.uint32(area), np.uint32(valid_only), target, size, data, *flags, written))]
+        )
+        count: U32 = np.empty(1, np.uint32)
+        self._device.download(written, count)
+        self._free(written, *(() if data is None else (data,)))
+        return int(count[0])
+
+    # -- synapses ------------------------------------------------------------------------------------------------
+    def add_synapses(self, batch: SynapseBatch) -> None:
+        self._add(batch, exact=False)
+
+    def _add(self, batch: SynapseBatch, *, exact: bool) -> None:
+        if not len(batch):
+            return
+        self._rows.add(batch, exact=exact)
+        # A bound that only additions raise; looked at closely when it says that counts might not fit any more.
+        few = len(batch) * 8 < self._neurons
+        arrivals = np.unique(batch.target, return_counts=True)[1] if few else np.bincount(batch.target)
+        self._in_degree_bound += int(arrivals.max())
+        if self._in_degree_bound >= 1 << (62 - 8 * sum(dtype.itemsize for dtype in self._dtypes)) // 2:
+            degrees = np.zeros(self._neurons, np.int64)
+            for part in self._rows.list():
+                degrees += np.bincount(part.target, minlength=self._neurons)
+            self._in_degree_bound = int(degrees.max())
+        self._count_arrivals()
+
+    def remove_synapses(self, source: U32, target: U32) -> NDArray[np.bool_]:
+        return self._rows.edit(source, target, None)
+
+    def reweight_synapses(self, source: U32, target: U32, weight: NDArray[Any]) -> NDArray[np.bool_]:
+        return self._rows.edit(source, target, weight)
+
+    def synapses_from(self, sources: U32 | None = None) -> Iterator[SynapseBatch]:
+        return self._rows.list(sources)
+
+    def synapses_to(self, targets: U32) -> SynapseBatch:
+        wanted = np.zeros(-(-self._neurons // WORD_NEURONS) * WORD_NEURONS, np.bool_)
+        wanted[targets] = True
+        batches = list(self._rows.list(wanted=np.packbits(wanted, bitorder="little").view(np.uint32)))
+        return SynapseBatch.concatenate([self._no_synapses, *batches])
+
+    @property
+    def synapse_count(self) -> int:
+        return self._rows.count
+
+    def compact(self) -> None:
+        self._rows.compact()
+
+    # -- looking inside ------------------------------------------------------------------------------------------
+    def fire_queue(self, *, previous: bool = False) -> tuple[U32, F32]:
+        ids, potentials, count = ("queue", "queue_potential", self._fired_count)
+        if previous:
+            ids, potentials, count = ("previous_queue", "previous_potential", self._previous_count)
+        return self._fetch(ids, count, QUEUE_HEADER), self._fetch(potentials, count)
+
+    def candidates(self) -> tuple[U32, F32]:
+        ids = self._ids_in("candidate_bits", 0)
+        return ids, self._fetch("input", self._neurons)[ids]
+
+    def fired_in(self, burst: int) -> U32:
+        return self._ids_in("fired_bits", burst % self._slots * int(self._state["words"][0]))
+
+    def _ids_in(self, bits: str, at: int) -> U32:
+        words = self._fetch(bits, int(self._state["words"][0]), at)
+        return np.flatnonzero(np.unpackbits(words.view(np.uint8), bitorder="little")).astype(np.uint32)
+
+    def memory(self) -> dict[str, int]:
+        pieces = {"rows": self._rows.nbytes, "neurons": 0, "ledger": 0, "edit counter": 0, "staging": self._staging.nbytes}
+        for name, array in self._arrays.items():
+            pieces[_ARRAY[name].group] += array.nbytes
+        return pieces
+
+    def edit_statistics(self) -> dict[str, int]:
+        rows = self._rows
+        return {
+            "bytes_touched": int(self._fetch("edit_bytes", 1)[0]),
+            "rows_moved": rows.moved,
+            "compactions": rows.compactions,
+            "bytes_compacted": rows.compacted_bytes,
+            "growths": rows.growths,
+        }

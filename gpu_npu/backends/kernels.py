@@ -1,0 +1,70 @@
+"""The kernels, as the launcher needs to know them: where their text is, what they take, how they are launched."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from gpu_npu.backends import layout
+from gpu_npu.connectome.errors import KernelError
+
+FILES = ("injection.cu", "propagation.cu", "dynamics.cu", "archival.cu", "indexing.cu", "parameters.cu")
+HEADERS = ("types.cuh", "device.cuh", "physics.cuh", "rows.cuh")
+BLOCK = 256
+"""Threads a block on a GPU; every kernel is right at any block size."""
+ONE_BLOCK = frozenset({"scan_fired"})
+
+_SIGNATURE = re.compile(r"^KERNEL (\w+)\(([^)]*)\)", re.MULTILINE)
+_CODES = {"u8": "u1", "u16": "u2", "u32": "u4", "u64": "u8", "i64": "i8", "float": "f4", "Row": "row", "State": "state"}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel's name and arguments. A code is a NumPy dtype code, with * in front for a pointer, or "state"."""
+
+    name: str
+    file: str
+    block: int
+    single_block: bool
+    arguments: tuple[str, ...]
+
+
+def folder() -> Path:
+    """Where the kernel texts are: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    for place in (package / "kernels", package.parent / "kernels"):
+        if (place / "types.cuh").is_file():
+            return place
+    raise KernelError(f"the kernel sources are missing: neither in {package / 'kernels'} nor beside the package; reinstall gpu-npu")
+
+
+@cache
+def sources() -> Mapping[str, str]:
+    """File name -> text of everything that the compiler is given, the generated header included."""
+    texts = {name: (folder() / name).read_text(encoding="utf-8") for name in (*HEADERS, *FILES)}
+    return {**texts, "state.cuh": layout.header()}
+
+
+def unit() -> str:
+    """The one translation unit of all kernels."""
+    return "".join(f'#include "{name}"\n' for name in FILES)
+
+
+def _code(argument: str) -> str:
+    words = argument.replace("*", " * ").split()
+    kind = next(word for word in words if word != "const")
+    return ("*" if "*" in words else "") + _CODES[kind]
+
+
+@cache
+def kernels() -> Mapping[str, Kernel]:
+    """Name -> Kernel, read from the sources so that a signature is written once."""
+    found = {}
+    for file in FILES:
+        for name, arguments in _SIGNATURE.findall(sources()[file]):
+            codes = tuple(_code(argument) for argument in arguments.split(","))
+            found[name] = Kernel(name, file, BLOCK, name in ONE_BLOCK, codes)
+    return found

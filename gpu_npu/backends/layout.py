@@ -1,0 +1,184 @@
+"""What lies on the device: every array and number that the kernels see, once.
+
+The tables below make the C++ header `state.cuh` (struct State, struct Row, the constants), the NumPy dtypes that mirror
+them, the allocations and the memory estimate. Change a line here and both sides change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from gpu_npu.connectome.fields import MAX_NEURONS, NEURON_FIELDS, POTENTIAL_OF_FORCED
+
+WORD_NEURONS = 32
+"""Neurons in a word of a bit set."""
+TILE_WORDS = 32
+"""Words whose fired neurons are counted together, on the way to ascending ids."""
+TILE_NEURONS = WORD_NEURONS * TILE_WORDS
+BLOCK_ALIGNMENT = 16
+"""Bytes: a row's block starts at a multiple of this; Row.offset counts in it."""
+COUNTERS = ("sensory", "power", "synaptic", "processed", "refractory")
+QUEUE_HEADER = 16
+"""u32 words before the ids of a fire queue: [0] how many ids, [2 + 2 c] and the next the 64-bit counter c."""
+PSP_EACH = 0xFFFFFFFF
+"""Row.psp of a row whose synapses have a psp each; any other value is the psp of all of them."""
+
+FLAGS = {
+    "FLAG_VALID": (1 << 0, "exists and is not deleted"),
+    "FLAG_CREATED": (1 << 1, "exists or was deleted"),
+    "FLAG_ACCUMULATES": (1 << 2, "mp_charge_accumulation"),
+    "FLAG_POWER": (1 << 3, "is a power neuron"),
+    "FLAG_NONUNIFORM": (1 << 4, "its area divides a source's psp among its synapses"),
+    "FLAG_MP_DRIVEN": (1 << 5, "its area delivers the firing potential in place of the psp"),
+    "FLAG_INJECTED": (1 << 6, "external potential waits in input[]; set and cleared inside a burst"),
+    "FLAG_FORCED": (1 << 7, "is forced in this burst; set and cleared inside a burst"),
+}
+FLAG = {name.removeprefix("FLAG_").lower(): bit for name, (bit, _) in FLAGS.items()}
+
+CONSTANTS = {
+    "WORD_NEURONS": WORD_NEURONS,
+    "TILE_WORDS": TILE_WORDS,
+    "TILE_NEURONS": TILE_NEURONS,
+    "BLOCK_ALIGNMENT": BLOCK_ALIGNMENT,
+    "QUEUE_HEADER": QUEUE_HEADER,
+    "COUNTERS": len(COUNTERS),
+    **{f"COUNTER_{name.upper()}": i for i, name in enumerate(COUNTERS)},
+    "PSP_EACH": PSP_EACH,
+    "TARGET_MASK": MAX_NEURONS - 1,
+    "SYNAPSE_REMOVED": MAX_NEURONS,
+    "SYNAPSE_INHIBITORY": 2 * MAX_NEURONS,
+    **{name: bit for name, (bit, _) in FLAGS.items()},
+}
+
+C_TYPES = {"u1": "u8", "u2": "u16", "u4": "u32", "u8": "u64", "i8": "i64", "f4": "float", "row": "Row"}
+
+ROW_FIELDS = (
+    ("offset", "u8", "start of the block in the arena, in units of BLOCK_ALIGNMENT bytes"),
+    ("length", "u4", "slots in use, removed synapses included"),
+    ("sorted", "u4", "the first this many slots ascend by target (removed ones too), equal targets by age; later slots by age"),
+    ("capacity", "u4", "slots the block has room for"),
+    ("valid", "u4", "synapses not removed: k of the semantics"),
+    ("psp", "u4", "the one psp of all its synapses, or PSP_EACH"),
+)
+ROW_DTYPE = np.dtype([(name, code) for name, code, _ in ROW_FIELDS], align=True)
+
+
+@dataclass(frozen=True)
+class Array:
+    """One device array. `per` says what its length is counted in: a key of `lengths()`."""
+
+    name: str
+    code: str
+    per: str
+    group: str
+    doc: str
+    width: int = 1
+
+    @property
+    def dtype(self) -> np.dtype[np.void] | np.dtype[np.generic]:
+        return ROW_DTYPE if self.code == "row" else np.dtype(self.code)
+
+
+def _field_arrays() -> Iterator[Array]:
+    for field in NEURON_FIELDS.values():
+        if field.dtype is not np.bool_:  # the one boolean is a bit of flags[]
+            code = np.dtype(field.dtype).str[1:]
+            yield Array(field.name, code, "neuron", "neurons", field.doc, field.width)
+
+
+ARRAYS: tuple[Array, ...] = (
+    Array("flags", "u1", "neuron", "neurons", "FLAG_* bits"),
+    *_field_arrays(),
+    Array("accumulator", "i8", "neuron", "neurons", "arrived terms: (sum << arrival_bits) + count, or the sum alone; 0 between bursts"),
+    Array("arrivals", "u4", "split neuron", "neurons", "count of arrived terms where the accumulator cannot, else null; 0 between bursts"),
+    Array("input", "f4", "neuron", "neurons", "staged external potential (FLAG_INJECTED), then the candidate potential (candidate_bits)"),
+    Array("fire_potential", "f4", "neuron", "neurons", "potential at which a neuron of fired_bits fired"),
+    Array("candidate_bits", "u4", "word", "neurons", "candidates of the last burst, bit j % 32 of word j / 32"),
+    Array("tile_count", "u4", "tile", "neurons", "fired neurons of a tile in this burst; 0 between bursts"),
+    Array("tile_start", "u4", "tile", "neurons", "how many fired before this tile"),
+    Array("queue", "u4", "queue", "neurons", "this burst's fire queue: QUEUE_HEADER words, then fired ids ascending"),
+    Array("queue_potential", "f4", "neuron", "neurons", "firing potentials, in the order of queue"),
+    Array("queue_psp", "u1", "neuron", "neurons", "the same as an mp-driven psp: clamped to 0..255, half away from zero"),
+    Array("previous_queue", "u4", "queue", "neurons", "the fire queue of the burst before, to be delivered in this one"),
+    Array("previous_potential", "f4", "neuron", "neurons", "its firing potentials"),
+    Array("previous_psp", "u1", "neuron", "neurons", "its mp-driven psps"),
+    Array("fired_bits", "u4", "ledger word", "ledger", "fired neurons of this burst: a slot of the ledger"),
+    Array("rows", "row", "neuron", "rows", "row table: the synapses leaving each neuron"),
+    Array("arena", "u1", "arena byte", "rows", "blocks of the rows: targets u32, then weights and psps, the wider first"),
+    Array("edit_bytes", "u8", "one", "edit counter", "bytes of rows read and written by edits"),
+)
+
+SCALARS = (
+    ("previous_bits", "*u4", "fired neurons of the burst before: another slot of the ledger"),
+    ("neurons", "u4", "ids reserved"),
+    ("words", "u4", "words of a bit set"),
+    ("tiles", "u4", "tiles of TILE_NEURONS"),
+    ("burst", "u4", "low 32 bits of the burst number"),
+    ("random_seed", "u4", "of the excitability draw"),
+    ("weight_bytes", "u4", "1 or 2"),
+    ("psp_bytes", "u4", "1 or 2"),
+    ("fraction_bits", "u4", "F of the semantics: 0 or 32"),
+    ("arrival_bits", "u4", "low bits of an accumulator that count arrivals; 0: arrivals[] does"),
+    ("burst_clock", "u4", "refractory_clock is 'burst'"),
+    ("rectify_input", "u4", "negative input of accumulating neurons counts as 0"),
+    ("potential_floor", "f4", "lowest V"),
+    ("potential_ceiling", "f4", "highest V"),
+    ("unit", "f4", "contribution_scale * 2^-F"),
+    ("power_amount", "f4", "external potential of a power neuron, each burst"),
+)
+
+STATE_DTYPE = np.dtype(
+    [(array.name, "u8") for array in ARRAYS] + [(name, "u8" if code[0] == "*" else code) for name, code, _ in SCALARS], align=True
+)
+
+
+def header() -> str:
+    """Text of `state.cuh`."""
+    lines = ["// Generated from gpu_npu/backends/layout.py; do not edit.", "#pragma once", '#include "types.cuh"', ""]
+    lines += [f"#define {name} {value}u" for name, value in CONSTANTS.items()]
+    lines += [f"#define POTENTIAL_OF_FORCED {float(POTENTIAL_OF_FORCED)!r}f", "", "struct Row {"]
+    lines += [f"    {C_TYPES[code]} {name};  // {doc}" for name, code, doc in ROW_FIELDS]
+    lines += ["};", "", "struct State {"]
+    lines += [f"    {C_TYPES[array.code]}* {array.name};  // {array.doc}" for array in ARRAYS]
+    lines += [f"    {C_TYPES[code.lstrip('*')]}{'*' if code[0] == '*' else ''} {name};  // {doc}" for name, code, doc in SCALARS]
+    lines += ["};", f'static_assert(sizeof(Row) == {ROW_DTYPE.itemsize}, "Row as in layout.py");']
+    lines += [f'static_assert(sizeof(State) == {STATE_DTYPE.itemsize}, "State as in layout.py");', ""]
+    return "\n".join(lines)
+
+
+def lengths(neurons: int, *, ledger_slots: int, arena_bytes: int, split: bool) -> dict[str, int]:
+    """Elements of an array of one width, for every value of `Array.per`."""
+    words = -(-neurons // WORD_NEURONS)
+    return {
+        "neuron": neurons,
+        "split neuron": neurons if split else 0,
+        "word": words,
+        "tile": -(-words // TILE_WORDS),
+        "queue": QUEUE_HEADER + neurons,
+        "ledger word": ledger_slots * words,
+        "arena byte": arena_bytes,
+        "one": 1,
+    }
+
+
+def synapse_bytes(weight_dtype: DTypeLike, psp_dtype: DTypeLike) -> int:
+    """Bytes of a synapse in a row whose synapses have a psp each."""
+    return 4 + np.dtype(weight_dtype).itemsize + np.dtype(psp_dtype).itemsize
+
+
+def arena_estimate(synapses: int, neurons: int, weight_dtype: DTypeLike, psp_dtype: DTypeLike) -> int:
+    """Bytes of an arena into which this many synapses, spread over this many rows, fit for sure when loaded at once."""
+    return synapses * synapse_bytes(weight_dtype, psp_dtype) + min(synapses, neurons) * (BLOCK_ALIGNMENT - 1)
+
+
+def estimate_bytes(
+    neuron_capacity: int, synapse_capacity: int, weight_dtype: DTypeLike, psp_dtype: DTypeLike, ledger_window: int
+) -> int:
+    """Device bytes of a network of these capacities, before it is loaded."""
+    arena = arena_estimate(synapse_capacity, neuron_capacity, weight_dtype, psp_dtype)
+    length = lengths(neuron_capacity, ledger_slots=max(ledger_window, 2), arena_bytes=arena, split=True)
+    return sum(length[array.per] * array.width * array.dtype.itemsize for array in ARRAYS)

@@ -1,0 +1,321 @@
+"""The synapses on the device: one block of an arena for each source, and a table that says where.
+
+The host decides where rows go, the kernels of indexing.cu move and edit them; the table and the blocks exist on the
+device only. Blocks fill the arena from the front. A row that outgrows its block moves to the end with some room to grow,
+which abandons the old block; when the arena is full, either everything is slid together (compaction) or the arena grows,
+whichever the amount of waste asks for. Nothing depends on where a row lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from gpu_npu.backends.base import U32
+from gpu_npu.backends.devices.base import Device, Launch
+from gpu_npu.backends.layout import BLOCK_ALIGNMENT, CONSTANTS, PSP_EACH, ROW_DTYPE
+from gpu_npu.connectome import SynapseBatch
+
+UPLOAD_SYNAPSES = 2**22
+"""Synapses that travel in one transfer: bounds the temporary memory of a load or a query."""
+SCRATCH_BYTES = 2**25
+"""Bytes that a compaction moves at a time, unless one row is longer."""
+INHIBITORY = np.uint32(CONSTANTS["SYNAPSE_INHIBITORY"])
+TARGET_MASK = np.uint32(CONSTANTS["TARGET_MASK"])
+
+Rows = NDArray[np.void]
+"""Entries of the row table, dtype ROW_DTYPE."""
+
+
+def pair_order(source: U32, target: U32) -> NDArray[np.intp] | None:
+    """The stable order by (source, target), or None where the pairs are in it already."""
+    key = source.astype(np.uint64) << np.uint64(32) | target
+    if len(key) < 2 or bool((key[1:] >= key[:-1]).all()):
+        return None
+    order = np.argsort(key)  # not stable, but twice as fast; runs of equal pairs are few and put right below
+    key = key[order]
+    equal = key[1:] == key[:-1]
+    if equal.any():
+        tied = np.concatenate((equal, [False])) | np.concatenate(([False], equal))
+        order[tied] = order[tied][np.lexsort((order[tied], key[tied]))]
+    return order
+
+
+def runs(values: U32) -> NDArray[np.int64]:
+    """Where each run of equal values begins, and the end of the last."""
+    return np.concatenate(([0], np.flatnonzero(values[1:] != values[:-1]) + 1, [len(values)]))
+
+
+class RowStore:
+    """Row table and arena of one network on one device."""
+
+    def __init__(
+        self, device: Device, state: NDArray[np.void], neurons: int, arena_bytes: int, weight_dtype: DTypeLike, psp_dtype: DTypeLike
+    ) -> None:
+        self._device = device
+        self._state = state
+        self._dtypes = (np.dtype(weight_dtype), np.dtype(psp_dtype))
+        self._bytes_one = 4 + self._dtypes[0].itemsize
+        self._bytes_each = self._bytes_one + self._dtypes[1].itemsize
+        self._neurons = neurons
+        self._table = device.alloc(neurons, ROW_DTYPE)
+        self._arena = device.alloc(self._whole(arena_bytes), np.uint8)
+        self._end = 0  # first unit of the arena that no row has claimed
+        self._abandoned = 0  # units below it that rows have moved away from
+        self._removed = 0  # removed synapses that still hold a slot
+        self.count = 0
+        self.moved = self.compactions = self.compacted_bytes = self.growths = 0
+        self._bind()
+
+    @staticmethod
+    def _whole(size: int) -> int:
+        return -(-size // BLOCK_ALIGNMENT) * BLOCK_ALIGNMENT
+
+    def _bind(self) -> None:
+        self._state["rows"] = self._device.address(self._table)
+        self._state["arena"] = self._device.address(self._arena)
+
+    @property
+    def nbytes(self) -> int:
+        """Everything of the rows: table, blocks, padding, slack."""
+        return int(self._table.nbytes + self._arena.nbytes)
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._device.free(self._table)
+        self._device.free(self._arena)
+
+    # -- small helpers ---------------------------------------------------------------------------------------------
+    def _launch(self, kernel: str, *args: Any) -> None:
+        self._device.launch([Launch(kernel, args)])
+
+    def _upload(self, host: NDArray[Any]) -> Any:
+        array = self._device.alloc(max(len(host), 1), host.dtype)
+        if len(host):
+            self._device.upload(array, np.ascontiguousarray(host))
+        return array
+
+    def _free(self, *arrays: Any) -> None:
+        """Temporary arrays, once everything queued has run."""
+        self._device.wait()
+        for array in arrays:
+            self._device.free(array)
+
+    def _download(self, array: Any, count: int) -> NDArray[Any]:
+        host: NDArray[Any] = np.empty(count, array.dtype)
+        if count:
+            self._device.download(array, host)
+        self._device.wait()
+        return host
+
+    def _read(self, ids: U32) -> Rows:
+        """Table entries of these rows."""
+        on_device, out = self._upload(ids), self._device.alloc(max(len(ids), 1), ROW_DTYPE)
+        self._launch("gather_values", np.uint64(len(ids)), on_device, self._table, np.uint32(ROW_DTYPE.itemsize), out)
+        rows = self._download(out, len(ids))
+        self._free(on_device, out)
+        return rows
+
+    def _read_all(self) -> Rows:
+        return self._download(self._table, self._neurons)
+
+    def _slot_bytes(self, rows: Rows) -> NDArray[np.int64]:
+        return np.where(rows["psp"] == PSP_EACH, np.int64(self._bytes_each), np.int64(self._bytes_one))
+
+    def _units(self, rows: Rows, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Units of BLOCK_ALIGNMENT bytes for so many slots of each row."""
+        units: NDArray[np.int64] = -(-slots * self._slot_bytes(rows) // BLOCK_ALIGNMENT)
+        return units
+
+    # -- adding ----------------------------------------------------------------------------------------------------
+    def add(self, batch: SynapseBatch, *, exact: bool = False) -> None:
+        """Add synapses in the order of their age. exact: rows that move get no room to grow (a load)."""
+        if not len(batch):
+            return
+        source, target = batch.source, batch.target | np.where(batch.inhibitory, INHIBITORY, np.uint32(0))
+        weight, psp = batch.weight, batch.psp
+        if (order := pair_order(source, batch.target)) is not None:
+            source, target, weight, psp = source[order], target[order], weight[order], psp[order]
+        first = runs(source)
+        ids = source[first[:-1]]
+        planned = self._plan(ids, first, psp, exact)
+
+        # Everything that can fail for want of memory comes before the first change.
+        pieces = self._pieces(first)
+        widest = max(int(first[high] - first[low]) for low, high in pieces)
+        rows = max(high - low for low, high in pieces)
+        sizes = (rows, rows, rows + 1, widest, widest, widest)
+        dtypes = (np.uint32, ROW_DTYPE, np.uint32, np.uint32, *self._dtypes)
+        buffers = [self._device.alloc(size, dtype) for size, dtype in zip(sizes, dtypes, strict=True)]
+        for low, high in pieces:
+            span = slice(first[low], first[high])
+            offsets = (first[low : high + 1] - first[low]).astype(np.uint32)
+            parts = (ids[low:high], planned[low:high], offsets, target[span], weight[span], psp[span])
+            for buffer, host in zip(buffers, parts, strict=True):
+                self._device.upload(buffer, np.ascontiguousarray(host))
+            self._launch("append_synapses", self._state, np.uint64(high - low), *buffers)
+        self._free(*buffers)
+        self.count += len(batch)
+
+    @staticmethod
+    def _pieces(first: NDArray[np.int64]) -> list[tuple[int, int]]:
+        """Ranges of runs that hold at most UPLOAD_SYNAPSES items each, or are one longer run."""
+        pieces, low = [], 0
+        while low < len(first) - 1:
+            high = max(int(np.searchsorted(first, first[low] + UPLOAD_SYNAPSES, side="right")) - 1, low + 1)
+            pieces.append((low, high))
+            low = high
+        return pieces
+
+    def _plan(self, ids: U32, first: NDArray[np.int64], psp: NDArray[Any], exact: bool) -> Rows:
+        """Entries of the rows `ids` after the addition, with the arena made large enough for them."""
+        added = np.diff(first)
+        lowest, highest = (extreme.reduceat(psp, first[:-1]).astype(np.uint32) for extreme in (np.minimum, np.maximum))
+        while True:
+            old = self._read(ids)
+            planned = old.copy()
+            planned["valid"] = old["valid"] + added
+            one_psp = (lowest == highest) & ((old["valid"] == 0) | (old["psp"] == lowest))
+            planned["psp"] = np.where(one_psp, lowest, np.uint32(PSP_EACH))
+
+            same_slots = (old["psp"] == PSP_EACH) == ~one_psp
+            in_place = same_slots & (old["length"] + added <= old["capacity"])
+            moves = ~(in_place | (same_slots & (planned["valid"] <= old["capacity"])))  # the rest is squeezed in place
+            planned["length"] = np.where(in_place, old["length"] + added, planned["valid"])
+
+            slots = planned["valid"].astype(np.int64)
+            units = np.where(moves, self._units(planned, slots if exact else slots + np.maximum(slots // 32, 2)), 0)
+            ends = self._end + np.cumsum(units)
+            if not len(ends) or int(ends[-1]) * BLOCK_ALIGNMENT <= self._arena.nbytes:
+                break
+            self._make_room(int(ends[-1]) - self._end)
+        planned["offset"] = np.where(moves, ends - units, old["offset"])
+        planned["capacity"] = np.where(moves, units * BLOCK_ALIGNMENT // self._slot_bytes(planned), old["capacity"])
+        self._end = int(ends[-1])
+        self._abandoned += int(self._units(old, old["capacity"].astype(np.int64))[moves].sum())
+        self._removed -= int((old["length"] - old["valid"].astype(np.int64))[~in_place].sum())
+        self.moved += int(np.count_nonzero(moves & (old["length"] > 0)))
+        return planned
+
+    def _make_room(self, units: int) -> None:
+        """At least `units` more at the end: by compaction where waste is a sixteenth of the arena and enough, else by growth."""
+        size = self._arena.nbytes // BLOCK_ALIGNMENT
+        waste = self._abandoned + self._removed * self._bytes_one // BLOCK_ALIGNMENT
+        if waste >= max(units, size // 16):
+            self.compact()
+        if self._end + units > size:
+            self._grow(max(self._end + units, size + size // 16))
+
+    def _grow(self, units: int) -> None:
+        larger = self._device.alloc(units * BLOCK_ALIGNMENT, np.uint8)
+        if self._end:
+            self._device.copy(larger, 0, self._arena, 0, self._end * BLOCK_ALIGNMENT)
+        self._free(self._arena)
+        self._arena = larger
+        self.growths += 1
+        self._bind()
+
+    def reserve(self, neurons: int, arena_bytes: int) -> None:
+        """Grow the table to `neurons` rows and the arena to at least `arena_bytes`."""
+        if neurons > self._neurons:
+            larger = self._device.alloc(neurons, ROW_DTYPE)
+            if self._neurons:
+                self._device.copy(larger, 0, self._table, 0, self._neurons)
+            self._free(self._table)
+            self._table, self._neurons = larger, neurons
+            self._bind()
+        if arena_bytes > self._arena.nbytes:
+            self._grow(self._whole(arena_bytes) // BLOCK_ALIGNMENT)
+
+    # -- removing and reweighting ----------------------------------------------------------------------------------
+    def edit(self, source: U32, target: U32, weight: NDArray[Any] | None) -> NDArray[np.bool_]:
+        """Remove (weight None) or reweight the oldest synapse of each pair, one by one; says which there were."""
+        if not len(source):
+            return np.zeros(0, np.bool_)
+        order = np.argsort(source, kind="stable")
+        ordered = source[order]
+        first = runs(ordered)
+        arrays = [self._upload(ordered[first[:-1]]), self._upload(first.astype(np.uint32)), self._upload(target[order])]
+        weights = None if weight is None else self._upload(weight[order])
+        found = self._device.alloc(len(source), np.uint8)
+        self._launch("edit_synapses", self._state, np.uint64(len(first) - 1), *arrays, weights, found)
+        there: NDArray[np.bool_] = np.empty(len(source), np.bool_)
+        there[order] = self._download(found, len(source)).view(np.bool_)
+        self._free(*arrays, found, *(() if weights is None else (weights,)))
+        if weight is None:
+            removed = int(np.count_nonzero(there))
+            self._removed += removed
+            self.count -= removed
+        return there
+
+    # -- listing ---------------------------------------------------------------------------------------------------
+    def list(self, ids: U32 | None = None, wanted: U32 | None = None) -> Iterator[SynapseBatch]:
+        """Synapses of rows `ids` (ascending; None: all), with `wanted` (bits) only those to these targets, in batches.
+        Ascending by source, target, age."""
+        n = self._neurons if ids is None else len(ids)
+        if n == 0:
+            return
+        on_device = None if ids is None else self._upload(ids)
+        bits = None if wanted is None else self._upload(wanted)
+        counts = self._device.alloc(n, np.uint32)
+        self._launch("list_synapses", self._state, np.uint64(n), on_device, np.uint32(0), bits, counts, *(None,) * 5)
+        first = np.concatenate(([0], np.cumsum(self._download(counts, n), dtype=np.int64)))
+        self._free(counts, *(() if on_device is None else (on_device,)))
+        for low, high in self._pieces(first):
+            if first[high] > first[low]:
+                yield self._list_piece(ids, low, high, first, bits)
+        if bits is not None:
+            self._free(bits)
+
+    def _list_piece(self, ids: U32 | None, low: int, high: int, first: NDArray[np.int64], bits: Any) -> SynapseBatch:
+        count = int(first[high] - first[low])
+        rows = None if ids is None else self._upload(ids[low:high])
+        starts = self._upload((first[low:high] - first[low]).astype(np.uint64))
+        out = [self._device.alloc(count, dtype) for dtype in (np.uint32, np.uint32, *self._dtypes)]
+        self._launch("list_synapses", self._state, np.uint64(high - low), rows, np.uint32(low), bits, None, starts, *out)
+        source, packed, weight, psp = (self._download(array, count) for array in out)
+        self._free(starts, *out, *(() if rows is None else (rows,)))
+        target = packed & TARGET_MASK
+        inhibitory = (packed & INHIBITORY) != 0
+        if (order := pair_order(source, target)) is not None:
+            source, target, weight, psp, inhibitory = source[order], target[order], weight[order], psp[order], inhibitory[order]
+        return SynapseBatch(source, target, weight, psp, inhibitory)
+
+    # -- compaction ------------------------------------------------------------------------------------------------
+    def compact(self) -> None:
+        """Slide all rows together in the order in which they lie, without removed synapses and without room to grow, each
+        sorted by target. Goes through a scratch of bounded size: packed there first, then placed."""
+        rows = self._read_all()
+        ids = np.flatnonzero(rows["capacity"]).astype(np.uint32)
+        ids = ids[np.argsort(rows["offset"][ids])]
+        old = rows[ids]
+        planned = old.copy()
+        planned["length"] = planned["sorted"] = old["valid"]
+        units = self._units(old, old["valid"].astype(np.int64))
+        ends = np.cumsum(units)
+        planned["offset"] = ends - units
+        planned["capacity"] = units * BLOCK_ALIGNMENT // self._slot_bytes(old)
+
+        limit = max(SCRATCH_BYTES // BLOCK_ALIGNMENT, int(units.max(initial=0)))
+        scratch = self._device.alloc(max(min(limit, int(units.sum())), 1) * BLOCK_ALIGNMENT, np.uint8)
+        low = 0
+        while low < len(ids):
+            begin = int(ends[low] - units[low])
+            high = max(int(np.searchsorted(ends, begin + limit, side="right")), low + 1)
+            in_scratch = (ends - units)[low:high] - begin
+            arrays = [self._upload(ids[low:high]), self._upload(planned[low:high]), self._upload(in_scratch.astype(np.uint64))]
+            packed_sorted = self._device.alloc(high - low, np.uint32)
+            on_device, entries, packed = arrays
+            count = np.uint64(high - low)
+            self._launch("pack_rows", self._state, count, on_device, packed, packed_sorted, scratch)
+            self._launch("place_rows", self._state, count, on_device, entries, packed, packed_sorted, scratch)
+            self._free(*arrays, packed_sorted)
+            low = high
+        self._free(scratch)
+        self._end = int(ends[-1]) if len(ends) else 0
+        self._abandoned = self._removed = 0
+        self.compactions += 1
+        self.compacted_bytes += self._end * BLOCK_ALIGNMENT

@@ -1,0 +1,144 @@
+"""What is injected or forced in the next burst, until that burst takes it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_npu.backends.base import F32, U32
+from gpu_npu.backends.devices.base import Device, Launch
+from gpu_npu.connectome import NetworkError, NeuronIndexError
+
+SMALLEST_BUFFER = 4096
+
+
+class _Buffer:
+    """A device array that grows by doubling and keeps what it holds."""
+
+    def __init__(self, device: Device, dtype: type[np.generic]) -> None:
+        self._device, self._dtype = device, dtype
+        self.array = device.alloc(SMALLEST_BUFFER, dtype)
+
+    def reserve(self, count: int, used: int) -> None:
+        size = self.array.nbytes // np.dtype(self._dtype).itemsize
+        if count <= size:
+            return
+        larger = self._device.alloc(max(count, 2 * size), self._dtype)
+        if used:
+            self._device.copy(larger, 0, self.array, 0, used)
+        self._device.wait()
+        self._device.free(self.array)
+        self.array = larger
+
+
+class Staging:
+    """External potentials, as segments in the order staged, and forced neurons.
+
+    Segments lie one after the other in one pair of device buffers: those that came from the host are uploaded when the
+    burst takes them, those that came from the device were copied when they were staged.
+    """
+
+    def __init__(self, device: Device, state: NDArray[np.void]) -> None:
+        self._device, self._state = device, state
+        self._ids, self._potentials, self._forced = (_Buffer(device, dtype) for dtype in (np.uint32, np.float32, np.uint32))
+        self.clear()
+
+    def clear(self) -> None:
+        """Nothing is staged."""
+        self._used = 0
+        self._segments: list[tuple[int, int, list[tuple[U32, F32]] | None]] = []  # first, count, parts from the host
+        self._to_force: list[U32] = []
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the device."""
+        return int(self._ids.array.nbytes + self._potentials.array.nbytes + self._forced.array.nbytes)
+
+    def close(self) -> None:
+        """Give the memory back."""
+        for buffer in (self._ids, self._potentials, self._forced):
+            self._device.free(buffer.array)
+
+    def inject(self, neurons: U32, potentials: F32) -> None:
+        """Stage from the host."""
+        if not len(neurons):
+            return
+        part = (neurons.copy(), potentials.copy())
+        first, count, parts = self._segments.pop() if self._segments else (self._used, 0, [])
+        if parts is None:  # what came before lies on the device already: a segment of its own follows
+            self._segments.append((first, count, None))
+            first, count, parts = self._used, 0, []
+        self._segments.append((first, count + len(neurons), [*parts, part]))
+        self._used += len(neurons)
+
+    def inject_device(self, neurons: object, potentials: object, capacity: int) -> None:
+        """Stage from arrays on the device: ids ascending, all in range, potentials finite; else nothing is staged."""
+        ids, values = self._device.adopt(neurons, np.uint32), self._device.adopt(potentials, np.float32)
+        if ids is None or values is None:
+            raise NetworkError(f"these arrays are not on the device ({self._device.description}); pass host arrays to inject() instead")
+        count = int(ids.size)
+        if int(values.size) != count:
+            raise NetworkError(f"{count} neurons but {values.size} potentials")
+        if not count:
+            return
+        first = self._used
+        self._ids.reserve(first + count, first)
+        self._potentials.reserve(first + count, first)
+        self._device.copy(self._ids.array, first, ids, 0, count)
+        self._device.copy(self._potentials.array, first, values, 0, count)
+        wrong = self._device.alloc(1, np.uint64)
+        self._device.upload(wrong, np.full(1, 2**64 - 1, np.uint64))
+        buffers = (self._ids.array, self._potentials.array)
+        self._device.launch([Launch("check_injection", (self._state, *buffers, np.uint64(first), np.uint64(count), wrong))])
+        host: NDArray[np.uint64] = np.empty(1, np.uint64)
+        self._device.download(wrong, host)
+        self._device.wait()
+        self._device.free(wrong)
+        if (code := int(host[0])) != 2**64 - 1:
+            raise self._refusal(code >> 2, code & 3, first, capacity)
+        self._segments.append((first, count, None))
+        self._used += count
+
+    def _refusal(self, position: int, reason: int, first: int, capacity: int) -> Exception:
+        if reason == 2:
+            return NetworkError(f"potential {position} of the device array is not finite")
+        ids: U32 = np.empty(1, np.uint32)
+        self._device.download(self._ids.array, ids, first + position)
+        self._device.wait()
+        if reason == 0:
+            return NeuronIndexError(f"neuron {position} of the device array: {ids[0]} is not an id of this network (0..{capacity - 1})")
+        return NetworkError(f"neuron {position} of the device array: {ids[0]} is below the one before; ids on the device must ascend")
+
+    def force(self, neurons: U32) -> None:
+        """Stage neurons to be forced."""
+        if len(neurons):
+            self._to_force.append(neurons.copy())
+
+    def take(self) -> list[Launch]:
+        """The launches that inject what is staged; afterwards nothing is."""
+        if not self._segments and not self._to_force:
+            return []
+        launches = []
+        self._ids.reserve(self._used, self._used)
+        self._potentials.reserve(self._used, self._used)
+        for first, count, parts in self._segments:
+            if parts is not None:
+                self._upload(first, parts)
+            buffers = (self._ids.array, self._potentials.array)
+            launches.append(Launch("inject", (self._state, *buffers, np.uint64(first), np.uint64(count))))
+        if self._to_force:
+            forced = np.unique(np.concatenate(self._to_force))
+            self._forced.reserve(len(forced), 0)
+            self._device.upload(self._forced.array, forced)
+            launches.append(Launch("force", (self._state, self._forced.array, np.uint64(len(forced)))))
+        self.clear()
+        return launches
+
+    def _upload(self, first: int, parts: list[tuple[U32, F32]]) -> None:
+        """A segment by ascending id; equal ids stay in the order staged, for that is the order in which they add."""
+        ids, potentials = (np.concatenate(arrays) if len(arrays) > 1 else arrays[0] for arrays in zip(*parts, strict=True))
+        if len(ids) > 1 and not bool((ids[1:] >= ids[:-1]).all()):
+            order = np.argsort(ids, kind="stable")
+            ids, potentials = ids[order], potentials[order]
+        self._device.upload(self._ids.array, ids, first)
+        self._device.upload(self._potentials.array, potentials, first)

@@ -1,0 +1,26 @@
+// device.cuh -- the only home of what is not portable between a GPU and the CPU builds.
+#pragma once
+#include "types.cuh"
+
+#ifdef __CUDA_ON_CPU__
+#define READ_ONLY(pointer) (*(pointer))
+__device__ __forceinline__ void prefetch(const void* p) { __builtin_prefetch(p); }
+#else
+// A load through the read-only path: for rows, which no thread writes during propagation.
+#define READ_ONLY(pointer) __ldg(pointer)
+// Warps in flight hide the latency of a row on a GPU; only a CPU is told ahead of time.
+__device__ __forceinline__ void prefetch(const void*) {}
+#endif
+
+// CUDA has no signed 64-bit atomicAdd; two's complement makes the unsigned one do.
+__device__ __forceinline__ void add_shared(i64* p, i64 v) { atomicAdd((u64*)p, (u64)v); }
+__device__ __forceinline__ void add_shared(u32* p, u32 v) { atomicAdd(p, v); }
+
+// An addition to memory that only this block touches: its threads still race, unless it has just one (flat build).
+#if WARP_SIZE == 1
+__device__ __forceinline__ void add_owned(i64* p, i64 v) { *p += v; }
+__device__ __forceinline__ void add_owned(u32* p, u32 v) { *p += v; }
+#else
+__device__ __forceinline__ void add_owned(i64* p, i64 v) { add_shared(p, v); }
+__device__ __forceinline__ void add_owned(u32* p, u32 v) { add_shared(p, v); }
+#endif

@@ -1,0 +1,173 @@
+// indexing.cu -- rows built, edited, listed and moved between bursts. A warp a row throughout.
+//
+// The host decides where a row goes (the row table entries `planned`); these kernels touch the rows named and no others.
+// edit_bytes[0] counts the bytes of rows that edits read and write.
+#include "rows.cuh"
+
+__device__ __forceinline__ u32 lanes_before() { return (1u << lane_id()) - 1; }
+
+__device__ __forceinline__ u32 slot_bytes(const State& s, bool psp_each) { return 4 + s.weight_bytes + (psp_each ? s.psp_bytes : 0); }
+
+__device__ __forceinline__ void count_bytes(const State& s, u64 bytes) {
+    if (lane_id() == 0) atomicAdd(s.edit_bytes, bytes);
+}
+
+// Copies the synapses of a row that are not removed, in order, to `to`, which may be the same block or one that lies
+// apart. Returns how many there are; `sorted` becomes how many of them stood in the sorted part.
+__device__ __forceinline__ u32 pack(const State& s, const Row& row, const Slots& from, const Slots& to, u32& sorted) {
+    u32 length = 0;
+    sorted = 0;
+    for (u32 base = 0; base < row.length; base += WARP_SIZE) {
+        u32 i = base + lane_id(), target = SYNAPSE_REMOVED, weight = 0, psp = 0;
+        if (i < row.length) {
+            target = from.target[i];
+            weight = small_at(from.weight, s.weight_bytes, i);
+            psp = from.psp ? small_at(from.psp, s.psp_bytes, i) : row.psp;
+        }
+        bool live = !(target & SYNAPSE_REMOVED);
+        u32 lives = __ballot_sync(FULL_MASK, live);
+        u32 at = length + (u32)__popc(lives & lanes_before());
+        length += (u32)__popc(lives);
+        sorted += (u32)__popc(__ballot_sync(FULL_MASK, live && i < row.sorted));
+        __syncwarp();  // in place, a slot is read by one lane and written by another
+        if (live) {
+            to.target[at] = target;
+            set_small(to.weight, s.weight_bytes, at, weight);
+            if (to.psp) set_small(to.psp, s.psp_bytes, at, psp);
+        }
+        __syncwarp();
+    }
+    return length;
+}
+
+// Adds to row ids[r] the synapses first[r] .. first[r + 1) of the batch, which ascend by target, equal ones by age.
+// planned[r] says where the row is afterwards: its old block, the same after squeezing out removed synapses (length
+// below old length + added), or a new block; and whether it has a psp each.
+KERNEL append_synapses(const State s, u64 n, const u32* ids, const Row* planned, const u32* first, const u32* target, const u8* weight, const u8* psp) {
+    Range mine = split(n, warp_index(), warp_count());
+    for (u64 r = mine.first; r < mine.last; r += mine.step) {
+        Row old = s.rows[ids[r]], row = planned[r];
+        u32 begin = first[r], added = first[r + 1] - begin, kept = row.length - added;
+        Slots to = slots_of(s, row);
+        u32 sorted = old.sorted;
+        if (old.length && (row.offset != old.offset || kept != old.length)) {
+            pack(s, old, slots_of(s, old), to, sorted);
+            count_bytes(s, (u64)old.length * slot_bytes(s, old.psp == PSP_EACH) + (u64)kept * slot_bytes(s, to.psp));
+        }
+        // A batch that goes on where the sorted part ends lengthens it.
+        bool ordered = kept == 0 || (sorted == kept && (to.target[kept - 1] & TARGET_MASK) <= (target[begin] & TARGET_MASK));
+        row.sorted = ordered ? row.length : sorted;
+        for (u32 i = lane_id(); i < added; i += WARP_SIZE) {
+            to.target[kept + i] = target[begin + i];
+            set_small(to.weight, s.weight_bytes, kept + i, small_at(weight, s.weight_bytes, begin + i));
+            if (to.psp) set_small(to.psp, s.psp_bytes, kept + i, small_at(psp, s.psp_bytes, begin + i));
+        }
+        __syncwarp();  // every lane has read the old entry
+        if (lane_id() == 0) s.rows[ids[r]] = row;
+        count_bytes(s, (u64)added * slot_bytes(s, to.psp) + 2 * sizeof(Row));
+    }
+}
+
+// The oldest synapse to `key` that is not removed; row.length if there is none. Adds the bytes it read.
+__device__ __forceinline__ u32 find_oldest(const Row& row, const u32* target, u32 key, u64& bytes) {
+    bytes += 4 * (33 - (u32)__clz((int)row.sorted));
+    for (u32 i = first_not_below(target, row.sorted, key, row.sorted / 2); i < row.sorted; ++i) {
+        u32 t = target[i];
+        bytes += 4;
+        if ((t & TARGET_MASK) != key) break;
+        if (!(t & SYNAPSE_REMOVED)) return i;
+    }
+    for (u32 base = row.sorted; base < row.length; base += WARP_SIZE) {
+        u32 i = base + lane_id();
+        bool here = i < row.length && (target[i] & (TARGET_MASK | SYNAPSE_REMOVED)) == key;
+        u32 lanes = __ballot_sync(FULL_MASK, here);
+        bytes += 4 * WARP_SIZE;
+        if (lanes) return base + (u32)__ffs((int)lanes) - 1;
+    }
+    return row.length;
+}
+
+// Row ids[r]: edits first[r] .. first[r + 1) of the batch, one after the other. weight null: remove; else reweight.
+KERNEL edit_synapses(const State s, u64 n, const u32* ids, const u32* first, const u32* target, const u8* weight, u8* found) {
+    Range mine = split(n, warp_index(), warp_count());
+    for (u64 r = mine.first; r < mine.last; r += mine.step) {
+        Row row = s.rows[ids[r]];
+        Slots slots = slots_of(s, row);
+        u64 bytes = 2 * sizeof(Row);
+        u32 valid = row.valid;
+        for (u32 e = first[r]; e < first[r + 1]; ++e) {
+            u32 slot = find_oldest(row, slots.target, target[e], bytes);
+            bool there = slot < row.length;
+            __syncwarp();  // all lanes have searched before one writes
+            if (lane_id() == 0) {
+                found[e] = there;
+                if (there && weight) set_small(slots.weight, s.weight_bytes, slot, small_at(weight, s.weight_bytes, e));
+                if (there && !weight) slots.target[slot] |= SYNAPSE_REMOVED;
+            }
+            __syncwarp();
+            valid -= there && !weight;
+        }
+        if (lane_id() == 0) s.rows[ids[r]].valid = valid;
+        count_bytes(s, bytes);
+    }
+}
+
+// Synapses of rows ids[r] (ids null: base + r) that are not removed and, unless `wanted` is null, end in a neuron whose
+// bit is set there. first null: only counts them. Else writes those of row r from first[r] on, targets with their upper bits.
+KERNEL list_synapses(const State s, u64 n, const u32* ids, u32 base, const u32* wanted, u32* count, const u64* first, u32* source, u32* target, u8* weight, u8* psp) {
+    Range mine = split(n, warp_index(), warp_count());
+    for (u64 r = mine.first; r < mine.last; r += mine.step) {
+        u32 id = ids ? ids[r] : base + (u32)r, listed = 0;
+        Row row = s.rows[id];
+        Slots slots = slots_of(s, row);
+        for (u32 begin = 0; begin < row.length; begin += WARP_SIZE) {
+            u32 i = begin + lane_id(), t = i < row.length ? slots.target[i] : SYNAPSE_REMOVED, j = t & TARGET_MASK;
+            bool take = !(t & SYNAPSE_REMOVED) && (!wanted || (wanted[j / WORD_NEURONS] >> j % WORD_NEURONS & 1));
+            u32 taken = __ballot_sync(FULL_MASK, take);
+            if (take && first) {
+                u64 at = first[r] + listed + (u32)__popc(taken & lanes_before());
+                source[at] = id;
+                target[at] = t;
+                set_small(weight, s.weight_bytes, at, small_at(slots.weight, s.weight_bytes, i));
+                set_small(psp, s.psp_bytes, at, slots.psp ? small_at(slots.psp, s.psp_bytes, i) : row.psp);
+            }
+            listed += (u32)__popc(taken);
+        }
+        if (!first && lane_id() == 0) count[r] = listed;
+    }
+}
+
+// Compaction, first half: rows ids[r] without what was removed go to scratch, at packed[r] (units of BLOCK_ALIGNMENT), in
+// blocks just long enough. packed_sorted[r] is the length of their sorted part.
+KERNEL pack_rows(const State s, u64 n, const u32* ids, const u64* packed, u32* packed_sorted, u8* scratch) {
+    Range mine = split(n, warp_index(), warp_count());
+    for (u64 r = mine.first; r < mine.last; r += mine.step) {
+        Row row = s.rows[ids[r]];
+        u32 sorted;
+        pack(s, row, slots_of(s, row), slots_at(s, scratch + packed[r] * BLOCK_ALIGNMENT, row.valid, row.psp == PSP_EACH), sorted);
+        if (lane_id() == 0) packed_sorted[r] = sorted;
+    }
+}
+
+// Second half: from scratch to where planned[r] says, the unsorted tail merged into the sorted part. A synapse's place is
+// the number of synapses before it: by target, and by age (order in the row) among equal targets.
+KERNEL place_rows(const State s, u64 n, const u32* ids, const Row* planned, const u64* packed, const u32* packed_sorted, u8* scratch) {
+    Range mine = split(n, warp_index(), warp_count());
+    for (u64 r = mine.first; r < mine.last; r += mine.step) {
+        Row row = planned[r];
+        Slots from = slots_at(s, scratch + packed[r] * BLOCK_ALIGNMENT, row.valid, row.psp == PSP_EACH), to = slots_of(s, row);
+        u32 sorted = packed_sorted[r];
+        for (u32 i = lane_id(); i < row.length; i += WARP_SIZE) {
+            u32 key = from.target[i] & TARGET_MASK;
+            u32 at = i < sorted ? i : first_not_below(from.target, sorted, key + 1, sorted / 2);
+            for (u32 k = sorted; k < row.length; ++k) {
+                u32 other = from.target[k] & TARGET_MASK;
+                at += other < key || (other == key && k < i);
+            }
+            to.target[at] = from.target[i];
+            set_small(to.weight, s.weight_bytes, at, small_at(from.weight, s.weight_bytes, i));
+            if (to.psp) set_small(to.psp, s.psp_bytes, at, small_at(from.psp, s.psp_bytes, i));
+        }
+        if (lane_id() == 0) s.rows[ids[r]] = row;
+    }
+}

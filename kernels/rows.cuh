@@ -1,0 +1,54 @@
+// rows.cuh -- where the synapses of a source lie.
+//
+// A row is one block of the arena: `capacity` targets (u32; upper bits SYNAPSE_INHIBITORY and SYNAPSE_REMOVED), then
+// weights and, unless one psp serves the whole row, psps; the wider of the two first, so that both are aligned.
+#pragma once
+#include "device.cuh"
+#include "state.cuh"
+
+struct Slots {
+    u32* target;
+    u8* weight;  // u16 where weight_bytes is 2
+    u8* psp;     // u16 where psp_bytes is 2; null: the row has one psp
+};
+
+__device__ __forceinline__ Slots slots_at(const State& s, u8* block, u32 capacity, bool psp_each) {
+    u64 targets = 4ull * capacity, psps = psp_each ? (u64)s.psp_bytes * capacity : 0;
+    bool psp_first = s.psp_bytes > s.weight_bytes;
+    u8* weight = block + targets + (psp_first ? psps : 0);
+    u8* psp = block + targets + (psp_first ? 0 : (u64)s.weight_bytes * capacity);
+    return {(u32*)block, weight, psp_each ? psp : nullptr};
+}
+__device__ __forceinline__ Slots slots_of(const State& s, const Row& row) {
+    return slots_at(s, s.arena + row.offset * BLOCK_ALIGNMENT, row.capacity, row.psp == PSP_EACH);
+}
+
+__device__ __forceinline__ u32 small_at(const u8* values, u32 bytes, u64 i) { return bytes == 1 ? values[i] : ((const u16*)values)[i]; }
+__device__ __forceinline__ void set_small(u8* values, u32 bytes, u64 i, u32 value) {
+    if (bytes == 1) values[i] = (u8)value;
+    else ((u16*)values)[i] = (u16)value;
+}
+
+// The first of `n` ascending slots whose target is not below `key`; galloping from `guess`, so that a good guess costs
+// two or three reads.
+__device__ __forceinline__ u32 first_not_below(const u32* target, u32 n, u32 key, u32 guess) {
+    u32 low = 0, high = n;  // the answer is in [low, high]
+    if (guess < n) {
+        u32 step = 1;
+        if ((target[guess] & TARGET_MASK) < key) {
+            low = guess + 1;
+            while (low + step < n && (target[low + step] & TARGET_MASK) < key) { low += step + 1; step *= 2; }
+            high = low + step < n ? low + step : n;
+        } else {
+            high = guess;
+            while (high > step && (target[high - step] & TARGET_MASK) >= key) { high -= step; step *= 2; }
+            low = high > step ? high - step : 0;
+        }
+    }
+    while (low < high) {
+        u32 middle = low + (high - low) / 2;
+        if ((target[middle] & TARGET_MASK) < key) low = middle + 1;
+        else high = middle;
+    }
+    return low;
+}

@@ -1,0 +1,63 @@
+// types.cuh -- names of fixed width, the thread's place in the launch, and the one way in which work is split.
+//
+// The kernels are built four times from this text: by NVRTC for a GPU, as emulated 32-lane warps on a CPU, the same
+// under sanitizers, and "flat" (WARP_SIZE 1, one thread a block, plain loops). So: no literal 32 where a warp is meant,
+// any block size and any grid are right, and every loop goes through split() or block_share().
+#pragma once
+
+#ifndef WARP_SIZE
+#define WARP_SIZE 32
+#endif
+#define FULL_MASK (WARP_SIZE == 32 ? 0xffffffffu : 1u)
+#define KERNEL extern "C" __global__ void __launch_bounds__(256)
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef long long i64;
+typedef unsigned long long u64;
+
+__device__ __forceinline__ u32 lane_id() { return threadIdx.x % WARP_SIZE; }
+__device__ __forceinline__ u32 warps_in_block() { return (blockDim.x + WARP_SIZE - 1) / WARP_SIZE; }
+__device__ __forceinline__ u64 thread_index() { return (u64)blockIdx.x * blockDim.x + threadIdx.x; }
+__device__ __forceinline__ u64 thread_count() { return (u64)gridDim.x * blockDim.x; }
+__device__ __forceinline__ u64 warp_index() { return (u64)blockIdx.x * warps_in_block() + threadIdx.x / WARP_SIZE; }
+__device__ __forceinline__ u64 warp_count() { return (u64)gridDim.x * warps_in_block(); }
+
+struct Range {
+    u64 first, last, step;
+};
+
+// The contiguous share of `block` when n items, in groups of `group`, are dealt to `blocks`.
+__device__ __forceinline__ Range block_share(u64 n, u64 group, u64 block, u64 blocks) {
+    u64 groups = (n + group - 1) / group;
+    u64 each = (groups + blocks - 1) / blocks * group;
+    u64 first = block * each, last = first + each;
+    return {first < n ? first : n, last < n ? last : n, 1};
+}
+
+// Items of worker `who` of `of`: strided where neighbouring threads should read neighbouring items, one contiguous
+// chunk (of whole groups) a worker in the flat build, so that each core keeps its own range.
+__device__ __forceinline__ Range split(u64 n, u64 who, u64 of, u64 group = 1) {
+#if WARP_SIZE == 1
+    return block_share(n, group, who, of);
+#else
+    return {who, n, of};
+#endif
+}
+
+// Sum over the warp, in every lane.
+__device__ __forceinline__ u32 warp_sum(u32 v) {
+    for (u32 d = WARP_SIZE / 2; d > 0; d >>= 1) v += __shfl_xor_sync(FULL_MASK, v, d);
+    return v;
+}
+
+// Sum over the lanes below this one.
+__device__ __forceinline__ u32 warp_sum_before(u32 v) {
+    u32 sum = v;
+    for (u32 d = 1; d < WARP_SIZE; d <<= 1) {
+        u32 other = __shfl_up_sync(FULL_MASK, sum, d);
+        if (lane_id() >= d) sum += other;
+    }
+    return sum - v;
+}
