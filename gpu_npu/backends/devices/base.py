@@ -12,19 +12,32 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from gpu_npu.backends import kernels as project
+from gpu_npu.backends.kernels import Kernel
 from gpu_npu.connectome.errors import DeviceMemoryError, KernelError
-
-if TYPE_CHECKING:
-    from gpu_npu.backends.kernels import Kernel
 
 Host = NDArray[Any]
 PREPARED_BATCHES = 256
 """Batches of launches that a device remembers ready to go; then it starts afresh."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a device compiles: file name -> text, the translation unit that includes them, and the kernels by name."""
+
+    sources: Mapping[str, str]
+    unit: str
+    kernels: Mapping[str, Kernel]
+
+    @staticmethod
+    def of_project() -> Program:
+        """All kernels of this package."""
+        return Program(project.sources(), project.unit(), project.kernels())
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +58,13 @@ class Device(ABC):
     """A processor with its memory. The caller frees what it allocates; `close()` frees the rest."""
 
     name: ClassVar[str]
+    propagation: ClassVar[Literal["rows", "owned"]]
+    """The propagation kernel that suits the device: atomic additions of many warps, or a slice of the targets a block."""
 
-    def __init__(self, kernels: Mapping[str, Kernel]) -> None:
-        self._kernels = kernels
+    def __init__(self, program: Program | None) -> None:
+        """`program`: None for the kernels of this package."""
+        self._program = program or Program.of_project()
+        self._kernels = self._program.kernels
         self._prepared: dict[tuple[Launch, ...], Any] = {}
         self._allocated = 0
         self._value_bytes: dict[str, tuple[int, ...]] = {}
@@ -148,8 +165,8 @@ class Device(ABC):
         this dtype and on this device."""
 
     @abstractmethod
-    def view(self, array: Any, count: int) -> Any:
-        """The first `count` items for users: an object with `__dlpack__`, sharing the memory."""
+    def view(self, array: Any, at: int, count: int) -> Any:
+        """array[at : at + count] for users: an object with `__dlpack__`, sharing the memory."""
 
     def close(self) -> None:
         """Forget everything; arrays that nobody holds are given back."""
@@ -185,9 +202,8 @@ class Device(ABC):
 
     # -- checks --------------------------------------------------------------------------------------------------
     def _no_memory(self, needed: int, free: int) -> DeviceMemoryError:
-        return DeviceMemoryError(
-            f"{self.description}: {needed:,} bytes needed, {free:,} free: use a smaller network or less reserved capacity, or a larger device"
-        )
+        way_out = "reserve less, make the network smaller, or use a larger device"
+        return DeviceMemoryError(f"{self.description}: {needed:,} bytes needed, {free:,} free; {way_out}")
 
     def _own(self, array: Any) -> None:
         if not self._owns(array):
@@ -210,12 +226,22 @@ class Device(ABC):
         if len(launch.args) != len(kernel.arguments):
             raise KernelError(f"{kernel.name} takes {len(kernel.arguments)} arguments, not {len(launch.args)}")
         for i, (code, arg, size) in enumerate(zip(kernel.arguments, launch.args, self._value_bytes[kernel.name], strict=True)):
-            if code.startswith("*"):
-                # A byte pointer takes any array.
-                if arg is None or (self._owns(arg) and (code == "*u1" or arg.dtype.kind == "V" or arg.dtype.str[1:] == code[1:])):
-                    continue
-            elif isinstance(arg, np.ndarray | np.generic) and arg.size == 1 and arg.nbytes == size and arg.dtype.isnative:
-                if arg.dtype.kind == "V" or arg.dtype.str[1:] == code:
-                    continue
-            got = f"{type(arg).__name__} of {getattr(arg, 'size', '?')} {getattr(arg, 'dtype', '')}".strip()
-            raise KernelError(f"{kernel.name}, argument {i}: the kernel takes {code} ({size} bytes), not {got}")
+            fits = self._fits_pointer(code[1:], arg) if code.startswith("*") else _fits_value(code, size, arg)
+            if not fits:
+                got = f"{type(arg).__name__} of {getattr(arg, 'size', '?')} {getattr(arg, 'dtype', '')}".strip()
+                raise KernelError(f"{kernel.name}, argument {i}: the kernel takes {code} ({size} bytes), not {got}")
+
+    def _pointer(self, array: Any) -> Host:
+        """An array's address, or null, as the value of a kernel's argument."""
+        return np.array([0 if array is None else self.address(array)], np.uint64)
+
+    def _fits_pointer(self, code: str, arg: Any) -> bool:
+        """Null fits; so does any array of this device where the kernel takes bytes, and one of structs where it takes those."""
+        return arg is None or (self._owns(arg) and (code == "u1" or arg.dtype.kind == "V" or arg.dtype.str[1:] == code))
+
+
+def _fits_value(code: str, size: int, arg: Any) -> bool:
+    """One item of this dtype; a struct has no code, its size must be what was compiled."""
+    if not isinstance(arg, np.ndarray | np.generic) or arg.size != 1 or arg.nbytes != size:
+        return False
+    return arg.dtype.kind == "V" or (arg.dtype.isnative and arg.dtype.str[1:] == code)

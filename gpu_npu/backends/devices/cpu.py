@@ -5,19 +5,16 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from gpu_npu.backends import toolchain
-from gpu_npu.backends.devices.base import Device, Host, Launch
+from gpu_npu.backends.devices.base import Device, Host, Launch, Program
 from gpu_npu.connectome.errors import KernelError, NetworkError
-
-if TYPE_CHECKING:
-    from gpu_npu.backends.kernels import Kernel
 
 PAGE = 4096
 
@@ -26,14 +23,15 @@ class CpuDevice(Device):
     """All cores of this machine; `workers` threads (default: the cores this process may use), one block each."""
 
     name: ClassVar[str] = "cpu"
+    propagation: ClassVar[Literal["rows", "owned"]] = "owned"
 
-    def __init__(self, sources: Mapping[str, str], unit: str, kernels: Mapping[str, Kernel], *, workers: int | None = None) -> None:
-        super().__init__(kernels)
+    def __init__(self, *, workers: int | None = None, program: Program | None = None) -> None:
+        super().__init__(program)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         if workers is not None and workers < 1:
             raise NetworkError(f"workers={workers}: at least 1 is needed, or None for one a core")
         self._workers = workers or cores
-        self._library = CpuLibrary(sources, unit, kernels)
+        self._library = CpuLibrary(self._program)
         self._value_bytes = self._library.value_bytes
         self._live: dict[int, Any] = {}
 
@@ -61,9 +59,9 @@ class CpuDevice(Device):
     def adopt(self, obj: object, dtype: DTypeLike) -> None:
         return None
 
-    def view(self, array: Any, count: int) -> Any:
-        self._check_span(array, 0, count)
-        return array[:count]
+    def view(self, array: Any, at: int, count: int) -> Any:
+        self._check_span(array, at, count)
+        return array[at : at + count]
 
     def close(self) -> None:
         super().close()
@@ -99,17 +97,14 @@ class CpuDevice(Device):
         batch = PreparedBatch(len(launches))
         for launch in launches:
             workers = 1 if launch.single or self._kernels[launch.kernel].single_block else self._workers
-            # A scalar cannot change; an array is read where it lies, at every launch. The Launch keeps it alive.
-            cells = [_pointer_cell(arg) if code.startswith("*") else np.asarray(arg) for code, arg in zip(self._kernels[launch.kernel].arguments, launch.args, strict=True)]
+            # An array given by value is read where it lies, at every launch.
+            pairs = zip(self._kernels[launch.kernel].arguments, launch.args, strict=True)
+            cells = [self._pointer(arg) if code.startswith("*") else np.asarray(arg) for code, arg in pairs]
             batch.add(self._library.bodies[launch.kernel], cells, grid=workers, block=1, workers=workers)
         return batch
 
     def _launch(self, prepared: PreparedBatch) -> None:
         self._library.launch(prepared)
-
-
-def _pointer_cell(array: Any) -> Any:
-    return np.array(0 if array is None else array.ctypes.data, np.uint64)
 
 
 class _CLaunch(ctypes.Structure):
@@ -142,10 +137,10 @@ class CpuLibrary:
     """A CPU build of the kernels, loaded and held against the table of kernels."""
 
     def __init__(
-        self, sources: Mapping[str, str], unit: str, kernels: Mapping[str, Kernel], *,
-        flavour: toolchain.Flavour = "flat", sanitize: str = "", defines: Iterable[str] = (),
-    ) -> None:  # fmt: skip
-        self._library = toolchain.load_cpu(sources, unit, kernels, flavour=flavour, sanitize=sanitize, defines=defines)
+        self, program: Program, *, flavour: toolchain.Flavour = "flat", sanitize: str = "", defines: Iterable[str] = ()
+    ) -> None:
+        kernels = program.kernels
+        self._library = toolchain.load_cpu(program.sources, program.unit, kernels, flavour=flavour, sanitize=sanitize, defines=defines)
         self._run = self._library.npu_launch
         self._run.argtypes = (ctypes.c_uint, ctypes.c_void_p)
         self.bodies: dict[str, int] = {}

@@ -11,17 +11,16 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
+from gpu_npu.backends.kernels import folder as kernels_folder
 from gpu_npu.backends.toolchain import cache
 from gpu_npu.connectome.errors import BackendUnavailableError, KernelError
 
 Flavour = Literal["flat", "emulated"]
-SANITIZERS = ("", "address,undefined", "thread")
 
 # Contraction would fuse a*b+c into one rounding; nothing here may enable fast-math. Dynamic TLS: __shared__ arrays are
 # thread_local and too large for the static TLS block of a library that is opened late.
@@ -31,12 +30,8 @@ FLAGS = ("-std=c++20", "-march=native", "-ffp-contract=off", "-fno-fast-math", "
 
 
 def cpu_headers() -> dict[str, str]:
-    """File name -> text of kernels/cpu: beside the package in a checkout, inside it when installed."""
-    here = Path(__file__).resolve()
-    for root in (here.parents[2] / "kernels", here.parents[3] / "kernels"):
-        if (root / "cpu" / "cuda_on_cpu.h").is_file():
-            return {path.name: path.read_text(encoding="utf-8") for path in sorted((root / "cpu").glob("*.h"))}
-    raise KernelError("kernels/cpu/cuda_on_cpu.h is missing from this installation: reinstall gpu-npu")
+    """File name -> text of kernels/cpu."""
+    return {path.name: path.read_text(encoding="utf-8") for path in sorted((kernels_folder() / "cpu").glob("*.h"))}
 
 
 def compiler() -> tuple[list[str], str]:
@@ -96,7 +91,8 @@ def load_cpu(
         except OSError as problem:
             cache.discard(path)
             if last:
-                raise KernelError(f"the compiled kernels cannot be loaded ({problem}); a cache folder that forbids it: set XDG_CACHE_HOME") from problem
+                hint = "if the cache folder forbids it, name another in XDG_CACHE_HOME"
+                raise KernelError(f"the compiled kernels cannot be loaded ({problem}); {hint}") from problem
             continue
         break
     library.npu_error.restype = ctypes.c_char_p
@@ -107,10 +103,8 @@ def _compile(command: list[str], flags: list[str], files: Mapping[str, str]) -> 
     with tempfile.TemporaryDirectory(prefix="gpu-npu-build-") as folder:
         for name, text in files.items():
             Path(folder, name).write_text(text, encoding="utf-8")
-        run = subprocess.run(
-            [*command, *flags, f"-ffile-prefix-map={folder}/=", "-I", folder, str(Path(folder, "unit.cpp")), "-o", str(Path(folder, "kernels.so"))],
-            capture_output=True, text=True, check=False, cwd=folder,
-        )  # fmt: skip
+        line = [*command, *flags, f"-ffile-prefix-map={folder}=.", "unit.cpp", "-o", "kernels.so"]
+        run = subprocess.run(line, capture_output=True, text=True, check=False, cwd=folder)
         if run.returncode:
-            raise KernelError(f"the kernels do not compile with {command[0]} on {sys.platform}:\n{run.stderr[:8000].replace(folder + '/', '')}")
+            raise KernelError(f"the kernels do not compile ({shlex.join(command)}):\n{run.stderr[:8000]}")
         return Path(folder, "kernels.so").read_bytes()

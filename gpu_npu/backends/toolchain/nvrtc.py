@@ -19,6 +19,8 @@ ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 """Compute capabilities the kernels are written for."""
 MAJORS = (13, 12)
 """CUDA versions whose NVRTC is looked for, the preferred one first."""
+NO_BITS = 8
+"""Kind of an ELF section that takes no room in the file."""
 OPTIONS = ("-std=c++17", "-ftz=false", "-fmad=false", "-prec-div=true", "-prec-sqrt=true", "--ptxas-options=-v")
 
 
@@ -100,7 +102,11 @@ def _sections(elf: bytes) -> list[tuple[str, bytes]]:
     entry_size, count, names = struct.unpack_from("<HHH", elf, 58)
     headers = [struct.unpack_from("<IIQQQQ", elf, table + i * entry_size) for i in range(count)]
     strings = headers[names][4]
-    return [(elf[strings + h[0] : elf.index(b"\0", strings + h[0])].decode(), elf[h[4] : h[4] + h[5]] if h[1] != 8 else b"") for h in headers]
+    found = []
+    for name, kind, _, _, offset, size in headers:
+        end = elf.index(b"\0", strings + name)
+        found.append((elf[strings + name : end].decode(), b"" if kind == NO_BITS else elf[offset : offset + size]))
+    return found
 
 
 # -- the library ---------------------------------------------------------------------------------------------------
@@ -129,7 +135,8 @@ def _library(majors: tuple[int, ...]) -> ctypes.CDLL:
         except OSError:
             continue
     wanted = " or ".join(f"libnvrtc.so.{major}" for major in majors)
-    raise BackendUnavailableError(f"compiling the CUDA kernels needs NVRTC and no {wanted} was found: pip install gpu-npu[cuda13], or set CUDA_PATH")
+    way_out = "pip install gpu-npu[cuda13], or set CUDA_PATH to a toolkit"
+    raise BackendUnavailableError(f"compiling the CUDA kernels needs NVRTC and no {wanted} was found: {way_out}")
 
 
 def _build_id(library: ctypes.CDLL) -> str:
