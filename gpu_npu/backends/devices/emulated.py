@@ -1,0 +1,214 @@
+"""A GPU for tests: the emulated build of the kernels on a device with asynchronous manners.
+
+What drives a GPU breaks where it relies on things happening at once. Here nothing does: uploads, copies, zeroing and
+launches are queued and take effect at `wait()`. An upload reads its host array only then, a download fills its host array
+only then and spoils it until then; arguments by value are taken at the launch. Memory is not zero before its zeroing has
+run, and has guard bytes on both sides that are looked at in `wait()` and `free()`; under ASan kernels may not touch them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from gpu_npu.backends.devices.base import Device, Host, Launch, Program
+from gpu_npu.backends.devices.cpu import CpuLibrary, PreparedBatch, host_memory
+from gpu_npu.connectome.errors import KernelError, NetworkError
+
+GUARD = 256
+"""Bytes before and after an array; also its alignment, as on a GPU."""
+GUARD_BYTE, FRESH_BYTE, SPOILT_BYTE = 0xA5, 0xCB, 0xCD
+
+
+class EmulatedArray:
+    """Memory of an EmulatedDevice: nothing in it can be read or written but through the device."""
+
+    __slots__ = ("_bytes", "_device", "_room", "address", "dtype", "nbytes", "size")
+
+    def __init__(self, device: EmulatedDevice, count: int, dtype: np.dtype[Any]) -> None:
+        self._device: EmulatedDevice | None = device
+        self.size, self.dtype, self.nbytes = count, dtype, count * dtype.itemsize
+        memory = np.full(self.nbytes + 3 * GUARD, GUARD_BYTE, np.uint8)
+        first = -memory.ctypes.data % GUARD
+        self._room = memory[first : first + self.nbytes + 2 * GUARD]  # guard, array, guard
+        self._bytes = self._room[GUARD : GUARD + self.nbytes]
+        self._bytes[:] = FRESH_BYTE
+        self.address = self._room.ctypes.data + GUARD
+
+
+class EmulatedView:
+    """Part of an EmulatedArray as users get it: DLPack of host memory, after the device's work so far."""
+
+    def __init__(self, array: EmulatedArray, at: int, count: int) -> None:
+        self._array, self._at, self._count = array, at, count
+
+    def __dlpack__(self, **options: Any) -> Any:
+        self._array._device.wait()  # type: ignore[union-attr]
+        return self._array._bytes.view(self._array.dtype)[self._at : self._at + self._count].__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._array._bytes.__dlpack_device__()
+
+
+class EmulatedDevice(Device):
+    """Kernels run with `block` threads a block on `blocks` blocks, dealt out to `workers` OS threads.
+
+    `seed`: 0 for threads in index order, anything else shuffles their schedule, differently at every launch. `sanitize`:
+    "", "address,undefined" or "thread" (the process must run with that sanitizer's library preloaded). `asynchronous`:
+    False does everything at once. `memory_limit`: bytes that this device has; None for what the host has.
+    """
+
+    name: ClassVar[str] = "emulated"
+    propagation: ClassVar[Literal["rows", "owned"]] = "rows"
+
+    def __init__(
+        self, *, block: int = 64, blocks: int = 3, workers: int = 2, seed: int = 0, sanitize: str = "",
+        asynchronous: bool = True, memory_limit: int | None = None, defines: Iterable[str] = (), program: Program | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(program)
+        if not (1 <= block <= 1024 and blocks >= 1 and workers >= 1):
+            raise NetworkError(f"block={block}, blocks={blocks}, workers={workers}: at least 1 each, and at most 1024 threads a block")
+        self._block, self._blocks, self._workers, self._seed = block, blocks, workers, seed
+        self._asynchronous, self._limit = asynchronous, memory_limit
+        self._library = CpuLibrary(self._program, flavour="emulated", sanitize=sanitize, defines=defines)
+        self._value_bytes = self._library.value_bytes
+        self._sanitize = sanitize
+        self._live: set[EmulatedArray] = set()
+        self._queue: deque[Callable[[], None]] = deque()
+        self._launched = 0
+
+    @property
+    def description(self) -> str:
+        return f"emulated GPU, {self._blocks} blocks of {self._block} threads, schedule {self._seed}"
+
+    def memory(self) -> tuple[int, int]:
+        if self._limit is None:
+            return host_memory()
+        return self._limit - self._allocated, self._limit
+
+    def address(self, array: Any) -> int:
+        self._own(array)
+        return int(array.address)
+
+    def zero(self, array: Any) -> None:
+        self._own(array)
+        self._do(lambda: array._bytes.fill(0))
+
+    def wait(self) -> None:
+        """Do all that is queued, in order. After a failure the rest is dropped: the device is as good as lost."""
+        try:
+            while self._queue:
+                self._queue.popleft()()
+        finally:
+            self._queue.clear()
+        for array in self._live:
+            self._check_guards(array)
+
+    def host_buffer(self, count: int, dtype: DTypeLike) -> Host:
+        return np.zeros(count, dtype)
+
+    def adopt(self, obj: object, dtype: DTypeLike) -> EmulatedArray | None:
+        """A view that this device gave is its memory; anything else is the host's."""
+        if not isinstance(obj, EmulatedView):
+            return None
+        source = obj._array
+        self._own(source)
+        if source.dtype != np.dtype(dtype):
+            raise NetworkError(f"the array on the device has dtype {source.dtype}, {np.dtype(dtype)} is needed")
+        array = EmulatedArray(self, 0, source.dtype)
+        array.size, array.nbytes = obj._count, obj._count * source.dtype.itemsize
+        array._bytes = source._bytes[obj._at * source.dtype.itemsize :][: array.nbytes]
+        array.address = source.address + obj._at * source.dtype.itemsize
+        self._live.add(array)
+        return array
+
+    def view(self, array: Any, at: int, count: int) -> EmulatedView:
+        self._check_span(array, at, count)
+        return EmulatedView(array, at, count)
+
+    def close(self) -> None:
+        self._queue.clear()
+        for array in tuple(self._live):
+            self._release(array)
+        super().close()
+
+    def _do(self, action: Callable[[], None]) -> None:
+        self._queue.append(action)
+        if not self._asynchronous:
+            self.wait()
+
+    def _alloc(self, count: int, dtype: np.dtype[Any]) -> EmulatedArray:
+        array = EmulatedArray(self, count, dtype)
+        self._live.add(array)
+        for guard in _guards(array):
+            self._library.guard(guard.ctypes.data, guard.size, True)
+        self.zero(array)
+        return array
+
+    def _free(self, array: Any) -> None:
+        # What is queued may use it: it goes when its turn comes, but may not be named from now on.
+        self._live.discard(array)
+        array._device = None
+        self._do(lambda: self._release(array))
+
+    def _release(self, array: EmulatedArray) -> None:
+        self._live.discard(array)
+        array._device = None
+        for guard in _guards(array):
+            self._library.guard(guard.ctypes.data, guard.size, False)
+        self._check_guards(array)
+        array._bytes.fill(SPOILT_BYTE)
+
+    def _owns(self, array: Any) -> bool:
+        return isinstance(array, EmulatedArray) and array._device is self
+
+    def _upload(self, array: Any, host: Host, at: int) -> None:
+        self._do(lambda: _put(array, at, host.reshape(-1).view(np.uint8)))
+
+    def _download(self, array: Any, host: Host, at: int) -> None:
+        target = host.reshape(-1).view(np.uint8)
+        target.fill(SPOILT_BYTE)
+        self._do(lambda: target.__setitem__(slice(None), _take(array, at, host.size)))
+
+    def _copy(self, dst: Any, dst_at: int, src: Any, src_at: int, count: int) -> None:
+        self._do(lambda: _put(dst, dst_at, _take(src, src_at, count)))
+
+    def _prepare(self, launches: tuple[Launch, ...]) -> tuple[Launch, ...]:
+        return launches
+
+    def _launch(self, prepared: tuple[Launch, ...]) -> None:
+        batch = PreparedBatch(len(prepared))
+        for launch in prepared:
+            kernel = self._kernels[launch.kernel]
+            self._launched += 1
+            blocks = 1 if launch.single or kernel.single_block else self._blocks
+            pairs = zip(kernel.arguments, launch.args, strict=True)
+            cells = [self._pointer(arg) if code.startswith("*") else np.array(arg) for code, arg in pairs]
+            seed = self._seed and (self._seed << 32) + self._launched
+            batch.add(self._library.bodies[kernel.name], cells, grid=blocks, block=self._block, workers=min(self._workers, blocks), seed=seed)
+        self._do(lambda: self._library.launch(batch))
+
+    def _check_guards(self, array: EmulatedArray) -> None:
+        if "address" in self._sanitize:
+            return  # ASan has seen to it, and nobody may look at them
+        for side, guard in zip(("before", "after"), _guards(array), strict=True):
+            if (guard != GUARD_BYTE).any():
+                raise KernelError(f"something wrote {side} an array of {array.size} {array.dtype}")
+
+
+def _guards(array: EmulatedArray) -> tuple[Host, Host]:
+    return array._room[:GUARD], array._room[-GUARD:]
+
+
+def _put(array: EmulatedArray, at: int, data: Host) -> None:
+    first = at * array.dtype.itemsize
+    array._bytes[first : first + data.size] = data
+
+
+def _take(array: EmulatedArray, at: int, count: int) -> Host:
+    size = array.dtype.itemsize
+    return array._bytes[at * size : (at + count) * size]
