@@ -179,4 +179,5 @@ class Backend(ABC):
 
     @abstractmethod
     def edit_statistics(self) -> dict[str, int]:
-        """Since load: "bytes_touched" by edits, "rows_moved", "compactions", "bytes_compacted", "growths"."""
+        """Since load: "bytes_touched" by edits of rows; apart from them "rows_moved" to other blocks, "compactions" and
+        "bytes_compacted", "growths" of the memory for rows and "bytes_grown" (copied by them)."""

@@ -92,6 +92,8 @@ class Executor(Backend):
         self._bind()
         self.set_settings(connectome.settings)
         self._add(connectome.synapses.batch(), exact=True)
+        self._rows.forget_statistics()
+        self._device.zero(self._arrays["edit_bytes"])
         self._device.wait()
 
     def _lengths(self, *, split: bool) -> dict[str, int]:
@@ -443,11 +445,5 @@ class Executor(Backend):
         return pieces
 
     def edit_statistics(self) -> dict[str, int]:
-        rows = self._rows
-        return {
-            "bytes_touched": int(self._fetch("edit_bytes", 1)[0]),
-            "rows_moved": rows.moved,
-            "compactions": rows.compactions,
-            "bytes_compacted": rows.compacted_bytes,
-            "growths": rows.growths,
-        }
+        names = ("rows_moved", "compactions", "bytes_compacted", "growths", "bytes_grown")
+        return {"bytes_touched": int(self._fetch("edit_bytes", 1)[0]), **{name: getattr(self._rows, name) for name in names}}

@@ -67,7 +67,7 @@ class RowStore:
         self._abandoned = 0  # units below it that rows have moved away from
         self._removed = 0  # removed synapses that still hold a slot
         self.count = 0
-        self.moved = self.compactions = self.compacted_bytes = self.growths = 0
+        self.forget_statistics()
         self._bind()
 
     @staticmethod
@@ -82,6 +82,10 @@ class RowStore:
     def nbytes(self) -> int:
         """Everything of the rows: table, blocks, padding, slack."""
         return int(self._table.nbytes + self._arena.nbytes)
+
+    def forget_statistics(self) -> None:
+        """What was counted so far belongs to the load, not to edits."""
+        self.rows_moved = self.compactions = self.bytes_compacted = self.growths = self.bytes_grown = 0
 
     def close(self) -> None:
         """Give the memory back."""
@@ -197,7 +201,7 @@ class RowStore:
         self._end = int(ends[-1])
         self._abandoned += int(self._units(old, old["capacity"].astype(np.int64))[moves].sum())
         self._removed -= int((old["length"] - old["valid"].astype(np.int64))[~in_place].sum())
-        self.moved += int(np.count_nonzero(moves & (old["length"] > 0)))
+        self.rows_moved += int(np.count_nonzero(moves & (old["length"] > 0)))
         return planned
 
     def _make_room(self, units: int) -> None:
@@ -216,6 +220,7 @@ class RowStore:
         self._free(self._arena)
         self._arena = larger
         self.growths += 1
+        self.bytes_grown += self._end * BLOCK_ALIGNMENT
         self._bind()
 
     def reserve(self, neurons: int, arena_bytes: int) -> None:
@@ -318,4 +323,4 @@ class RowStore:
         self._end = int(ends[-1]) if len(ends) else 0
         self._abandoned = self._removed = 0
         self.compactions += 1
-        self.compacted_bytes += self._end * BLOCK_ALIGNMENT
+        self.bytes_compacted += self._end * BLOCK_ALIGNMENT

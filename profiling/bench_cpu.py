@@ -1,0 +1,174 @@
+"""A whole burst on the CPU, side by side in one run: the cpu backend, a burst written by hand in C, and the reference.
+
+    python -m profiling.bench_cpu [--workers N] [--bursts N] [--quick] [--json FILE]
+
+100,000 neurons, 10 M synapses, 1,000 and 20,000 fired a burst. Groups of power neurons fire in turn, so that the rows
+of several fired sets are read in rotation. All three compute the same spikes, which is checked. Bursts of the contenders
+alternate, so that a slow moment of the machine meets both; only the ratios mean anything on a shared machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_npu import NPU, Connectome, Settings
+
+NEURONS, DEGREE, GROUPS = 100_000, 100, 5
+UNREACHABLE = 1e9
+COMPILE = ("-O3", "-march=native", "-ffp-contract=off", "-fopenmp", "-shared", "-fPIC")
+
+
+def network(fired: int, *, neurons: int = NEURONS, degree: int = DEGREE, seed: int = 0) -> tuple[Connectome, NDArray[np.uint32]]:
+    """A random network in which exactly `fired` neurons fire in each burst, and its power neurons.
+
+    Group g of the power neurons starts with a countdown of g and then fires every GROUPS bursts; nothing else can fire.
+    """
+    rng = np.random.default_rng(seed)
+    power = rng.permutation(neurons)[: fired * GROUPS].astype(np.uint32)
+    threshold = np.full(neurons, UNREACHABLE, np.float32)
+    countdown, period = np.zeros(neurons, np.uint16), np.zeros(neurons, np.uint16)
+    threshold[power] = -UNREACHABLE
+    countdown[power] = np.repeat(np.arange(GROUPS), fired)
+    period[power] = GROUPS - 1
+    connectome = Connectome(neurons, neurons * degree, settings=Settings(power_amount=1.0))
+    connectome.add_neurons(neurons, threshold=threshold, refractory_countdown=countdown, refractory_period=period, leak_coefficient=0.25)
+    count = neurons * degree
+    source = np.repeat(np.arange(neurons, dtype=np.uint32), degree)
+    target = np.sort(rng.integers(0, neurons, (neurons, degree), dtype=np.uint32), axis=1).ravel()
+    weight, psp = (rng.integers(1, 256, count, dtype=np.uint8) for _ in range(2))
+    connectome.add_synapses(source, target, weight, psp, rng.random(count) < 0.3)
+    return connectome, np.sort(power)
+
+
+class HandWritten:
+    """burst.c over the same network."""
+
+    class Net(ctypes.Structure):
+        _fields_ = (
+            ("n", ctypes.c_uint32),
+            ("threads", ctypes.c_uint32),
+            *((name, ctypes.c_void_p) for name in ("row", "target", "weight", "psp", "potential", "threshold", "limit", "leak")),
+            *((name, ctypes.c_void_p) for name in ("period", "countdown", "power", "touched", "sum")),
+            ("power_amount", ctypes.c_float),
+        )
+
+    def __init__(self, connectome: Connectome, power: NDArray[np.uint32], threads: int) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            library = Path(folder) / "burst.so"
+            source = Path(__file__).with_name("burst.c")
+            subprocess.run([os.environ.get("CC", "cc"), *COMPILE, str(source), "-o", str(library)], check=True)
+            self._burst = ctypes.CDLL(str(library)).burst
+        n, neurons, synapses = connectome.neuron_capacity, connectome.neurons, connectome.synapses
+        flag = np.zeros(n, np.uint8)
+        flag[power] = 1
+        self._arrays = {
+            "row": np.concatenate(([0], np.cumsum(np.bincount(synapses.source, minlength=n)))).astype(np.uint64),
+            "target": synapses.target | synapses.inhibitory.astype(np.uint32) << np.uint32(31),
+            "weight": synapses.weight.copy(),
+            "psp": synapses.psp.copy(),
+            "potential": neurons.membrane_potential.copy(),
+            "threshold": neurons.threshold.copy(),
+            "limit": neurons.threshold_limit.copy(),
+            "leak": neurons.leak_coefficient.copy(),
+            "period": neurons.refractory_period.copy(),
+            "countdown": neurons.refractory_countdown.copy(),
+            "power": flag,
+            "touched": np.zeros(n, np.uint8),
+            "sum": np.zeros(n, np.int32),
+        }
+        pointers = {name: array.ctypes.data for name, array in self._arrays.items()}
+        self._net = self.Net(n=n, threads=threads, power_amount=connectome.settings.power_amount, **pointers)
+        self._queues = [np.zeros(n, np.uint32), np.zeros(n, np.uint32)]
+        self._count = 0
+
+    def burst(self) -> NDArray[np.uint32]:
+        before, after = self._queues
+        self._count = self._burst(ctypes.byref(self._net), before.ctypes.data_as(ctypes.c_void_p), self._count, after.ctypes.data_as(ctypes.c_void_p))
+        self._queues.reverse()
+        return after[: self._count].copy()
+
+
+def compare(fired: int, workers: int, bursts: int, reference_bursts: int, **size: int) -> dict[str, Any]:
+    """Medians of a burst's time in microseconds, and the ratios."""
+    connectome, power = network(fired, **size)
+    by_hand = HandWritten(connectome, power, workers)
+    seconds: dict[str, list[float]] = {"cpu": [], "c": [], "reference": []}
+
+    def timed(name: str, burst: Callable[[], NDArray[np.uint32]]) -> NDArray[np.uint32]:
+        start = time.perf_counter()
+        out = burst()
+        seconds[name].append(time.perf_counter() - start)
+        return out
+
+    from gpu_npu.backends.devices.cpu import CpuDevice
+    from gpu_npu.backends.executor import Executor
+
+    with (
+        NPU.from_connectome(connectome, backend=Executor(CpuDevice(workers=workers))) as npu,
+        NPU.from_connectome(connectome, backend="reference") as reference,
+    ):
+        events = 0
+        for contender in (npu, reference):
+            contender.set_power_neurons(power)
+        for number in range(bursts + GROUPS):
+            result = npu.process_burst  # looked up outside the clock
+            ours = timed("cpu", lambda: result().fired_neurons)
+            theirs = timed("c", by_hand.burst)
+            if not np.array_equal(ours, theirs):
+                raise SystemExit(f"burst {number + 1}: the engine and burst.c fired different neurons")
+            if number < reference_bursts:
+                if not np.array_equal(ours, timed("reference", lambda: reference.process_burst().fired_neurons)):
+                    raise SystemExit(f"burst {number + 1}: the engine and the reference fired different neurons")
+        events = npu.process_burst().synaptic_injections
+    median = {name: float(np.median(times[min(GROUPS, len(times) - 1) :]) * 1e6) for name, times in seconds.items()}
+    return {
+        "neurons": connectome.neuron_capacity,
+        "synapses": connectome.synapse_count,
+        "fired": fired,
+        "events": events,
+        "workers": workers,
+        "microseconds": median,
+        "speed_over_c": median["c"] / median["cpu"],
+        "speed_over_reference": median["reference"] / median["cpu"],
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--bursts", type=int, default=200)
+    parser.add_argument("--quick", action="store_true", help="10,000 neurons and 1 M synapses")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    options = parser.parse_args(arguments)
+    size = {"neurons": 10_000} if options.quick else {}
+    rows = [
+        compare(fired // (10 if options.quick else 1), options.workers, options.bursts, 8, **size) for fired in (1_000, 20_000)
+    ]
+    for row in rows:
+        times = ", ".join(f"{name} {value:,.0f} us" for name, value in row["microseconds"].items())
+        print(f"{row['fired']:,} fired, {row['events']:,} events, {row['workers']} workers: {times}")
+        print(f"    speed over C {row['speed_over_c']:.2f}, over reference {row['speed_over_reference']:.1f}")
+    if options.json:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+        facts = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version(), "numpy": np.__version__}
+        facts |= {"commit": commit, "date": time.strftime("%Y-%m-%d"), "compile": " ".join(COMPILE)}
+        options.json.write_text(json.dumps({"benchmark": "cpu burst against C", **facts, "rows": rows}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
