@@ -1,0 +1,107 @@
+"""The proof that synaptic sums fit, against Python's big integers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpu_npu.connectome import Area, NetworkError, SumOverflowError, SynapseBatch
+from gpu_npu.connectome.validation import check_sums, fixed_point_bits, largest_sums
+
+N = 6
+AREAS = {0: Area(), 1: Area(psp_uniform=False), 2: Area(mp_driven_psp=True), 3: Area(psp_uniform=False, mp_driven_psp=True)}
+NEURON_AREAS = np.array([0, 1, 2, 3, 1, 77], np.uint32)  # an area that was never set has the defaults
+# 46340**2 < 2**31: no product is too large for a non-uniform network, and sums of a few still pass 2**63 / 2**32.
+SYNAPSES = st.lists(
+    st.tuples(st.integers(0, N - 1), st.integers(0, N - 1), st.integers(0, 46340), st.integers(0, 46340), st.booleans()), max_size=40
+)
+
+
+def batch_of(rows: list[tuple[int, int, int, int, bool]]) -> SynapseBatch:
+    source, target, weight, psp, inhibitory = ([row[i] for row in rows] for i in range(5))
+    return SynapseBatch(
+        np.array(source, np.uint32),
+        np.array(target, np.uint32),
+        np.array(weight, np.uint16),
+        np.array(psp, np.uint16),
+        np.array(inhibitory, np.bool_),
+    )
+
+
+def by_hand(rows: list[tuple[int, int, int, int, bool]], areas: dict[int, Area], bits: int) -> tuple[int, int]:
+    simple: dict[Any, int] = {}
+    exact: dict[Any, int] = {}
+    for source, target, weight, psp, inhibitory in rows:
+        area = areas.get(int(NEURON_AREAS[source]), Area())
+        m = weight * (255 if area.mp_driven_psp else psp)
+        k = 1 if area.psp_uniform else sum(row[0] == source for row in rows)
+        key = target, inhibitory
+        simple[key] = simple.get(key, 0) + m
+        exact[key] = exact.get(key, 0) + ((m << bits) + k // 2) // k
+    return max(simple.values(), default=0), max(exact.values(), default=0)
+
+
+@given(SYNAPSES, st.integers(0, 40), st.sampled_from([0, 32]))
+def test_largest_sums(rows: list[tuple[int, int, int, int, bool]], cut: int, bits: int) -> None:
+    areas = AREAS if bits else {0: Area(), 2: Area(mp_driven_psp=True)}
+    wanted = by_hand(rows, areas, bits)
+    batches = [batch_of(rows[:cut]), batch_of(rows[cut:])]
+    found = largest_sums(batches, NEURON_AREAS, areas, bits)
+    assert found == wanted and all(type(value) is int for value in found)
+    assert largest_sums(iter(batches), NEURON_AREAS, areas, bits) == wanted
+    assert wanted[1] <= wanted[0] << bits
+
+
+def test_sums_beyond_64_bits_do_not_wrap() -> None:
+    rows = [(0, 1, 65535, 32767, False)] * 70_000
+    assert largest_sums([batch_of(rows)], NEURON_AREAS, AREAS, 32) == (70_000 * 65535 * 32767, 70_000 * 65535 * 32767 << 32)
+    assert 70_000 * 65535 * 32767 << 32 > 2**78
+
+
+def test_fixed_point_bits() -> None:
+    assert fixed_point_bits({}) == 0
+    assert fixed_point_bits({0: Area(), 1: Area(mp_driven_psp=True)}) == 0
+    assert fixed_point_bits(AREAS) == 32
+
+
+def untouchable() -> Iterator[SynapseBatch]:
+    pytest.fail("uniform networks need no look at their synapses")
+    yield batch_of([])
+
+
+def test_a_uniform_network_is_proven_without_a_look() -> None:
+    assert check_sums(untouchable(), NEURON_AREAS, {0: Area()}, 2**31 - 1) is None
+    assert check_sums([batch_of([(0, 1, 2, 3, True)])], NEURON_AREAS, {0: Area()}, 2**31) == 6
+
+
+def test_the_limit_is_exact() -> None:
+    # 2**31 - 1 whole units fit 63 bits with 32 of fraction; one more does not.
+    rows = [(0, 4, 65535, 32767, False), (0, 4, 65535, 1, False), (0, 4, 1, 32767, False), (0, 4, 1, 1, True)]
+    total = sum(weight * psp for _, _, weight, psp, inhibitory in rows if not inhibitory)
+    assert total == 2**31 - 1
+    assert check_sums([batch_of(rows)], NEURON_AREAS, AREAS, len(rows)) == total
+    with pytest.raises(SumOverflowError, match=rf"^target 4: its synapses can sum to {2**63} .*limit is {2**63}"):
+        check_sums([batch_of([*rows, (5, 4, 1, 1, False)])], NEURON_AREAS, AREAS, len(rows) + 1)
+
+
+def test_a_fraction_is_what_counts_not_the_simple_bound() -> None:
+    """A source of a non-uniform area shares out: its 40 synapses to one target are worth one."""
+    rows = [(1, 2, 32768, 32768, False)] * 40
+    assert check_sums([batch_of(rows)], NEURON_AREAS, AREAS, 40) == 40 * 2**30
+    with pytest.raises(SumOverflowError, match="target 2"):
+        check_sums([batch_of([(0, *row[1:]) for row in rows])], NEURON_AREAS, AREAS, 40)
+
+
+def test_a_product_that_is_too_large_is_named() -> None:
+    good = [(0, 1, 65535, 32768, False)]
+    assert check_sums([batch_of(good)], NEURON_AREAS, AREAS, 1) == 65535 * 32768
+    rows = [(0, 1, 1, 1, False), (5, 3, 65535, 32769, True)]
+    with pytest.raises(NetworkError, match=rf"synapse 5 -> 3: weight 65535 \* psp 32769 = {65535 * 32769} is not below 2\*\*31"):
+        check_sums([batch_of(rows)], NEURON_AREAS, AREAS, 2)
+    # The psp that is stored does not matter where the potential drives it.
+    assert check_sums([batch_of([(2, 3, 65535, 65535, True)])], NEURON_AREAS, AREAS, 1) == 65535 * 255
