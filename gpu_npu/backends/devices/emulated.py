@@ -29,15 +29,18 @@ class EmulatedArray:
 
     __slots__ = ("_bytes", "_device", "_room", "address", "dtype", "nbytes", "size")
 
-    def __init__(self, device: EmulatedDevice, count: int, dtype: np.dtype[Any]) -> None:
+    def __init__(self, device: EmulatedDevice, dtype: np.dtype[Any], memory: Host, room: Host) -> None:
+        """`memory`: its bytes; `room`: the same with the guards, or nothing where the memory is another array's."""
         self._device: EmulatedDevice | None = device
-        self.size, self.dtype, self.nbytes = count, dtype, count * dtype.itemsize
-        memory = np.full(self.nbytes + 3 * GUARD, GUARD_BYTE, np.uint8)
-        first = -memory.ctypes.data % GUARD
-        self._room = memory[first : first + self.nbytes + 2 * GUARD]  # guard, array, guard
-        self._bytes = self._room[GUARD : GUARD + self.nbytes]
-        self._bytes[:] = FRESH_BYTE
-        self.address = self._room.ctypes.data + GUARD
+        self._bytes, self._room, self.dtype = memory, room, dtype
+        self.nbytes, self.address = memory.size, memory.ctypes.data
+        self.size = memory.size // dtype.itemsize
+
+    def guards(self) -> tuple[Host, Host]:
+        return self._room[:GUARD], self._room[-GUARD:]
+
+    def items(self, at: int, count: int) -> Host:
+        return self._bytes[at * self.dtype.itemsize : (at + count) * self.dtype.itemsize]
 
 
 class EmulatedView:
@@ -47,8 +50,9 @@ class EmulatedView:
         self._array, self._at, self._count = array, at, count
 
     def __dlpack__(self, **options: Any) -> Any:
-        self._array._device.wait()  # type: ignore[union-attr]
-        return self._array._bytes.view(self._array.dtype)[self._at : self._at + self._count].__dlpack__(**options)
+        if self._array._device is not None:
+            self._array._device.wait()
+        return self._array.items(self._at, self._count).view(self._array.dtype).__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return self._array._bytes.__dlpack_device__()
@@ -119,12 +123,7 @@ class EmulatedDevice(Device):
         self._own(source)
         if source.dtype != np.dtype(dtype):
             raise NetworkError(f"the array on the device has dtype {source.dtype}, {np.dtype(dtype)} is needed")
-        array = EmulatedArray(self, 0, source.dtype)
-        array.size, array.nbytes = obj._count, obj._count * source.dtype.itemsize
-        array._bytes = source._bytes[obj._at * source.dtype.itemsize :][: array.nbytes]
-        array.address = source.address + obj._at * source.dtype.itemsize
-        self._live.add(array)
-        return array
+        return EmulatedArray(self, source.dtype, source.items(obj._at, obj._count), source._room[:0])
 
     def view(self, array: Any, at: int, count: int) -> EmulatedView:
         self._check_span(array, at, count)
@@ -142,9 +141,13 @@ class EmulatedDevice(Device):
             self.wait()
 
     def _alloc(self, count: int, dtype: np.dtype[Any]) -> EmulatedArray:
-        array = EmulatedArray(self, count, dtype)
+        nbytes = count * dtype.itemsize
+        memory = np.full(nbytes + 3 * GUARD, GUARD_BYTE, np.uint8)
+        room = memory[-memory.ctypes.data % GUARD :][: nbytes + 2 * GUARD]
+        array = EmulatedArray(self, dtype, room[GUARD : GUARD + nbytes], room)
+        array._bytes.fill(FRESH_BYTE)
         self._live.add(array)
-        for guard in _guards(array):
+        for guard in array.guards():
             self._library.guard(guard.ctypes.data, guard.size, True)
         self.zero(array)
         return array
@@ -158,7 +161,7 @@ class EmulatedDevice(Device):
     def _release(self, array: EmulatedArray) -> None:
         self._live.discard(array)
         array._device = None
-        for guard in _guards(array):
+        for guard in array.guards():
             self._library.guard(guard.ctypes.data, guard.size, False)
         self._check_guards(array)
         array._bytes.fill(SPOILT_BYTE)
@@ -167,15 +170,15 @@ class EmulatedDevice(Device):
         return isinstance(array, EmulatedArray) and array._device is self
 
     def _upload(self, array: Any, host: Host, at: int) -> None:
-        self._do(lambda: _put(array, at, host.reshape(-1).view(np.uint8)))
+        self._do(lambda: _assign(array.items(at, host.size), host.reshape(-1).view(np.uint8)))
 
     def _download(self, array: Any, host: Host, at: int) -> None:
         target = host.reshape(-1).view(np.uint8)
         target.fill(SPOILT_BYTE)
-        self._do(lambda: target.__setitem__(slice(None), _take(array, at, host.size)))
+        self._do(lambda: _assign(target, array.items(at, host.size)))
 
     def _copy(self, dst: Any, dst_at: int, src: Any, src_at: int, count: int) -> None:
-        self._do(lambda: _put(dst, dst_at, _take(src, src_at, count)))
+        self._do(lambda: _assign(dst.items(dst_at, count), src.items(src_at, count)))
 
     def _prepare(self, launches: tuple[Launch, ...]) -> tuple[Launch, ...]:
         return launches
@@ -189,26 +192,17 @@ class EmulatedDevice(Device):
             pairs = zip(kernel.arguments, launch.args, strict=True)
             cells = [self._pointer(arg) if code.startswith("*") else np.array(arg) for code, arg in pairs]
             seed = self._seed and (self._seed << 32) + self._launched
-            batch.add(self._library.bodies[kernel.name], cells, grid=blocks, block=self._block, workers=min(self._workers, blocks), seed=seed)
+            body, workers = self._library.bodies[kernel.name], min(self._workers, blocks)
+            batch.add(body, cells, grid=blocks, block=self._block, workers=workers, seed=seed)
         self._do(lambda: self._library.launch(batch))
 
     def _check_guards(self, array: EmulatedArray) -> None:
         if "address" in self._sanitize:
             return  # ASan has seen to it, and nobody may look at them
-        for side, guard in zip(("before", "after"), _guards(array), strict=True):
+        for side, guard in zip(("before", "after"), array.guards(), strict=True):
             if (guard != GUARD_BYTE).any():
                 raise KernelError(f"something wrote {side} an array of {array.size} {array.dtype}")
 
 
-def _guards(array: EmulatedArray) -> tuple[Host, Host]:
-    return array._room[:GUARD], array._room[-GUARD:]
-
-
-def _put(array: EmulatedArray, at: int, data: Host) -> None:
-    first = at * array.dtype.itemsize
-    array._bytes[first : first + data.size] = data
-
-
-def _take(array: EmulatedArray, at: int, count: int) -> Host:
-    size = array.dtype.itemsize
-    return array._bytes[at * size : (at + count) * size]
+def _assign(target: Host, source: Host) -> None:
+    target[:] = source

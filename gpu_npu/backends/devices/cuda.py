@@ -1,0 +1,216 @@
+"""A CUDA device, by CuPy: the only file that imports it, and only when a CudaDevice is made.
+
+Each method is one call of the CUDA runtime on the caller's current stream. What is worth testing is elsewhere: the
+arguments of a launch are checked in `base` against the sizes in the cubin, and the order of operations runs in tests on
+the emulated device. Memory is plain device memory from CuPy's pool, never managed memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from gpu_npu.backends import toolchain
+from gpu_npu.backends.devices.base import Device, Host, Launch, Program
+from gpu_npu.connectome.errors import BackendUnavailableError, KernelError, NetworkError
+
+NO_DEVICE, INSUFFICIENT_DRIVER = 100, 35
+"""cudaErrorNoDevice, cudaErrorInsufficientDriver"""
+DLPACK_CUDA = (2, 13)
+"""kDLCUDA, kDLCUDAManaged: device types of arrays in GPU memory."""
+
+
+class CudaArray:
+    """Memory of one CudaDevice; `memory` is CuPy's pointer, which keeps it (or its owner) alive."""
+
+    __slots__ = ("address", "dtype", "memory", "nbytes", "size")
+
+    def __init__(self, memory: Any, address: int, count: int, dtype: np.dtype[Any]) -> None:
+        self.memory, self.address = memory, address
+        self.size, self.dtype, self.nbytes = count, dtype, count * dtype.itemsize
+
+
+class CudaDevice(Device):
+    """GPU number `index` (None: the current one)."""
+
+    name: ClassVar[str] = "cuda"
+    propagation: ClassVar[Literal["rows", "owned"]] = "rows"
+
+    def __init__(self, index: int | None = None, *, program: Program | None = None) -> None:
+        super().__init__(program)
+        self._cupy = cupy = _import_cupy()
+        count = _device_count(cupy)
+        self._index = cupy.cuda.runtime.getDevice() if index is None else index
+        if not 0 <= self._index < count:
+            raise BackendUnavailableError(f"there is no GPU {self._index}: this machine has {count}, numbered from 0")
+        with self._current():
+            properties = cupy.cuda.runtime.getDeviceProperties(self._index)
+            capability = 10 * properties["major"] + properties["minor"]
+            self._description = f"GPU {self._index}, {properties['name'].decode()}, compute capability {capability / 10}"
+            if capability < toolchain.ARCHITECTURES[0]:
+                raise BackendUnavailableError(f"{self._description}: {toolchain.ARCHITECTURES[0] / 10} is the least that is supported")
+            cubin, _ = toolchain.compile_cubin(self._program.sources, self._program.unit, capability, majors=(_runtime_major(cupy),))
+            self._value_bytes = toolchain.parameter_sizes(cubin)
+            self._module = cupy.cuda.function.Module()
+            self._module.load(cubin)
+            self._functions = {name: self._module.get_function(name) for name in self._kernels}
+            # As many blocks as the GPU holds at once: every kernel strides over its work.
+            processors, occupancy = properties["multiProcessorCount"], cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor
+            self._grids = {
+                name: 1 if kernel.single_block else processors * max(occupancy(self._functions[name].ptr, kernel.block, 0), 1)
+                for name, kernel in self._kernels.items()
+            }
+
+    @property
+    def description(self) -> str:
+        return self._description
+
+    @contextmanager
+    def _current(self) -> Iterator[int]:
+        """This GPU is the current one; gives the caller's stream. What CUDA refuses is a KernelError."""
+        cuda = self._cupy.cuda
+        try:
+            with cuda.Device(self._index):
+                yield cuda.get_current_stream().ptr
+        except (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError) as problem:
+            raise KernelError(f"{self._description}: {problem}") from problem
+
+    # -- memory --------------------------------------------------------------------------------------------------
+    def memory(self) -> tuple[int, int]:
+        with self._current():
+            free, total = self._cupy.cuda.runtime.memGetInfo()
+            return free + self._cupy.get_default_memory_pool().free_bytes(), total
+
+    def address(self, array: Any) -> int:
+        self._own(array)
+        return int(array.address)
+
+    def zero(self, array: Any) -> None:
+        self._own(array)
+        with self._current() as stream:
+            self._cupy.cuda.runtime.memsetAsync(array.address, 0, array.nbytes, stream)
+
+    def wait(self) -> None:
+        with self._current() as stream:
+            self._cupy.cuda.runtime.streamSynchronize(stream)
+
+    def host_buffer(self, count: int, dtype: DTypeLike) -> Host:
+        kind = np.dtype(dtype)
+        with self._current():
+            memory = self._cupy.cuda.alloc_pinned_memory(max(count, 1) * kind.itemsize)
+        buffer = np.frombuffer(memory, kind, count)  # keeps the memory
+        buffer[:] = np.zeros((), kind)
+        return buffer
+
+    def _alloc(self, count: int, dtype: np.dtype[Any]) -> CudaArray:
+        nbytes = count * dtype.itemsize
+        try:
+            with self._current():
+                memory = self._cupy.cuda.alloc(max(nbytes, 1))
+        except self._cupy.cuda.memory.OutOfMemoryError:
+            raise self._no_memory(nbytes, self.memory()[0]) from None
+        array = CudaArray(memory, memory.ptr, count, dtype)
+        self.zero(array)
+        return array
+
+    def _free(self, array: Any) -> None:
+        array.memory = None  # back to the pool, which hands it out again in the order of the stream
+
+    def _owns(self, array: Any) -> bool:
+        return isinstance(array, CudaArray) and array.memory is not None
+
+    # -- transfers -----------------------------------------------------------------------------------------------
+    def _upload(self, array: Any, host: Host, at: int) -> None:
+        self._move(array.address + at * array.dtype.itemsize, host.ctypes.data, host.nbytes, "memcpyHostToDevice")
+
+    def _download(self, array: Any, host: Host, at: int) -> None:
+        self._move(host.ctypes.data, array.address + at * array.dtype.itemsize, host.nbytes, "memcpyDeviceToHost")
+
+    def _copy(self, dst: Any, dst_at: int, src: Any, src_at: int, count: int) -> None:
+        size = dst.dtype.itemsize
+        self._move(dst.address + dst_at * size, src.address + src_at * size, count * size, "memcpyDeviceToDevice")
+
+    def _move(self, dst: int, src: int, nbytes: int, kind: str) -> None:
+        runtime = self._cupy.cuda.runtime
+        with self._current() as stream:
+            runtime.memcpyAsync(dst, src, nbytes, getattr(runtime, kind), stream)
+
+    # -- kernels -------------------------------------------------------------------------------------------------
+    def _prepare(self, launches: tuple[Launch, ...]) -> list[tuple[Any, tuple[int], tuple[int], tuple[Any, ...]]]:
+        prepared = []
+        for launch in launches:
+            kernel = self._kernels[launch.kernel]
+            pairs = zip(kernel.arguments, launch.args, strict=True)
+            # CuPy passes a NumPy array of size 1 by value, structs too, and takes the value at the launch.
+            values = tuple(self._pointer(arg) if code.startswith("*") else np.atleast_1d(np.asarray(arg)) for code, arg in pairs)
+            grid = 1 if launch.single else self._grids[kernel.name]
+            prepared.append((self._functions[kernel.name], (grid,), (kernel.block,), values))
+        return prepared
+
+    def _launch(self, prepared: list[tuple[Any, tuple[int], tuple[int], tuple[Any, ...]]]) -> None:
+        with self._current():
+            for function, grid, block, values in prepared:
+                function(grid, block, values)
+
+    # -- arrays of the user --------------------------------------------------------------------------------------
+    def adopt(self, obj: object, dtype: DTypeLike) -> CudaArray | None:
+        if hasattr(obj, "__cuda_array_interface__"):
+            read = self._cupy.asarray
+        elif hasattr(obj, "__dlpack_device__") and int(obj.__dlpack_device__()[0]) in DLPACK_CUDA:
+            read = self._cupy.from_dlpack
+        else:
+            return None
+        with self._current():
+            array = read(obj)
+        wanted, got = np.dtype(dtype), (array.dtype, array.ndim, array.device.id)
+        if got != (wanted, 1, self._index) or not array.flags.c_contiguous:
+            raise NetworkError(
+                f"the array on the device is {array.dtype} of shape {array.shape} on GPU {array.device.id}, "
+                f"contiguous: {array.flags.c_contiguous}; a contiguous array of {wanted} with one dimension on GPU {self._index} is needed"
+            )
+        return CudaArray(array.data, array.data.ptr, array.size, wanted)
+
+    def view(self, array: Any, at: int, count: int) -> Any:
+        self._check_span(array, at, count)
+        return self._cupy.ndarray((count,), array.dtype, array.memory + at * array.dtype.itemsize)
+
+
+def _import_cupy() -> Any:
+    try:
+        import cupy
+    except ImportError as problem:
+        way_out = "pip install gpu-npu[cuda13] (or [cuda12], for a driver older than 580)"
+        raise BackendUnavailableError(f"CUDA needs CuPy, which cannot be imported ({problem}): {way_out}") from problem
+    return cupy
+
+
+def _runtime_major(cupy: Any) -> int:
+    """CUDA version that this CuPy was built for."""
+    return int(cupy.cuda.runtime.runtimeGetVersion()) // 1000
+
+
+def _device_count(cupy: Any) -> int:
+    """How many GPUs there are, at least one; BackendUnavailableError says what stands in the way."""
+    runtime = cupy.cuda.runtime
+    try:
+        driver = int(runtime.driverGetVersion())
+        if driver == 0:
+            raise BackendUnavailableError("there is no NVIDIA driver on this machine: install one, or choose another backend")
+        if driver // 1000 < _runtime_major(cupy):
+            raise BackendUnavailableError(
+                f"the NVIDIA driver knows CUDA {driver // 1000}.{driver % 1000 // 10} and this CuPy is for CUDA {_runtime_major(cupy)}: "
+                f"update the driver, or pip install gpu-npu[cuda{driver // 1000}]"
+            )
+        count = int(runtime.getDeviceCount())
+    except runtime.CUDARuntimeError as problem:
+        if problem.status not in (NO_DEVICE, INSUFFICIENT_DRIVER):
+            raise BackendUnavailableError(f"CUDA does not start: {problem}") from problem
+        way_out = "update the NVIDIA driver" if problem.status == INSUFFICIENT_DRIVER else "check nvidia-smi and CUDA_VISIBLE_DEVICES"
+        raise BackendUnavailableError(f"no GPU can be used: {problem}; {way_out}") from problem
+    if count == 0:
+        raise BackendUnavailableError("no GPU can be used: CUDA finds none; check nvidia-smi and CUDA_VISIBLE_DEVICES")
+    return count
