@@ -115,6 +115,8 @@ def _settings(text: str) -> Settings:
         values = json.loads(text)
         rules = {name: value for name, value in values.pop("rules").items() if value is not None}
         return Settings(rules=Rules(**rules), **values)
+    except NetworkError:
+        raise
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise NetworkError(f"'settings' cannot be read: {error!r} in {text!r}") from error
 
@@ -122,5 +124,7 @@ def _settings(text: str) -> Settings:
 def _areas(text: str) -> dict[int, Area]:
     try:
         return {int(area): Area(**flags) for area, flags in json.loads(text).items()}
+    except NetworkError:
+        raise
     except (TypeError, AttributeError, ValueError) as error:
         raise NetworkError(f"'areas' cannot be read: {error!r} in {text!r}") from error
