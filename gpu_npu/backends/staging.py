@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,16 +21,16 @@ class _Buffer:
         self._device, self._dtype = device, dtype
         self.array = device.alloc(SMALLEST_BUFFER, dtype)
 
-    def reserve(self, count: int, used: int) -> None:
-        size = self.array.nbytes // np.dtype(self._dtype).itemsize
-        if count <= size:
-            return
-        larger = self._device.alloc(max(count, 2 * size), self._dtype)
-        if used:
+    def reserve(self, count: int, used: int) -> Any:
+        """The array, with room for `count` items, the first `used` of them kept."""
+        size = int(self.array.size)
+        if count > size:
+            larger = self._device.alloc(max(count, 2 * size), self._dtype)
             self._device.copy(larger, 0, self.array, 0, used)
-        self._device.wait()
-        self._device.free(self.array)
-        self.array = larger
+            self._device.wait()
+            self._device.free(self.array)
+            self.array = larger
+        return self.array
 
 
 class Staging:
@@ -41,6 +43,7 @@ class Staging:
     def __init__(self, device: Device, state: NDArray[np.void]) -> None:
         self._device, self._state = device, state
         self._ids, self._potentials, self._forced = (_Buffer(device, dtype) for dtype in (np.uint32, np.float32, np.uint32))
+        self._launches: dict[tuple[str, int], Launch] = {}
         self.clear()
 
     def clear(self) -> None:
@@ -118,21 +121,29 @@ class Staging:
         """The launches that inject what is staged; afterwards nothing is."""
         if not self._segments and not self._to_force:
             return []
+        buffers = (self._ids.reserve(self._used, self._used), self._potentials.reserve(self._used, self._used))
         launches = []
-        self._ids.reserve(self._used, self._used)
-        self._potentials.reserve(self._used, self._used)
-        for first, count, parts in self._segments:
+        for index, (first, count, parts) in enumerate(self._segments):
             if parts is not None:
                 self._upload(first, parts)
-            buffers = (self._ids.array, self._potentials.array)
-            launches.append(Launch("inject", (self._state, *buffers, np.uint64(first), np.uint64(count))))
+            launches.append(self._reused("inject", index, buffers, first, count))
         if self._to_force:
             forced = np.unique(np.concatenate(self._to_force))
-            self._forced.reserve(len(forced), 0)
-            self._device.upload(self._forced.array, forced)
-            launches.append(Launch("force", (self._state, self._forced.array, np.uint64(len(forced)))))
+            buffer = self._forced.reserve(len(forced), 0)
+            self._device.upload(buffer, forced)
+            launches.append(self._reused("force", 0, (buffer,), len(forced)))
         self.clear()
         return launches
+
+    def _reused(self, kernel: str, index: int, buffers: tuple[Any, ...], *numbers: int) -> Launch:
+        """The launch of this kernel and index with other numbers in it: a device knows it, and launches it at little cost."""
+        launch = self._launches.get((kernel, index))
+        if launch is None or any(ours is not theirs for ours, theirs in zip(launch.args[1:], buffers, strict=False)):
+            cells = tuple(np.zeros(1, np.uint64) for _ in numbers)
+            launch = self._launches[kernel, index] = Launch(kernel, (self._state, *buffers, *cells))
+        for cell, number in zip(launch.args[1 + len(buffers) :], numbers, strict=True):
+            cell[0] = number
+        return launch
 
     def _upload(self, first: int, parts: list[tuple[U32, F32]]) -> None:
         """A segment by ascending id; equal ids stay in the order staged, for that is the order in which they add."""
