@@ -81,6 +81,19 @@ public:
     PlainFloats(const PlainFloats&) = delete;
 };
 
+// New threads leave signals to the threads of the interpreter.
+class SignalsBlocked {
+    sigset_t saved;
+public:
+    SignalsBlocked() {
+        sigset_t all;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &saved);
+    }
+    ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &saved, nullptr); }
+    SignalsBlocked(const SignalsBlocked&) = delete;
+};
+
 // ------------------------------------------------------------------------------------------------------------ pool
 class Pool {
     static constexpr std::chrono::microseconds BUSY{3}, SPIN{100};
@@ -141,14 +154,11 @@ class Pool {
         }
     }
 
-public:
-    void run(unsigned n, const Launch* launches, unsigned workers) {
-        if (workers == 1) {                          // nobody to meet
-            single = !CUEMU_TSAN;
-            for (unsigned i = 0; i < n; ++i) perform(launches[i], 0);
-            return;
-        }
-        for (unsigned id; (id = members.load(std::memory_order_relaxed)) < workers; members.store(id + 1, std::memory_order_relaxed))
+    void add_member() {
+        // Counted before it starts: it may arrive at once, and must not take itself for the last one.
+        unsigned id = members.fetch_add(1, std::memory_order_relaxed);
+        SignalsBlocked blocked;
+        try {
             std::thread([this, id] {
                 PlainFloats plain;
                 for (;;) {
@@ -156,6 +166,21 @@ public:
                     work(id);
                 }
             }).detach();                             // sleeps until the process ends
+        }
+        catch (...) {
+            members.fetch_sub(1, std::memory_order_relaxed);
+            throw;
+        }
+    }
+
+public:
+    void run(unsigned n, const Launch* launches, unsigned workers) {
+        if (workers == 1) {                          // nobody to meet
+            single = !CUEMU_TSAN;
+            for (unsigned i = 0; i < n; ++i) perform(launches[i], 0);
+            return;
+        }
+        while (members.load(std::memory_order_relaxed) < workers) add_member();
         list = launches;
         count = n;
         meet(0);
@@ -176,19 +201,6 @@ struct Process {
         });
         return *here;
     }
-};
-
-// New threads leave signals to the threads of the interpreter.
-class SignalsBlocked {
-    sigset_t saved;
-public:
-    SignalsBlocked() {
-        sigset_t all;
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, &saved);
-    }
-    ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &saved, nullptr); }
-    SignalsBlocked(const SignalsBlocked&) = delete;
 };
 
 inline bool valid(const Launch& launch) {
