@@ -34,7 +34,7 @@ def columns(rows: list[tuple[int, int, int]]) -> tuple[list[int], list[int], lis
 
 def small() -> Connectome:
     network = Connectome(10, 10)
-    network.add_neurons(4)
+    network.add_neurons(4, threshold=5)
     network.add_synapses([0, 1, 1], [1, 2, 2], [5, 6, 7], 1)
     return network
 
@@ -170,7 +170,7 @@ def test_write_and_write_area() -> None:
     network = small()
     network.write("cortical_area", [1, 3], 7)
     network.write("threshold", [3, 0], [30.5, 2])
-    assert network.neurons.threshold[:5].tolist() == [2, 1, 1, 30.5, 1]
+    assert network.neurons.threshold[:5].tolist() == [2, 5, 5, 30.5, 1]
     network.delete_neurons(3)
     assert network.write_area("leak_coefficient", 7, 0.5) == 1
     assert network.neurons.leak_coefficient[:4].tolist() == [0, 0.5, 0, 0]
@@ -297,6 +297,8 @@ def test_reserve_keeps_what_is_there() -> None:
     network = small()
     network.reserve(neurons=5, synapses=5)
     assert (network.neuron_capacity, network.synapse_capacity) == (10, 10)
+    network.reserve(neurons=15)
+    assert len(network.synapses.source_index[0]) == 16
     network.reserve(neurons=20, synapses=30)
     assert (network.neuron_capacity, network.synapse_capacity) == (20, 30)
     network.add_synapse(19, 18, 3, 4)

@@ -57,6 +57,11 @@ def test_largest_sums(rows: list[tuple[int, int, int, int, bool]], cut: int, bit
     assert wanted[1] <= wanted[0] << bits
 
 
+def test_fractions_carry_into_whole_units() -> None:
+    rows = [(1, 2, 2, 1, False)] * 3
+    assert largest_sums([batch_of(rows)], NEURON_AREAS, AREAS, 32) == (6, 3 * (((2 << 32) + 1) // 3))
+
+
 def test_sums_beyond_64_bits_do_not_wrap() -> None:
     rows = [(0, 1, 65535, 32767, False)] * 70_000
     assert largest_sums([batch_of(rows)], NEURON_AREAS, AREAS, 32) == (70_000 * 65535 * 32767, 70_000 * 65535 * 32767 << 32)

@@ -96,12 +96,13 @@ def test_what_could_not_be_loaded_is_not_saved(saved: Path) -> None:
     assert saved.read_bytes() == before
 
 
-def test_a_write_that_fails_leaves_the_old_file_alone(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full_disk(number: int) -> None:
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_file_alone(saved: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def full_disk(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
     before = saved.read_bytes()
-    monkeypatch.setattr(os, "fsync", full_disk)
+    monkeypatch.setattr(os, step, full_disk)
     with pytest.raises(OSError, match="No space"):
         save(Connectome(), saved)
     assert saved.read_bytes() == before and os.listdir(saved.parent) == [saved.name]
