@@ -168,7 +168,7 @@ def run(
             ("digest", digest.hexdigest()),
         ):
             table.add_row(*row)
-    Console(highlight=False).print(table)
+    Console(highlight=False, markup=False).print(table)
 
 
 def _network(name: str) -> Connectome:

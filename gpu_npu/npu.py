@@ -164,6 +164,7 @@ class NPU:
         if self._resident is not None:
             self._resident.close()
             self._resident = None
+            self._pending.clear()
 
     def __enter__(self) -> NPU:
         return self

@@ -7,7 +7,7 @@ from typing import Any
 
 from gpu_npu.backends.base import Backend
 from gpu_npu.backends.layout import estimate_bytes
-from gpu_npu.connectome import BackendUnavailableError, DeviceMemoryError, NetworkError
+from gpu_npu.connectome import BackendUnavailableError, DeviceMemoryError, KernelError, NetworkError
 
 NAMES = ("auto", "reference", "cpu", "cuda")
 BackendChoice = str | Backend | Callable[[], Backend]
@@ -28,6 +28,7 @@ def open_backend(
 
     choice: "auto" takes CUDA where a GPU is usable and a network of this size fits by the estimate, else
     the CPU, else the reference. device: number of the GPU, for "cuda" and "auto"; with "auto" it must then be usable.
+    None is the current GPU of the process.
 
     BackendUnavailableError: an explicit choice that cannot run here. DeviceMemoryError: one that is too small.
     """
@@ -50,16 +51,16 @@ def open_backend(
     if choice == "cpu":
         return _cpu(), "chosen"
     if choice == "cuda":
-        return _cuda(device or 0, needed), "chosen"
+        return _cuda(device, needed), "chosen"
     if device is not None:
         return _cuda(device, needed), f"auto, with device={device} given"
     passed: list[str] = []
-    makers: tuple[tuple[str, Callable[[], Backend]], ...] = (("cuda", lambda: _cuda(0, needed)), ("cpu", _cpu))
+    makers: tuple[tuple[str, Callable[[], Backend]], ...] = (("cuda", lambda: _cuda(None, needed)), ("cpu", _cpu))
     for name, make in makers:
         try:
             return make(), "; ".join(["auto took the first that runs here", *passed])
-        except (BackendUnavailableError, DeviceMemoryError) as error:
-            passed.append(f"not {name}: {error}")
+        except (BackendUnavailableError, KernelError, DeviceMemoryError) as error:
+            passed.append(f"not {name}: {str(error).splitlines()[0]}")
     return _reference(), "; ".join(["auto took the last resort", *passed])
 
 
@@ -76,12 +77,13 @@ def _cpu() -> Backend:
     return Executor(CpuDevice())
 
 
-def _cuda(index: int, needed: int) -> Backend:
+def _cuda(index: int | None, needed: int) -> Backend:
     from gpu_npu.backends.devices.cuda import CudaDevice
     from gpu_npu.backends.executor import Executor
 
     device = CudaDevice(index)
     free, _ = device.memory()
     if needed > free:
-        raise DeviceMemoryError(f"GPU {index}: the network needs about {needed:,} bytes, {free:,} are free")
+        device.close()
+        raise DeviceMemoryError(f"{device.description}: the network needs about {needed:,} bytes, {free:,} are free")
     return Executor(device)

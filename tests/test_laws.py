@@ -1,0 +1,125 @@
+"""The laws of the package's structure, held by walking its syntax trees."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "gpu_npu"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path) -> Iterator[tuple[str, str]]:
+    """(module, name) of every import of a file wherever it stands, relative ones resolved; name "" for `import module`."""
+    package = name_of(path).split(".") if path.name == "__init__.py" else name_of(path).split(".")[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *filter(None, [node.module])])
+            yield from ((module, alias.name) for alias in node.names)
+
+
+def within(module: str, *packages: str) -> bool:
+    return any(module == package or module.startswith(package + ".") for package in packages)
+
+
+def ids(path: Path) -> str:
+    return name_of(path)
+
+
+def test_there_are_modules_to_look_at() -> None:
+    assert len(MODULES) > 15
+    assert ("gpu_npu.connectome.settings", "Area") in set(imports(PACKAGE / "connectome" / "validation.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=ids)
+def test_only_the_cuda_device_imports_cupy(path: Path) -> None:
+    users = {module for module, _ in imports(path) if within(module, "cupy", "cupyx", "cupy_backends")}
+    assert not users or path == PACKAGE / "backends" / "devices" / "cuda.py"
+
+
+def test_importing_the_package_needs_numpy_alone() -> None:
+    script = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] not in {*sys.stdlib_module_names, "numpy", "gpu_npu"}:
+            raise ModuleNotFoundError(f"import gpu_npu wanted {name}")
+sys.meta_path.insert(0, Block())
+import gpu_npu, gpu_npu.io, gpu_npu.connectome.generators
+npu = gpu_npu.NPU(2, 1, backend="reference")
+npu.add_neurons(2)
+assert npu.process_burst([0]).neuron_count == 1
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, cwd=ROOT, env=environment, timeout=120)
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if within(name_of(p), "gpu_npu.connectome")], ids=ids)
+def test_the_connectome_imports_nothing_else_of_the_package(path: Path) -> None:
+    assert {module for module, _ in imports(path) if within(module, "gpu_npu") and not within(module, "gpu_npu.connectome")} == set()
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if within(name_of(p), "gpu_npu.io", "gpu_npu.genome")], ids=ids)
+def test_files_know_no_backend(path: Path) -> None:
+    ours = {module for module, _ in imports(path) if within(module, "gpu_npu")}
+    assert all(within(module, "gpu_npu.connectome", "gpu_npu.io", "gpu_npu.genome") for module in ours)
+
+
+def test_the_npu_knows_backends_by_their_contract() -> None:
+    known = {module for module, _ in imports(PACKAGE / "npu.py") if within(module, "gpu_npu.backends")}
+    assert known <= {"gpu_npu.backends.base", "gpu_npu.backends.select"}
+
+
+def test_the_npu_has_no_clock_thread_or_file() -> None:
+    forbidden = ("time", "datetime", "threading", "asyncio", "multiprocessing", "concurrent", "os", "io", "pathlib", "shutil")
+    for file in ("npu.py", "edits.py", "fire.py", "views.py"):
+        assert not [module for module, _ in imports(PACKAGE / file) if within(module, *forbidden)]
+        calls = [node for node in ast.walk(ast.parse((PACKAGE / file).read_text())) if isinstance(node, ast.Call)]
+        assert not [call for call in calls if isinstance(call.func, ast.Name) and call.func.id in ("open", "print", "input")]
+
+
+def test_the_command_line_uses_public_names_alone() -> None:
+    path = PACKAGE / "cli.py"
+    for module, name in imports(path):
+        assert not within(module, "gpu_npu.backends")
+        assert not within(module, "gpu_npu") or not name.startswith("_")
+    reached = [node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)]
+    assert [attribute for attribute in reached if attribute.startswith("_") and not attribute.endswith("__")] == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=ids)
+def test_no_global_state_and_nothing_done_at_import(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Global)]
+    allowed = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+    for statement in tree.body:
+        docstring = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+        guard = isinstance(statement, ast.If) and ast.unparse(statement.test) in ("TYPE_CHECKING", "__name__ == '__main__'")
+        assert docstring or guard or isinstance(statement, allowed), f"line {statement.lineno}: {ast.unparse(statement)[:80]}"
+
+
+MAY_ASK_THE_ENVIRONMENT = {
+    "gpu_npu.backends.toolchain": "where compilers and the cache of built kernels are; what they compute is the same",
+}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=ids)
+def test_no_environment_variable_changes_a_result(path: Path) -> None:
+    attributes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)]
+    asks = [node for node in attributes if node.attr in ("environ", "getenv")]
+    assert not asks or within(name_of(path), *MAY_ASK_THE_ENVIRONMENT)
