@@ -1,0 +1,148 @@
+"""The compilers: every architecture without a GPU, and a cache that survives damage and company."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from toy import TOY, program
+
+from gpu_npu.backends import toolchain
+from gpu_npu.backends.devices.base import Program
+from gpu_npu.backends.layout import STATE_DTYPE
+from gpu_npu.backends.toolchain import cache
+from gpu_npu.connectome.errors import BackendUnavailableError, KernelError
+
+SOURCES = {"one.cu": 'extern "C" __global__ void one(unsigned* x) { x[blockIdx.x * blockDim.x + threadIdx.x] = 41 + 1; }\n'}
+UNIT = '#include "one.cu"\n'
+VALUE_BYTES = {"u1": 1, "u2": 2, "u4": 4, "u8": 8, "i4": 4, "i8": 8, "f4": 4}
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder that nobody else uses."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "gpu-npu"
+
+
+def needs_nvrtc() -> None:
+    if importlib.util.find_spec("nvidia") is None and not os.environ.get("CI"):
+        pytest.skip("NVRTC is not installed")
+
+
+@pytest.mark.parametrize("arch", toolchain.ARCHITECTURES)
+@pytest.mark.parametrize(("what", "struct"), [(Program.of_project(), STATE_DTYPE), (program(), TOY)], ids=["project", "toy"])
+def test_every_architecture(what: Program, struct: object, arch: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """All kernels compile, warn of nothing, spill nothing, and take arguments of the sizes that the launcher passes."""
+    needs_nvrtc()
+    cubin, log = toolchain.compile_cubin(what.sources, what.unit, arch)
+    assert "warning" not in log.replace("ptxas info", "")
+    found = toolchain.usage(log)
+    assert set(found) == set(what.kernels)
+    with capsys.disabled():
+        print(f"\nsm_{arch}: " + ", ".join(f"{name} {use.registers}r {use.shared}B" for name, use in sorted(found.items())))
+    for name, use in found.items():
+        assert use.spill_stores == use.spill_loads == 0, name
+        assert use.shared <= 48 * 1024, name
+        assert use.registers * what.kernels[name].block <= 65536, name
+    sizes = toolchain.parameter_sizes(cubin)
+    for name, kernel in what.kernels.items():
+        state = struct.itemsize  # type: ignore[attr-defined]
+        assert sizes[name] == tuple(8 if code[0] == "*" else state if code == "state" else VALUE_BYTES[code] for code in kernel.arguments), name
+
+
+def test_nvrtc_says_what_does_not_compile() -> None:
+    needs_nvrtc()
+    with pytest.raises(KernelError, match=r'one.cu\(1\): error: identifier "nothing" is undefined'):
+        toolchain.compile_cubin({"one.cu": SOURCES["one.cu"].replace("41", "nothing")}, UNIT, 80)
+
+
+def test_cubins_come_from_the_cache(own_cache: Path) -> None:
+    needs_nvrtc()
+    first = toolchain.compile_cubin(SOURCES, UNIT, 80)
+    (entry,) = own_cache.iterdir()
+    assert toolchain.compile_cubin(SOURCES, UNIT, 80) == first
+    entry.write_bytes(entry.read_bytes()[:-100])
+    assert toolchain.compile_cubin(SOURCES, UNIT, 80)[0] == first[0]
+    assert len(list(own_cache.iterdir())) == 1
+    toolchain.compile_cubin(SOURCES, UNIT, 86)
+    assert len(list(own_cache.iterdir())) == 2
+
+
+def build(text: str = SOURCES["one.cu"]) -> Path:
+    return toolchain.build_cpu({"one.cu": text}, UNIT, ["one"])
+
+
+def test_a_build_is_made_once_and_again_when_anything_changes(own_cache: Path) -> None:
+    path = build()
+    made = path.stat().st_mtime_ns
+    assert build() == path
+    assert path.stat().st_mtime_ns == made
+    others = {
+        build(SOURCES["one.cu"].replace("41", "40")),
+        toolchain.build_cpu(SOURCES, UNIT, ["one"], flavour="emulated"),
+        toolchain.build_cpu(SOURCES, UNIT, ["one"], defines=("UNUSED=1",)),
+    }
+    assert path not in others
+    assert len(others) == 3
+    assert sorted(own_cache.iterdir()) == sorted({path, *others})
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: data[:5000] + b"\0" + data[5001:] + b"x"])
+def test_a_damaged_build_is_a_miss(own_cache: Path, damage: object) -> None:
+    path = build()
+    data = path.read_bytes()
+    path.unlink()  # a new file: nobody has this one open
+    path.write_bytes(damage(data))  # type: ignore[operator]
+    assert ctypes.CDLL(str(build())).npu_launch(0, None) == 0
+    assert len(list(own_cache.iterdir())) == 1
+
+
+def test_a_build_that_cannot_be_opened_is_built_again(own_cache: Path) -> None:
+    """Sound by its checksum, but not a library for this machine."""
+    path = build()
+    key = path.name.split("-")[0]
+    path.unlink()
+    cache.store(key, ".so", b"another machine's library")
+    assert toolchain.load_cpu(SOURCES, UNIT, ["one"]).npu_launch(0, None) == 0
+    assert len(list(own_cache.iterdir())) == 1
+
+
+def test_several_processes_build_at_once(own_cache: Path) -> None:
+    code = f"from gpu_npu.backends import toolchain; print(toolchain.load_cpu({SOURCES!r}, {UNIT!r}, ['one']).npu_launch(0, None))"
+    processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [process.communicate()[0].strip() for process in processes] == ["0"] * 3
+    assert len(list(own_cache.iterdir())) == 1
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A private temporary folder serves instead."""
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    path = build()
+    assert path.exists()
+    assert tmp_path not in path.parents
+    assert build() == path
+    assert path.parent.stat().st_mode & 0o077 == 0
+
+
+def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(BackendUnavailableError, match=r"'no-such-compiler' is not on the PATH: install g\+\+"):
+        build()
+
+
+def test_the_compiler_says_what_does_not_compile(own_cache: Path) -> None:
+    with pytest.raises(KernelError, match=r"one\.cu:1:.*error: .nothing. was not declared"):
+        build(SOURCES["one.cu"].replace("41", "nothing"))
+    assert not list(own_cache.iterdir())
+
+
+def test_no_nvrtc(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BackendUnavailableError, match=r"no libnvrtc.so.99 was found: pip install gpu-npu\[cuda13\]"):
+        toolchain.compile_cubin(SOURCES, UNIT, 80, majors=(99,))

@@ -1,0 +1,41 @@
+"""The toy kernels of toy.cu as a Program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from gpu_npu.backends.devices.base import Program
+from gpu_npu.backends.kernels import Kernel
+
+ARGUMENTS = {
+    "by_value": ("state", "u4", "f4", "u8"),
+    "increment": ("*u4", "u8"),
+    "is_null": ("*u4", "*u1"),
+    "extent": ("*u4",),
+    "order_of_threads": ("*u4", "*u4"),
+    "multiply": ("*f4", "*f4", "*f4", "u8"),
+    "multiply_add": ("*f4", "*f4", "*f4", "*f4", "u8"),
+    "atomics": ("*i4", "*u4", "*u8", "*u4", "u8"),
+    "intrinsics": ("*u4",),
+    "warp_sums": ("*i4", "*i4"),
+    "shuffles": ("*i4",),
+    "divergent_halves": ("*i4",),
+    "early_exit": ("*i4",),
+    "block_scan": ("*u4", "*u4", "*u4", "u8"),
+    "deadlock": ("*i4",),
+    "wrong_mask": ("*i4",),
+    "missing_atomic": ("*u4",),
+    "out_of_bounds": ("*u4",),
+    "before_the_start": ("*u4",),
+    "shared_out_of_bounds": ("*u4",),
+}
+TOY = np.dtype([("n", "u8"), ("out", "u8"), ("in", "u8"), ("scale", "f4"), ("padding", "u4", 99)], align=True)
+UNIT = '#include "toy.cu"\n'
+
+
+def program() -> Program:
+    """All toy kernels."""
+    text = Path(__file__).with_name("toy.cu").read_text(encoding="utf-8")
+    return Program({"toy.cu": text}, UNIT, {name: Kernel(name, "toy.cu", 128, False, codes) for name, codes in ARGUMENTS.items()})
