@@ -1,0 +1,50 @@
+"""What the README shows works as it stands there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from gpu_npu.cli import EXIT_STATUS, main
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+SNIPPETS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(len(SNIPPETS)))
+def test_snippet(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(SNIPPETS[number], f"README.md, snippet {number + 1}", "exec"), {})
+    printed = capsys.readouterr().out
+    if number == 0:
+        assert printed == "Burst 1: 1 neurons fired\n"
+
+
+def test_snippets_are_there() -> None:
+    assert len(SNIPPETS) == 2
+
+
+def test_make_targets_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z-]+)", README + (ROOT / "CONTRIBUTING.md").read_text())) <= targets
+
+
+def test_links_lead_somewhere() -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", README):
+        assert link.startswith("https://") or (ROOT / link).is_file(), link
+
+
+def test_options_of_the_command_line_exist() -> None:
+    known = CliRunner().invoke(main, ["run", "--help"]).output
+    shown = re.findall(r"^gpu-npu run .*$", README, re.MULTILINE)
+    assert len(shown) == 2
+    assert all(option in known for line in shown for option in re.findall(r"--[a-z-]+", line))
+
+
+def test_exit_statuses_are_told() -> None:
+    table = README[README.index("| exit status") : README.index("## Limits")]
+    told = {int(number) for row in re.findall(r"^\| ([0-9, ]+) \|", table, re.MULTILINE) for number in row.split(",")}
+    assert told | {12} == {2, *EXIT_STATUS.values()}
