@@ -25,7 +25,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed-run$(EXTRAS): $(VENV)/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable ".[$(EXTRAS)]"
+	$(BIN)/python -m pip install --quiet --editable ".$(if $(EXTRAS),[$(EXTRAS)])"
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/bin/python pyproject.toml
