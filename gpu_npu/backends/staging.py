@@ -22,11 +22,11 @@ class _Buffer:
         self.array = device.alloc(SMALLEST_BUFFER, dtype)
 
     def reserve(self, count: int, used: int) -> Any:
-        """The array, with room for `count` items, the first `used` of them kept."""
+        """The array, with room for `count` items; of the first `used`, those that were there are kept."""
         size = int(self.array.size)
         if count > size:
             larger = self._device.alloc(max(count, 2 * size), self._dtype)
-            self._device.copy(larger, 0, self.array, 0, used)
+            self._device.copy(larger, 0, self.array, 0, min(used, size))
             self._device.wait()
             self._device.free(self.array)
             self.array = larger

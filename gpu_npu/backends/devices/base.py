@@ -161,7 +161,7 @@ class Device(ABC):
     @abstractmethod
     def adopt(self, obj: object, dtype: DTypeLike) -> Any | None:
         """A device array over memory of this device that a user gives (DLPack or __cuda_array_interface__), valid while
-        `obj` lives; None when `obj` is host memory. Raises NetworkError where it is not contiguous, of one dimension, of
+        `obj` lives; None when `obj` lies elsewhere. Raises NetworkError where it is not contiguous, of one dimension, of
         this dtype and on this device."""
 
     @abstractmethod

@@ -7,7 +7,8 @@ import os
 import platform
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -17,6 +18,16 @@ from gpu_npu.backends.devices.base import Device, Host, Launch, Program
 from gpu_npu.connectome.errors import KernelError, NetworkError
 
 PAGE = 4096
+DLPACK_CPU = 1
+
+
+@runtime_checkable
+class _HostDLPack(Protocol):
+    """What offers its memory by DLPack."""
+
+    def __dlpack__(self, *, stream: None = None) -> Any: ...
+
+    def __dlpack_device__(self) -> tuple[int, int]: ...
 
 
 class CpuDevice(Device):
@@ -34,6 +45,7 @@ class CpuDevice(Device):
         self._library = CpuLibrary(self._program)
         self._value_bytes = self._library.value_bytes
         self._live: dict[int, Any] = {}
+        self._adopted: WeakValueDictionary[int, Any] = WeakValueDictionary()
 
     @property
     def description(self) -> str:
@@ -56,8 +68,22 @@ class CpuDevice(Device):
     def host_buffer(self, count: int, dtype: DTypeLike) -> Host:
         return np.zeros(count, dtype)
 
-    def adopt(self, obj: object, dtype: DTypeLike) -> None:
-        return None
+    def adopt(self, obj: object, dtype: DTypeLike) -> Any | None:
+        """Host memory is this device's memory: a NumPy array, or what DLPack says lies on a CPU."""
+        if isinstance(obj, np.ndarray):
+            array = obj.view()
+        elif isinstance(obj, _HostDLPack) and int(obj.__dlpack_device__()[0]) == DLPACK_CPU:
+            array = np.from_dlpack(obj)
+        else:
+            return None
+        wanted = np.dtype(dtype)
+        if array.dtype != wanted or array.ndim != 1 or not array.flags.c_contiguous:
+            raise NetworkError(
+                f"the array is {array.dtype} of shape {array.shape}, contiguous: {array.flags.c_contiguous}; "
+                f"a contiguous array of {wanted} with one dimension is needed"
+            )
+        self._adopted[id(array)] = array
+        return array
 
     def view(self, array: Any, at: int, count: int) -> Any:
         self._check_span(array, at, count)
@@ -82,7 +108,7 @@ class CpuDevice(Device):
         del self._live[id(array)]
 
     def _owns(self, array: Any) -> bool:
-        return self._live.get(id(array)) is array
+        return self._live.get(id(array)) is array or self._adopted.get(id(array)) is array
 
     def _upload(self, array: Any, host: Host, at: int) -> None:
         array[at : at + host.size] = host.reshape(-1)
