@@ -39,4 +39,5 @@ def run_sanitized(kind: str, arguments: Sequence[str], timeout: float = 300) -> 
     environment = {**os.environ, **OPTIONS, "LD_PRELOAD": library, "PYTHONPATH": path}
     # TSan wants its shadow memory where address space randomisation of some kernels puts libraries.
     fixed = ["setarch", platform.machine(), "-R"] if kind == "thread" and shutil.which("setarch") else []
-    return subprocess.run([*fixed, sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=timeout)
+    line = [*fixed, sys.executable, *arguments]
+    return subprocess.run(line, env=environment, capture_output=True, text=True, check=False, timeout=timeout)

@@ -1,4 +1,4 @@
-"""The toy kernels of toy.cu as a Program."""
+"""The toy kernels of kernels/toy.cu as a Program."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ UNIT = '#include "toy.cu"\n'
 
 def program() -> Program:
     """All toy kernels."""
-    text = Path(__file__).with_name("toy.cu").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("kernels").joinpath("toy.cu").read_text(encoding="utf-8")
     return Program({"toy.cu": text}, UNIT, {name: Kernel(name, "toy.cu", 128, False, codes) for name, codes in ARGUMENTS.items()})

@@ -1,0 +1,579 @@
+"""One contract, all devices; then what each device has of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from toy import TOY, program
+
+from gpu_npu.backends.devices import cuda
+from gpu_npu.backends.devices.base import Device, Launch
+from gpu_npu.backends.devices.cpu import CpuDevice
+from gpu_npu.backends.devices.cuda import CudaDevice
+from gpu_npu.backends.devices.emulated import EmulatedDevice
+from gpu_npu.connectome.errors import BackendUnavailableError, DeviceMemoryError, KernelError, NetworkError
+
+MAKERS: dict[str, Callable[[], Device]] = {
+    "cpu-1": lambda: CpuDevice(workers=1, program=program()),
+    "cpu-2": lambda: CpuDevice(workers=2, program=program()),
+    "emulated": lambda: EmulatedDevice(program=program()),
+    "emulated-shuffled": lambda: EmulatedDevice(block=96, blocks=5, seed=3, program=program()),
+    "emulated-at-once": lambda: EmulatedDevice(asynchronous=False, program=program()),
+    "cuda": lambda: CudaDevice(program=program()),
+}
+
+
+@pytest.fixture(params=MAKERS)
+def device(request: pytest.FixtureRequest, gpu_mode: str) -> Device:
+    if request.param != "cuda":
+        return MAKERS[request.param]()
+    if gpu_mode == "never":
+        pytest.skip("--gpu=never")
+    try:
+        return MAKERS["cuda"]()
+    except BackendUnavailableError as error:
+        if gpu_mode == "require":
+            raise
+        pytest.skip(f"no GPU: {error}")
+
+
+def put(device: Device, host: Any) -> Any:
+    array = device.alloc(host.size, host.dtype)
+    device.upload(array, host)
+    return array
+
+
+def get(device: Device, array: Any) -> Any:
+    host = np.empty(array.size, array.dtype)
+    device.download(array, host)
+    device.wait()
+    return host
+
+
+def numbers(count: int, first: int = 0) -> Any:
+    return np.arange(first, first + count, dtype=np.uint32)
+
+
+# -- the contract ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.bool_, np.uint16, np.uint32, np.uint64, np.int64, np.float32, TOY])
+@pytest.mark.parametrize("count", [0, 1, 1000])
+def test_arrays_start_as_zeros(device: Device, dtype: Any, count: int) -> None:
+    array = device.alloc(count, dtype)
+    assert (array.size, array.dtype, array.nbytes) == (count, np.dtype(dtype), count * np.dtype(dtype).itemsize)
+    assert device.allocated == array.nbytes
+    assert get(device, array).tobytes() == bytes(array.nbytes)
+    assert count == 0 or device.address(array) % 64 == 0
+    device.free(array)
+    assert device.allocated == 0
+
+
+def test_transfers(device: Device) -> None:
+    a, b = put(device, numbers(10)), device.alloc(6, np.uint32)
+    device.upload(a, numbers(3, 100), at=4)
+    device.copy(b, 1, a, 3, 4)
+    device.copy(a, 0, a, 8, 2)
+    part = device.host_buffer(2, np.uint32)
+    device.download(b, part, at=2)
+    device.upload(a, numbers(0), at=10)
+    device.copy(b, 6, a, 10, 0)
+    assert get(device, b).tolist() == [0, 3, 100, 101, 102, 0]
+    assert get(device, a).tolist() == [8, 9, 2, 3, 100, 101, 102, 7, 8, 9]
+    assert part.tolist() == [100, 101]
+    device.zero(a)
+    assert not get(device, a).any()
+
+
+def test_launches_run_in_order_and_see_each_other(device: Device) -> None:
+    values = put(device, numbers(3000))
+    one = Launch("increment", (values, np.uint64(3000)))
+    device.launch([one, one, Launch("increment", (values, np.uint64(10)), single=True), one])
+    device.launch([])
+    device.launch((one,))
+    expected = numbers(3000) + 4
+    expected[:10] += 1
+    assert np.array_equal(get(device, values), expected)
+
+
+def test_values_are_read_at_the_launch(device: Device) -> None:
+    """A Launch is made once; what its arrays hold may change from launch to launch."""
+    source, out = put(device, numbers(100)), device.alloc(100, np.uint32)
+    toy, add = np.zeros(1, TOY), np.array([7], np.uint32)
+    toy["n"], toy["in"], toy["out"], toy["scale"] = 100, device.address(source), device.address(out), 1
+    launch = Launch("by_value", (toy, add, np.float32(2), np.uint64(1 << 32)))
+    device.launch([launch])
+    add[0], toy["n"] = 1000, 50
+    device.launch([launch])
+    add[0], toy["n"] = 5, 0
+    assert get(device, out).tolist() == [*range(1003, 1053), *range(60, 110)]
+
+
+def test_null_pointers(device: Device) -> None:
+    out, something = device.alloc(1, np.uint8), device.alloc(1, np.uint32)
+    device.launch([Launch("is_null", (None, out))])
+    assert get(device, out)[0] == 1
+    device.launch([Launch("is_null", (something, out))])
+    assert get(device, out)[0] == 0
+
+
+def test_single_is_one_block(device: Device) -> None:
+    out = device.alloc(2, np.uint32)
+    device.launch([Launch("extent", (out,), single=True)])
+    assert get(device, out)[0] == 1
+
+
+def test_bytes_take_any_array(device: Device) -> None:
+    device.launch([Launch("is_null", (None, device.alloc(4, np.bool_))), Launch("is_null", (None, device.alloc(2, np.float32)))])
+    device.wait()
+
+
+def test_subnormal_numbers_are_kept(device: Device) -> None:
+    tiny, half = np.full(100, 2e-39, np.float32), np.full(100, 0.5, np.float32)
+    out = device.alloc(100, np.float32)
+    device.launch([Launch("multiply", (put(device, tiny), put(device, half), out, np.uint64(100)))])
+    assert (get(device, out) == np.float32(1e-39)).all()
+
+
+@pytest.mark.parametrize(
+    ("kernel", "arguments", "message"),
+    [
+        ("nothing", lambda d: (), "there is no kernel 'nothing'"),
+        ("increment", lambda d: (d.alloc(3, "u4"),), "increment takes 2 arguments, not 1"),
+        ("increment", lambda d: (d.alloc(3, "f4"), np.uint64(3)), r"argument 0: the kernel takes \*u4 \(8 bytes\), not .*float32"),
+        ("increment", lambda d: (d.alloc(3, "u4"), np.uint32(3)), r"argument 1: the kernel takes u8 \(8 bytes\), not uint32"),
+        ("increment", lambda d: (d.alloc(3, "u4"), 3), "argument 1: the kernel takes u8"),
+        ("increment", lambda d: (d.alloc(3, "u4"), np.int64(3)), "argument 1: the kernel takes u8"),
+        ("increment", lambda d: (d.alloc(3, "u4"), np.zeros(2, np.uint64)), "argument 1: the kernel takes u8"),
+        ("increment", lambda d: (d.alloc(3, "u4"), None), "argument 1: the kernel takes u8"),
+        ("increment", lambda d: (np.zeros(3, np.uint32), np.uint64(3)), "argument 0: the kernel takes"),
+        ("by_value", lambda d: (np.zeros(1, "u8,u8"), np.uint32(0), np.float32(0), np.uint64(0)), r"argument 0: the kernel takes state \("),
+        ("by_value", lambda d: (np.zeros(1, TOY), np.uint32(0), np.uint32(0), np.uint64(0)), "argument 2: the kernel takes f4"),
+    ],
+)
+def test_arguments_are_checked_before_anything_runs(device: Device, kernel: str, arguments: Any, message: str) -> None:
+    values = put(device, numbers(3))
+    with pytest.raises(KernelError, match=message):
+        device.launch([Launch("increment", (values, np.uint64(3))), Launch(kernel, arguments(device))])
+    assert get(device, values).tolist() == [0, 1, 2]
+
+
+def test_freed_and_foreign_arrays_are_refused(device: Device) -> None:
+    array = device.alloc(3, np.uint32)
+    launch = Launch("increment", (array, np.uint64(3)))
+    device.launch([launch])  # remembered, and forgotten when the array goes
+    device.free(array)
+    for use in (
+        lambda: device.launch([launch]),
+        lambda: device.free(array),
+        lambda: device.address(array),
+        lambda: device.zero(array),
+        lambda: device.upload(array, numbers(3)),
+        lambda: device.download(np.zeros(3, np.uint32), numbers(3)),
+    ):
+        with pytest.raises(KernelError):
+            use()
+
+
+def test_transfers_are_checked(device: Device) -> None:
+    a, b = device.alloc(5, np.uint32), device.alloc(5, np.float32)
+    frozen = numbers(3)
+    frozen.flags.writeable = False
+    for use, message in (
+        (lambda: device.upload(a, numbers(3), at=3), "items 3 to 6 of an array of 5"),
+        (lambda: device.upload(a, numbers(3), at=-1), "items -1 to 2"),
+        (lambda: device.upload(a, np.zeros(3, np.float32)), "transfer between uint32 and host float32"),
+        (lambda: device.download(a, numbers(10)[::2]), "contiguous: False"),
+        (lambda: device.download(a, frozen), "read-only"),
+        (lambda: device.copy(a, 0, b, 0, 3), "copy from float32 to uint32"),
+        (lambda: device.copy(a, 0, a, 2, 3), "the ranges overlap"),
+        (lambda: device.copy(a, 4, a, 0, 2), "items 4 to 6 of an array of 5"),
+    ):
+        with pytest.raises(KernelError, match=message):
+            use()
+    assert not get(device, a).any()
+
+
+def test_more_memory_than_there_is(device: Device) -> None:
+    before = device.allocated
+    free, total = device.memory()
+    assert 0 < free <= total
+    with pytest.raises(DeviceMemoryError, match=rf"{2**60:,} bytes needed, [\d,]+ free"):
+        device.alloc(2**58, np.uint32)
+    assert device.allocated == before
+
+
+def test_views_for_users(device: Device) -> None:
+    array = put(device, numbers(10))
+    view = device.view(array, 2, 5)
+    device.wait()
+    if device.name == "cuda":
+        assert view.get().tolist() == [2, 3, 4, 5, 6]
+    else:
+        assert np.from_dlpack(view).tolist() == [2, 3, 4, 5, 6]
+    with pytest.raises(KernelError):
+        device.view(array, 8, 3)
+
+
+def test_arrays_on_the_device_are_adopted(device: Device) -> None:
+    view = device.view(put(device, numbers(10)), 3, 4)
+    device.wait()
+    adopted = device.adopt(view, np.uint32)
+    copy = device.alloc(4, np.uint32)
+    device.copy(copy, 0, adopted, 0, 4)
+    assert get(device, copy).tolist() == [3, 4, 5, 6]
+    with pytest.raises(NetworkError, match="uint32"):
+        device.adopt(view, np.float32)
+    assert device.adopt([1, 2], np.uint32) is None
+
+
+def test_host_arrays_are_adopted_by_the_cpu_alone(device: Device) -> None:
+    host = numbers(3)
+    adopted = device.adopt(host, np.uint32)
+    if device.name != "cpu":
+        assert adopted is None
+        return
+    device.launch([Launch("increment", (adopted, np.uint64(3)))])
+    assert host.tolist() == [1, 2, 3]
+
+
+def test_close(device: Device) -> None:
+    device.alloc(10, np.uint32)
+    device.close()
+    assert device.allocated == 0
+
+
+# -- the emulated device ---------------------------------------------------------------------------------------------
+
+
+def test_nothing_happens_before_wait() -> None:
+    device = EmulatedDevice(program=program())
+    host = numbers(4)
+    array = put(device, host)
+    host[:] = 50  # too early: the upload has not read it yet
+    back = np.zeros(4, np.uint32)
+    device.launch([Launch("increment", (array, np.uint64(4)))])
+    device.download(array, back)
+    assert (back == 0xCDCDCDCD).all()
+    device.wait()
+    assert back.tolist() == [51] * 4
+
+
+def test_at_once_means_at_once() -> None:
+    device = EmulatedDevice(asynchronous=False, program=program())
+    host = numbers(4)
+    array = put(device, host)
+    host[:] = 50
+    back = np.zeros(4, np.uint32)
+    device.download(array, back)
+    assert back.tolist() == [0, 1, 2, 3]
+
+
+def test_what_is_queued_may_use_an_array_that_was_freed() -> None:
+    device = EmulatedDevice(program=program())
+    array, back = put(device, numbers(4)), np.zeros(4, np.uint32)
+    device.download(array, back)
+    device.free(array)
+    device.wait()
+    assert back.tolist() == [0, 1, 2, 3]
+
+
+def test_memory_limit() -> None:
+    device = EmulatedDevice(memory_limit=1000, program=program())
+    first = device.alloc(100, np.uint64)
+    with pytest.raises(DeviceMemoryError, match="208 bytes needed, 200 free"):
+        device.alloc(26, np.uint64)
+    device.free(first)
+    device.alloc(125, np.uint64)
+
+
+@pytest.mark.parametrize(("kernel", "side"), [("out_of_bounds", "after"), ("before_the_start", "before")])
+def test_writes_outside_an_array_are_seen(kernel: str, side: str) -> None:
+    device = EmulatedDevice(block=32, blocks=1, program=program())
+    device.launch([Launch(kernel, (device.alloc(31, np.uint32),))])
+    with pytest.raises(KernelError, match=f"something wrote {side} an array of 31 uint32"):
+        device.wait()
+
+
+def test_views_of_other_devices_are_host_memory_or_refused() -> None:
+    one, other = EmulatedDevice(program=program()), EmulatedDevice(program=program())
+    with pytest.raises(KernelError, match="not an array of this device"):
+        other.adopt(one.view(one.alloc(3, np.uint32), 0, 3), np.uint32)
+
+
+# -- the CPU device --------------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_kernels_must_be_what_was_compiled() -> None:
+    wrong = program()
+    kernels = dict(wrong.kernels)
+    kernels["increment"] = type(kernels["increment"])("increment", "toy.cu", 128, False, ("*u4", "u4"))
+    with pytest.raises(KernelError, match=r"increment takes \['\*u4', 'u8'\], and the table of kernels says"):
+        CpuDevice(program=type(wrong)(wrong.sources, wrong.unit, kernels))
+
+
+def test_workers() -> None:
+    with pytest.raises(NetworkError, match="workers=0"):
+        CpuDevice(workers=0, program=program())
+    assert "3 workers" in CpuDevice(workers=3, program=program()).description
+
+
+def test_pools_grow_and_shrink_between_launches() -> None:
+    devices = [CpuDevice(workers=workers, program=program()) for workers in (2, 5, 1, 3)]
+    arrays = [device.alloc(50, np.uint32) for device in devices]
+    for _ in range(200):
+        for device, array in zip(devices, arrays, strict=True):
+            one = Launch("increment", (array, np.uint64(50)))
+            device.launch([one, Launch("increment", (array, np.uint64(50)), single=True), one])
+    for device, array in zip(devices, arrays, strict=True):
+        assert (get(device, array) == 600).all()
+
+
+FORKED = """
+import os, sys
+import numpy as np
+from toy import program
+from gpu_npu.backends.devices.base import Launch
+from gpu_npu.backends.devices.cpu import CpuDevice
+device = CpuDevice(workers=2, program=program())
+array = device.alloc(1000, np.uint32)
+launch = [Launch("increment", (array, np.uint64(1000)))]
+device.launch(launch)
+child = os.fork()
+device.launch(launch)
+good = (array == 2).all()
+if not child:
+    os._exit(0 if good else 3)
+sys.exit(not good or os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+# A library built with -ffast-math turns subnormals off in the thread that loads it; threads inherit that.
+FLUSHED = """
+import ctypes, subprocess, sys
+import numpy as np
+open(sys.argv[1] + "/fast.c", "w").write("int nothing;")
+subprocess.run(["g++", "-x", "c", "-shared", "-fPIC", "-ffast-math", sys.argv[1] + "/fast.c", "-o", sys.argv[1] + "/fast.so"], check=True)
+from toy import program
+from gpu_npu.backends.devices.base import Launch
+from gpu_npu.backends.devices.cpu import CpuDevice
+ctypes.CDLL(sys.argv[1] + "/fast.so")
+tiny, half = np.full(100, 2e-39, np.float32), np.full(100, 0.5, np.float32)
+bits = lambda x: x.view(np.uint32)
+assert not bits(tiny * half).any(), "the flush is not on: this test tests nothing"
+device = CpuDevice(workers=2, program=program())
+a, b, out = (device.alloc(100, np.float32) for _ in range(3))
+device.upload(a, tiny)
+device.upload(b, half)
+device.launch([Launch("multiply", (a, b, out, np.uint64(100)))])
+assert (bits(out) == bits(tiny) // 2).all()
+assert not bits(tiny * half).any(), "the caller's mode was changed"
+"""
+
+
+@pytest.mark.parametrize("script", [FORKED, FLUSHED], ids=["after a fork", "with subnormals flushed in the caller"])
+def test_workers_in_hard_places(script: str, tmp_path: Path) -> None:
+    folder = Path(__file__).resolve().parents[1]
+    lines = f"import sys; sys.path[:0] = [{str(folder.parent)!r}, {str(folder)!r}]\n" + script
+    done = subprocess.run([sys.executable, "-c", lines, str(tmp_path)], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# -- the CUDA device, without a GPU ----------------------------------------------------------------------------------
+
+
+def test_cuda_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(BackendUnavailableError, match=r"CUDA needs CuPy, .*: pip install gpu-npu\[cuda13\]"):
+        CudaDevice()
+
+
+class FakeError(RuntimeError):
+    def __init__(self, status: int) -> None:
+        super().__init__(f"status {status}")
+        self.status = status
+
+
+class FakeMemory:
+    def __init__(self, ptr: int) -> None:
+        self.ptr = ptr
+
+    def __add__(self, offset: int) -> FakeMemory:
+        return FakeMemory(self.ptr + offset)
+
+
+class FakeCupy(types.ModuleType):
+    """The part of CuPy that the device uses; writes down every call."""
+
+    def __init__(self, *, driver: int = 13000, count: int | FakeError = 2) -> None:
+        super().__init__("cupy")
+        self.calls: list[tuple[Any, ...]] = []
+        self.current = [0]
+        self.stream = types.SimpleNamespace(ptr=77)
+
+        def note(name: str, result: Any = None) -> Callable[..., Any]:
+            def call(*args: Any) -> Any:
+                self.calls.append((name, self.current[-1], *args))
+                return result
+
+            return call
+
+        def devices() -> int:
+            if isinstance(count, FakeError):
+                raise count
+            return count
+
+        class Switch:
+            def __init__(switch, index: int) -> None:
+                switch.index = index
+
+            def __enter__(switch) -> None:
+                self.current.append(switch.index)
+
+            def __exit__(switch, *_: object) -> None:
+                self.current.pop()
+
+        class Module:
+            def load(module, cubin: bytes) -> None:
+                self.calls.append(("load", self.current[-1], cubin[:4]))
+
+            def get_function(module, name: str) -> Any:
+                function = note(f"run {name}")
+                function.ptr = name  # type: ignore[attr-defined]
+                return function
+
+        class OutOfMemoryError(MemoryError):
+            pass
+
+        addresses = iter(range(4096, 10**9, 4096))
+        runtime = types.SimpleNamespace(
+            CUDARuntimeError=FakeError, driverGetVersion=lambda: driver, runtimeGetVersion=lambda: 13020, getDeviceCount=devices,
+            getDevice=lambda: self.current[-1], memGetInfo=lambda: (10**9, 2 * 10**9), memcpyHostToDevice=1, memcpyDeviceToHost=2,
+            memcpyDeviceToDevice=3, memcpyAsync=note("memcpy"), memsetAsync=note("memset"), streamSynchronize=note("synchronise"),
+            getDeviceProperties=lambda index: {"major": 9, "minor": 0, "name": b"Fake", "multiProcessorCount": 132},
+        )  # fmt: skip
+        self.cuda = types.SimpleNamespace(
+            runtime=runtime, Device=Switch, get_current_stream=lambda: self.stream,
+            driver=types.SimpleNamespace(CUDADriverError=FakeError, occupancyMaxActiveBlocksPerMultiprocessor=lambda ptr, block, shared: 4),
+            function=types.SimpleNamespace(Module=Module), memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+            alloc=lambda nbytes: FakeMemory(next(addresses)), alloc_pinned_memory=bytearray,
+        )  # fmt: skip
+        self.get_default_memory_pool = lambda: types.SimpleNamespace(free_bytes=lambda: 500)
+        self.ndarray = note("ndarray", "a view")
+
+
+def with_fake(monkeypatch: pytest.MonkeyPatch, **options: Any) -> FakeCupy:
+    fake = FakeCupy(**options)
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    return fake
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"driver": 0}, "there is no NVIDIA driver"),
+        ({"driver": 12040}, r"knows CUDA 12\.4 and this CuPy is for CUDA 13: update the driver, or pip install gpu-npu\[cuda12\]"),
+        ({"count": FakeError(35)}, "status 35; update the NVIDIA driver"),
+        ({"count": FakeError(100)}, "status 100; check nvidia-smi"),
+        ({"count": FakeError(999)}, "CUDA does not start: status 999"),
+        ({"count": 0}, "CUDA finds none"),
+        ({"count": 2}, "there is no GPU 2: this machine has 2, numbered from 0"),
+    ],
+)
+def test_cuda_says_why_it_does_not_start(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str) -> None:
+    with_fake(monkeypatch, **options)
+    with pytest.raises(BackendUnavailableError, match=message):
+        CudaDevice(2, program=program())
+
+
+def test_each_cuda_method_is_one_call_on_the_callers_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = with_fake(monkeypatch)
+    device = CudaDevice(1, program=program())
+    assert device.description == "GPU 1, Fake, compute capability 9.0"
+    assert device.memory() == (10**9 + 500, 2 * 10**9)
+    a, b = device.alloc(10, np.uint32), device.alloc(10, np.uint32)
+    fake.stream.ptr = 88
+    host = numbers(3)
+    device.upload(a, host, at=2)
+    device.copy(b, 1, a, 5, 4)
+    device.download(b, host, at=1)
+    toy = np.zeros(1, TOY)
+    launches = [
+        Launch("by_value", (toy, np.uint32(5), np.array([2], np.float32), np.uint64(9))),
+        Launch("increment", (a, np.uint64(10)), single=True),
+        Launch("is_null", (None, b)),
+    ]
+    device.launch(launches)
+    device.wait()
+    assert device.view(b, 2, 3) == "a view"
+    calls = fake.calls
+    assert calls[:3] == [("load", 1, b"\x7fELF"), ("memset", 1, 4096, 0, 40, 77), ("memset", 1, 8192, 0, 40, 77)]
+    assert calls[3:6] == [
+        ("memcpy", 1, 4096 + 8, host.ctypes.data, 12, 1, 88),
+        ("memcpy", 1, 8192 + 4, 4096 + 20, 16, 3, 88),
+        ("memcpy", 1, host.ctypes.data, 8192 + 4, 12, 2, 88),
+    ]
+    ran = [(*call[:4], [(value.dtype, value.shape, value.tolist()) for value in call[4]]) for call in calls[6:9]]
+    assert ran[0][:4] == ("run by_value", 1, (4 * 132,), (128,))
+    assert calls[6][4][0] is toy  # read where it lies
+    assert ran[0][4][1:] == [(np.uint32, (1,), [5]), (np.float32, (1,), [2.0]), (np.uint64, (1,), [9])]
+    assert ran[1] == ("run increment", 1, (1,), (128,), [(np.uint64, (1,), [4096]), (np.uint64, (1,), [10])])
+    assert ran[2] == ("run is_null", 1, (4 * 132,), (128,), [(np.uint64, (1,), [0]), (np.uint64, (1,), [8192])])
+    assert calls[9] == ("synchronise", 1, 88)
+    assert calls[10][:4] == ("ndarray", 0, (3,), np.uint32)
+    assert calls[10][4].ptr == 8192 + 8
+    assert device.host_buffer(5, np.float32).tolist() == [0.0] * 5
+
+
+def test_cuda_checks_arguments_by_the_cubin(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_fake(monkeypatch)
+    device = CudaDevice(0, program=program())
+    with pytest.raises(KernelError, match=rf"by_value, argument 0: the kernel takes state \({TOY.itemsize} bytes\), not ndarray"):
+        device.launch([Launch("by_value", (np.zeros(1, "u8"), np.uint32(0), np.float32(0), np.uint64(0)))])
+
+
+def test_what_cuda_refuses_is_a_kernel_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = with_fake(monkeypatch)
+    device = CudaDevice(0, program=program())
+
+    def lost(stream: int) -> None:
+        raise FakeError(700)
+
+    fake.cuda.runtime.streamSynchronize = lost
+    with pytest.raises(KernelError, match="GPU 0, Fake.*: status 700"):
+        device.wait()
+
+
+def test_cuda_memory_that_runs_out_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = with_fake(monkeypatch)
+    device = CudaDevice(0, program=program())
+
+    def out(nbytes: int) -> None:
+        raise fake.cuda.memory.OutOfMemoryError
+
+    fake.cuda.alloc = out
+    with pytest.raises(DeviceMemoryError, match="400 bytes needed"):
+        device.alloc(100, np.uint32)
+    assert device.allocated == 0
+
+
+def test_cupy_takes_what_the_device_passes() -> None:
+    """CuPy's own conversion of kernel arguments, as far as it goes without a GPU: a wrong type is a TypeError there."""
+    function_module = pytest.importorskip("cupy.cuda.function", reason="CuPy is not installed")
+    from cupy.cuda import runtime
+
+    function = function_module.Function.__new__(function_module.Function)
+    stream = types.SimpleNamespace(ptr=0)
+    with pytest.raises(TypeError, match="size one"):
+        function((1,), (1,), (np.zeros(2),), 0, stream)
+    if int(runtime.driverGetVersion()) == 0:
+        with pytest.raises(runtime.CUDARuntimeError):
+            function((1,), (1,), (np.zeros(1, TOY), np.zeros(1, np.uint64), np.zeros(1, np.float32)), 0, stream)
+    assert all(hasattr(runtime, name) for name in ("memcpyAsync", "memsetAsync", "streamSynchronize", "memGetInfo", "getDeviceProperties"))
+    assert cuda.DLPACK_CUDA == (2, 13)

@@ -1,0 +1,88 @@
+"""Whole networks on the emulated device, equal to the reference or not: python bursts.py SANITIZER [BUG [WIDE]]
+
+Run in a process of its own under a sanitizer by test_sanitized.py. BUG is a key of BUGS: an edit of the kernel sources
+that the tests must see. WIDE runs more networks, block sizes and schedules.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import golden_cases
+from networks import SWITCHES, Plan, agree
+
+from gpu_npu.backends.devices.base import Program
+from gpu_npu.backends.devices.emulated import EmulatedDevice
+from gpu_npu.backends.executor import Executor
+from gpu_npu.backends.reference import Reference
+
+
+@dataclass(frozen=True)
+class Bug:
+    """One occurrence of `right` in `file` becomes `wrong`."""
+
+    file: str
+    right: str
+    wrong: str
+
+
+BUGS: Mapping[str, Bug] = {
+    "an addition to an accumulator that is not atomic": Bug("device.cuh", "atomicAdd((u64*)p, (u64)v);", "*p += v;"),
+    "the last synapse of a row is left out": Bug(
+        "propagation.cu", "deliver(s, d, lane_id(), d.length, ", "deliver(s, d, lane_id(), d.length - 1, "
+    ),
+    "no barrier between the warps' sums and their use": Bug(
+        "archival.cu", "= before + sum;\n    __syncthreads();", "= before + sum;"
+    ),
+    "no barrier before shared counters are added to": Bug("dynamics.cu", "total[c] = 0;\n    __syncthreads();", "total[c] = 0;"),
+    "a row is squeezed without waiting for its readers": Bug("indexing.cu", "__syncwarp();  // in place, a slot", "// in place, a slot"),
+}
+
+
+def program_with(bug: str) -> Program:
+    """The project's kernels, with this bug in them ("" for none)."""
+    right = Program.of_project()
+    if not bug:
+        return right
+    plan = BUGS[bug]
+    text = right.sources[plan.file]
+    if text.count(plan.right) != 1:
+        raise SystemExit(f"{plan.file} has {plan.right!r} {text.count(plan.right)} times; the planted bug needs it once")
+    return Program({**right.sources, plan.file: text.replace(plan.right, plan.wrong)}, right.unit, right.kernels)
+
+
+def networks(wide: bool) -> Iterator[Plan]:
+    """Small networks with every switch, and some with a few."""
+    yield Plan(1, 33, 5, 4, 40, 4, frozenset(SWITCHES))
+    yield Plan(2, 64, 0, 10, 300, 4, frozenset(SWITCHES) - {"nonuniform", "resets", "settings_changes"})
+    for seed in range(30 if wide else 0):
+        yield Plan(100 + seed, (31, 33, 257, 0, 1)[seed % 5], seed % 3, 4, (0, 300, 1000)[seed % 3], 5, frozenset(SWITCHES[seed % 3 :: 2]))
+
+
+def main(sanitizer: str, bug: str = "", wide: str = "") -> None:
+    program = program_with(bug)
+    shapes: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({"block": 64, "seed": 1}, {}),
+        ({"block": 96, "seed": 2}, {"propagation": "owned", "packed": False}),
+    ]
+    if wide:
+        shapes += [({"block": block, "seed": block}, {"packed": block % 64 == 0}) for block in (32, 256, 1024)]
+    for device, options in shapes:
+
+        def backend(device: dict[str, Any] = device, options: dict[str, Any] = options) -> Executor:
+            return Executor(EmulatedDevice(**device, sanitize=sanitizer, program=program), **options)
+
+        for name in ("edits", "edge_forced_feagi_2_6", *(golden_cases.CASES if wide else ())):
+            golden_cases.run_case(golden_cases.load_case(name), backend())
+        for plan in networks(bool(wide)):
+            subject = backend()
+            agree(plan, subject, Reference())
+            subject.close()
+    print("done")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
