@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -17,10 +18,10 @@ settings.register_profile("default", max_examples=40, deadline=None, derandomize
 settings.register_profile("long", max_examples=10_000, deadline=None, database=None, print_blob=True)
 settings.load_profile("default")
 
-EMULATED = {  # id -> block size and schedule seed of the emulated device
-    "emulated-32-1": (32, 1),
-    "emulated-64-2": (64, 2),
-    "emulated-256-3": (256, 3),
+EMULATED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # id -> options of the emulated device, of the executor
+    "emulated-32": ({"block": 32, "seed": 1}, {}),
+    "emulated-64-unpacked": ({"block": 64, "seed": 2}, {"packed": False}),
+    "emulated-256-owned": ({"block": 256, "seed": 3}, {"propagation": "owned"}),
 }
 BACKENDS = ("reference", "cpu", *EMULATED, "cuda")
 
@@ -53,11 +54,11 @@ def cpu_backend() -> Backend:
     return Executor(CpuDevice())
 
 
-def emulated_backend(block: int, seed: int) -> Backend:
+def emulated_backend(device: dict[str, Any], executor: dict[str, Any]) -> Backend:
     from gpu_npu.backends.devices.emulated import EmulatedDevice
     from gpu_npu.backends.executor import Executor
 
-    return Executor(EmulatedDevice(block=block, seed=seed))
+    return Executor(EmulatedDevice(**device), **executor)
 
 
 def cuda_backend(gpu_mode: str) -> Backend:
@@ -88,8 +89,7 @@ def backend_factory(request: pytest.FixtureRequest, gpu_mode: str) -> BackendFac
     if request.param == "cuda":
         cuda_backend(gpu_mode)  # skips here, once
         return lambda: cuda_backend(gpu_mode)
-    block, seed = EMULATED[request.param]
-    return lambda: emulated_backend(block, seed)
+    return lambda: emulated_backend(*EMULATED[request.param])
 
 
 def shared_data() -> Path:

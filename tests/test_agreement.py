@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from conftest import BACKENDS
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from networks import SWITCHES, Maker, Plan, agree, perform, plans
 
 from gpu_npu.backends.base import Backend
 from gpu_npu.backends.reference import Reference
+from gpu_npu.connectome import Area, Connectome
 
 others = pytest.mark.parametrize("backend_factory", [name for name in BACKENDS if name != "reference"], indirect=True)
 
@@ -60,3 +62,31 @@ def test_the_plans_of_the_default_profile_are_active() -> None:
     look()
     weak = {name: met[name] for name in (*SWITCHES, "big", "hub") if met[name] < 3}
     assert not weak, f"too few active networks with these: {weak}"
+
+
+def test_shares_of_a_divided_psp_are_rounded_exactly(backend_factory: Callable[[], Backend]) -> None:
+    """k equal shares of m, less m itself, leave k * floor((m * 2^F + floor(k / 2)) / k) - m * 2^F: few units of 2^-F.
+
+    Float32 hides the last bits of a share in any other sum, so only such a cancellation shows how it was rounded.
+    """
+    shares = [(m, k) for k in (*range(1, 20), 31, 32, 33, 100, 255, 256, 257, 1000, 9999) for m in (1, 2, 3, 7, 251, 65025)]
+    count = len(shares)
+    weight = np.array([min(m, 255) for m, _ in shares], np.uint8)
+    psp = np.array([m // min(m, 255) for m, _ in shares], np.uint8)
+    divided, whole, target = np.arange(count), np.arange(count) + count, np.arange(count) + 2 * count
+    k = np.array([k for _, k in shares])
+    connectome = Connectome(3 * count, int(k.sum()) + count, areas={1: Area(psp_uniform=False)})
+    connectome.add_neurons(3 * count, cortical_area=np.repeat([1, 0, 0], count), threshold=np.repeat([1.0, 1.0, 1e9], count))
+    connectome.add_synapses(divided.repeat(k), target.repeat(k), weight.repeat(k), psp.repeat(k))
+    connectome.add_synapses(whole, target, weight, psp, True)
+    backend = backend_factory()
+    backend.load(connectome, neuron_capacity=3 * count, synapse_capacity=connectome.synapse_capacity, ledger_window=2)
+    backend.inject(np.arange(2 * count, dtype=np.uint32), np.ones(2 * count, np.float32))
+    assert len(backend.burst(1).fired) == 2 * count
+    backend.burst(2)
+    ids, potentials = backend.candidates()
+    backend.close()
+    left = [k * ((m * 2**32 + k // 2) // k) - m * 2**32 for m, k in shares]
+    assert min(left) < 0 < max(left)
+    np.testing.assert_array_equal(ids, target)
+    np.testing.assert_array_equal(potentials, np.array(left) / 2.0**32)
