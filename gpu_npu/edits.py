@@ -85,10 +85,10 @@ class SumBound:
         """Largest growth of a sum by one synapse."""
         return weight * max(psp, self._least_psp)
 
-    def growth(self, target: NDArray[np.uint32], weight: NDArray[Any], psp: NDArray[Any], inhibitory: NDArray[np.bool_]) -> int:
-        """Largest growth of a sum by these synapses (arrays of one length)."""
+    def growth(self, target: NDArray[np.uint32], weight: NDArray[Any], psp: NDArray[Any]) -> int:
+        """Largest growth of a sum by these synapses (arrays of one length), taken as of one sign."""
         if self._bound is None or not len(target):
             return 0
-        _, place = np.unique(2 * target.astype(np.int64) + inhibitory, return_inverse=True)
+        _, place = np.unique(target, return_inverse=True)
         product = weight.astype(np.float64) * np.maximum(psp, self._least_psp)  # sums stay exact far beyond the limit: below 2**53
         return int(np.bincount(place, product).max())

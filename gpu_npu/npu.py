@@ -545,7 +545,7 @@ class NPU:
             raise CapacityError(
                 f"{len(batch):,} synapses do not fit: {free:,} of {self._synapse_capacity:,} are free; reserve(synapses=...) makes room"
             )
-        growth = self._bound.growth(batch.target, batch.weight, batch.psp, batch.inhibitory)
+        growth = self._bound.growth(batch.target, batch.weight, batch.psp)
         self._admit(growth, lambda network: network.add_synapses(batch.source, batch.target, batch.weight, batch.psp, batch.inhibitory))
         self._ready().add_synapses(batch)
 
@@ -564,7 +564,7 @@ class NPU:
         sources, targets = self._pairs(source, target)
         weights = check_weights(weight, self._weight_dtype, len(sources))
         psps = np.full(len(sources), self._psp_max, self._psp_dtype)  # theirs are not known here
-        growth = self._bound.growth(targets, weights, psps, np.zeros(len(sources), np.bool_))
+        growth = self._bound.growth(targets, weights, psps)
         self._admit(growth, lambda network: network.reweight_synapses(sources, targets, weights))
         return self._ready().reweight_synapses(sources, targets, weights)
 

@@ -265,21 +265,23 @@ def test_power_is_a_list_and_areas(backend_factory: Factory) -> None:
     npu = NPU(6, 0, backend=backend_factory, areas={3: Area(power=True)})
     npu.add_neurons(4, cortical_area=[0, 0, 3, 0])
     assert fired(npu) == [[2]]
-    npu.set_power_neurons([1, 1, 2])
+    npu.set_power_neurons([1, 1])
     result = npu.process_burst()
     assert (result.fired_neurons.tolist(), result.power_injections) == ([1, 2], 2)
     assert npu.process_burst(power_neurons=[0]).fired_neurons.tolist() == [0], "this burst alone"
+    assert npu.process_burst(power_neurons=[3]).fired_neurons.tolist() == [3]
     assert fired(npu) == [[1, 2]]
     npu.add_neuron(cortical_area=3)
-    npu.set_parameter("cortical_area", [2], 0)
     assert fired(npu) == [[1, 2, 4]]
+    npu.set_parameter("cortical_area", [2], 0)
+    assert fired(npu) == [[1, 4]]
     npu.set_area(3, power=False)
     npu.set_area(0, power=True, name="rest")
     assert npu.areas == {3: Area(), 0: Area("rest", power=True)}
     assert fired(npu) == [[0, 1, 2, 3]]
     npu.set_area_parameter("cortical_area", 0, 7)
     npu.set_neuron_mapping({5: 0})
-    assert fired(npu) == [[1, 2, 5]]
+    assert fired(npu) == [[1, 5]]
     npu.delete_neuron(5)
     npu.set_power_neurons([])
     npu.set_power_amount(0.25)
@@ -449,6 +451,7 @@ def test_reset_goes_back_to_the_state_and_keeps_edits(backend_factory: Factory) 
     npu.set_settings(replace(npu.settings, power_amount=3.0))
     npu.reserve(neurons=80)
     npu.reset()
+    assert_bits(npu.get_parameter("membrane_potential")[:70], before.neurons.membrane_potential, "as loaded")
     second = npu.run(12).digest
     assert second != first
     npu.reset()
@@ -553,7 +556,16 @@ def test_sums_that_cannot_fit_are_refused() -> None:
     npu.add_synapse(1, 5, 60000, 35000, 1)  # the other sign has a sum of its own
     npu.add_synapse(1, 4, 60000, 35000)
     assert npu.update_weight(1, 5, 900)
+    refused(npu, lambda: npu.update_weight(1, 5, 950))
     assert npu.get_synapse_count() == 4
+
+
+def test_the_limit_of_a_sum_is_not_reached() -> None:
+    npu = shared_psp()
+    npu.add_synapse(0, 5, 32768, 32768)
+    npu.add_synapse(0, 5, 32767, 32768)
+    refused(npu, lambda: npu.add_synapse(0, 5, 1, 32768), lambda: npu.add_synapses(0, 5, 32768, 1))
+    npu.add_synapse(0, 5, 1, 32767)
 
 
 def test_sums_that_fit_because_they_are_shared() -> None:
@@ -588,7 +600,7 @@ def test_products_of_mp_driven_sources_count_255() -> None:
     refused(npu, lambda: npu.add_synapse(2, 5, 65535, 1), lambda: npu.add_synapses([2], [5], 65535, 1))
 
 
-big = st.sampled_from([0, 1, 300, 30000, 46340, 60000, 65535])
+big = st.sampled_from([0, 1, 300, 30000, 32768, 46340, 60000, 65535])
 an_id = st.integers(0, 3)
 edits = st.one_of(
     st.tuples(st.just("add_synapse"), an_id, an_id, big, big, st.integers(0, 1)),
