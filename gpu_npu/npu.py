@@ -396,7 +396,7 @@ class NPU:
                 f"{count:,} neurons do not fit: {len(free):,} of {self._neuron_capacity:,} reserved ids are free; "
                 "reserve(neurons=...) makes room"
             )
-        ids = free[:count].copy()
+        ids: U32 = free[:count].copy()
         columns = _columns(count, fields)
         # A reserved id may be a source already, so the area it comes to bears on the sums.
         self._admit(0, lambda network: network.create_neurons(ids, **columns))
