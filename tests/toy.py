@@ -12,6 +12,7 @@ from gpu_npu.backends.kernels import Kernel
 ARGUMENTS = {
     "by_value": ("state", "u4", "f4", "u8"),
     "increment": ("*u4", "u8"),
+    "neighbour": ("*u4", "*u4", "u8"),
     "is_null": ("*u4", "*u1"),
     "extent": ("*u4",),
     "order_of_threads": ("*u4", "*u4"),

@@ -130,7 +130,10 @@ CUEMU_RT inline Fiber* take_ready(Worker& w) {
 CUEMU_RT inline void make_ready(Worker& w, Fiber* f) {
     unsigned at = (w.ready.head + w.ready.size++) % MAX_THREADS;
     w.ready.item[at] = f;
-    if (w.shuffle) std::swap(w.ready.item[at], w.ready.item[(w.ready.head + draw(w, w.ready.size)) % MAX_THREADS]);
+    if (!w.shuffle) return;
+    Fiber*& other = w.ready.item[(w.ready.head + draw(w, w.ready.size)) % MAX_THREADS];
+    w.ready.item[at] = other;                                        // by hand: TSan would watch std::swap, which is not CUEMU_RT
+    other = f;
 }
 CUEMU_RT inline void fiber_main() {
 #if CUEMU_ASAN

@@ -31,6 +31,9 @@ KERNEL by_value(const Toy toy, u32 add, float scale, u64 big) {
 KERNEL increment(u32* values, u64 n) {
     for (u64 i = thread_id(); i < n; i += thread_count()) values[i] += 1;
 }
+KERNEL neighbour(const u32* in, u32* out, u64 n) {
+    for (u64 i = thread_id(); i < n; i += thread_count()) out[i] = in[(i + 1) % n] + 1;
+}
 KERNEL is_null(const u32* pointer, u8* out) {
     if (thread_id() == 0) out[0] = pointer == nullptr;
 }
