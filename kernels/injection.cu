@@ -11,8 +11,9 @@ KERNEL inject(const State s, const u32* ids, const float* potentials, u64 first,
     Range mine = split(n, thread_index(), thread_count());
     for (u64 i = mine.first; i < mine.last; i += mine.step) {
         u32 j = ids[i];
+        if (i > 0 && ids[i - 1] == j) continue;  // before a look at the neuron: it is another thread's
         u8 flags = s.flags[j];
-        if ((i > 0 && ids[i - 1] == j) || !(flags & FLAG_VALID)) continue;
+        if (!(flags & FLAG_VALID)) continue;
         float external = flags & FLAG_INJECTED ? s.input[j] : 0.0f;
         u64 k = i;
         for (; k < n && ids[k] == j; ++k) external = add(external, potentials[k]);

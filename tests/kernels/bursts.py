@@ -76,7 +76,9 @@ def main(sanitizer: str, bug: str = "", wide: str = "") -> None:
             return Executor(EmulatedDevice(**device, sanitize=sanitizer, program=program), **options)
 
         for name in ("edits", "edge_forced_feagi_2_6", *(golden_cases.CASES if wide else ())):
-            golden_cases.run_case(golden_cases.load_case(name), backend())
+            subject = backend()
+            golden_cases.run_case(golden_cases.load_case(name), subject)
+            subject.close()
         for plan in networks(bool(wide)):
             subject = backend()
             agree(plan, subject, Reference())

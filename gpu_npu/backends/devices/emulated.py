@@ -130,7 +130,7 @@ class EmulatedDevice(Device):
         return EmulatedView(array, at, count)
 
     def close(self) -> None:
-        self._queue.clear()
+        self.wait()
         for array in tuple(self._live):
             self._release(array)
         super().close()
