@@ -7,6 +7,7 @@ kernels/cpu/cuda_on_cpu.h.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import shlex
 import shutil
@@ -42,8 +43,13 @@ def compiler() -> tuple[list[str], str]:
             f"the CPU kernels need a C++20 compiler and {command[0]!r} is not on the PATH: "
             "install g++ (apt install g++, dnf install gcc-c++), or name one in the environment variable CXX"
         )
-    probe = subprocess.run([*command, "-march=native", "-E", "-v", "-x", "c++", os.devnull], capture_output=True, text=True, check=False)
-    return command, probe.stderr
+    return command, _version(tuple(command))
+
+
+@functools.cache
+def _version(command: tuple[str, ...]) -> str:
+    probe = [*command, "-march=native", "-E", "-v", "-x", "c++", os.devnull]
+    return subprocess.run(probe, capture_output=True, text=True, check=False).stderr
 
 
 def build_cpu(
