@@ -97,7 +97,8 @@ class HandWritten:
 
     def burst(self) -> NDArray[np.uint32]:
         before, after = self._queues
-        self._count = self._burst(ctypes.byref(self._net), before.ctypes.data_as(ctypes.c_void_p), self._count, after.ctypes.data_as(ctypes.c_void_p))
+        pointers = (ctypes.c_void_p(queue.ctypes.data) for queue in (before, after))
+        self._count = self._burst(ctypes.byref(self._net), next(pointers), self._count, next(pointers))
         self._queues.reverse()
         return after[: self._count].copy()
 
@@ -125,14 +126,14 @@ def compare(fired: int, workers: int, bursts: int, reference_bursts: int, **size
         for contender in (npu, reference):
             contender.set_power_neurons(power)
         for number in range(bursts + GROUPS):
-            result = npu.process_burst  # looked up outside the clock
-            ours = timed("cpu", lambda: result().fired_neurons)
+            ours = timed("cpu", lambda: npu.process_burst().fired_neurons)
             theirs = timed("c", by_hand.burst)
             if not np.array_equal(ours, theirs):
                 raise SystemExit(f"burst {number + 1}: the engine and burst.c fired different neurons")
-            if number < reference_bursts:
-                if not np.array_equal(ours, timed("reference", lambda: reference.process_burst().fired_neurons)):
-                    raise SystemExit(f"burst {number + 1}: the engine and the reference fired different neurons")
+            if number >= reference_bursts:
+                continue
+            if not np.array_equal(ours, timed("reference", lambda: reference.process_burst().fired_neurons)):
+                raise SystemExit(f"burst {number + 1}: the engine and the reference fired different neurons")
         events = npu.process_burst().synaptic_injections
     median = {name: float(np.median(times[min(GROUPS, len(times) - 1) :]) * 1e6) for name, times in seconds.items()}
     return {
