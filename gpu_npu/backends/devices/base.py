@@ -58,6 +58,8 @@ class Device(ABC):
     """A processor with its memory. The caller frees what it allocates; `close()` frees the rest."""
 
     name: ClassVar[str]
+    small: ClassVar[int] = 2**20
+    """Bytes that are asked for without a look at what is free, which takes longer than the temporary arrays of an edit."""
     propagation: ClassVar[Literal["rows", "owned"]]
     """The propagation kernel that suits the device: atomic additions of many warps, or a slice of the targets a block."""
 
@@ -79,8 +81,8 @@ class Device(ABC):
     def alloc(self, count: int, dtype: DTypeLike) -> Any:
         """An array of `count` zeros. Raises DeviceMemoryError, with needed and free bytes, before anything changes."""
         kind = np.dtype(dtype)
-        needed, (free, _) = count * kind.itemsize, self.memory()
-        if needed > free:
+        needed = count * kind.itemsize
+        if needed > self.small and needed > (free := self.memory()[0]):
             raise self._no_memory(needed, free)
         array = self._alloc(count, kind)
         self._allocated += needed

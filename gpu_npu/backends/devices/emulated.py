@@ -67,6 +67,7 @@ class EmulatedDevice(Device):
     """
 
     name: ClassVar[str] = "emulated"
+    small: ClassVar[int] = 0  # its limit is looked at for every byte
     propagation: ClassVar[Literal["rows", "owned"]] = "rows"
 
     def __init__(
