@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,7 @@ Ids = NDArray[np.intp]
 class Reference(Backend):
     """The network and its bursts in plain NumPy on the host."""
 
-    name: ClassVar[str] = "reference"
+    name = "reference"
 
     def __init__(self) -> None:
         self._resident: Connectome | None = None
@@ -135,8 +135,8 @@ class Reference(Backend):
             staged = np.concatenate([*(ids for ids, _ in self._staged), _no_ids()])
             amounts = np.concatenate([*(values for _, values in self._staged), np.empty(0, np.float32)])
             staged, amounts = staged[valid[staged]], amounts[valid[staged]]
-            for ids, values in _rounds(staged, amounts):
-                external[ids] = settle(external[ids] + values)
+            for here, values in _rounds(staged, amounts):
+                external[here] = settle(external[here] + values)
             candidate[staged] = True
 
             # Then power_amount once for each power neuron.
@@ -392,7 +392,8 @@ def excitability_draw(neurons: U32, burst: int, seed: int) -> F32:
     s = s * np.uint32(747796405) + np.uint32(2891336453)
     w = ((s >> ((s >> np.uint32(28)) + np.uint32(4))) ^ s) * np.uint32(277803737)
     h = (w >> np.uint32(22)) ^ w
-    return h.astype(np.float32) / np.float32(2**32)
+    draw: F32 = h.astype(np.float32) / np.float32(2**32)
+    return draw
 
 
 def _rounds(ids: U32, values: F32) -> Iterator[tuple[U32, F32]]:
