@@ -49,7 +49,8 @@ class Case:
     def forced(self, burst: int) -> NDArray[np.uint32]:
         if "in_force_burst" not in self.data:
             return np.empty(0, np.uint32)
-        return self.data["in_force_neuron"][self.data["in_force_burst"] == burst].astype(np.uint32)
+        now = self.data["in_force_burst"] == burst
+        return np.asarray(self.data["in_force_neuron"][now], np.uint32)
 
     def fired(self, burst: int) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
         """Ids and firing potentials that must come out."""

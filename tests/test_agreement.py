@@ -10,10 +10,11 @@ import pytest
 from conftest import BACKENDS
 from hypothesis import given, settings
 from networks import SWITCHES, Maker, Plan, agree, perform, plans
+from scalar_model import draw
 
 from gpu_npu.backends.base import Backend
 from gpu_npu.backends.reference import Reference
-from gpu_npu.connectome import Area, Connectome
+from gpu_npu.connectome import Area, Connectome, Settings
 
 others = pytest.mark.parametrize("backend_factory", [name for name in BACKENDS if name != "reference"], indirect=True)
 
@@ -90,3 +91,22 @@ def test_shares_of_a_divided_psp_are_rounded_exactly(backend_factory: Callable[[
     assert min(left) < 0 < max(left)
     np.testing.assert_array_equal(ids, target)
     np.testing.assert_array_equal(potentials, np.array(left) / 2.0**32)
+
+
+def test_excitability_is_compared_exactly(backend_factory: Callable[[], Backend]) -> None:
+    """A neuron whose excitability is its draw does not fire; with the next float32 above it does, below it does not."""
+    burst, seed, third = 1, 12345, 700
+    draws = np.array([float(draw(j, burst, seed)) for j in range(3 * third)], np.float32)
+    excitability = draws.copy()
+    excitability[third : 2 * third] = np.nextafter(draws[third : 2 * third], np.float32(2))
+    excitability[2 * third :] = np.nextafter(draws[2 * third :], np.float32(0))
+    usual = excitability < np.float32(0.999)  # from there on nothing is drawn
+    connectome = Connectome(3 * third, 0, settings=Settings(random_seed=seed))
+    connectome.add_neurons(3 * third, excitability=np.where(usual, excitability, 0))
+    backend = backend_factory()
+    backend.load(connectome, neuron_capacity=3 * third, synapse_capacity=0, ledger_window=2)
+    backend.inject(np.arange(3 * third, dtype=np.uint32), np.ones(3 * third, np.float32))
+    fired = backend.burst(burst).fired
+    backend.close()
+    expected = np.arange(third, 2 * third)[usual[third : 2 * third]]
+    np.testing.assert_array_equal(fired, expected)
