@@ -1,19 +1,36 @@
 // dynamics.cu -- phase 2: candidates integrate, leak, cross thresholds, obey refractory and fire-limit rules.
 //
-// One sweep over all neurons, a warp a word of 32. It also ends phase 1 (the reset of neurons that do not accumulate,
-// the candidate potential) because both need the same bytes, and clears what the next burst starts from. An idle neuron
-// costs its flags and its accumulator (9 bytes), and its countdown under the burst clock.
+// One sweep over all neurons, a warp a word of 32: first which of them anything happens to, then those alone. It also
+// ends phase 1 (the reset of neurons that do not accumulate, the candidate potential) because both need the same bytes,
+// and clears what the next burst starts from. An idle neuron costs its flags and its accumulator (9 bytes), and its
+// countdown under the burst clock.
 #include "physics.cuh"
 #include "device.cuh"
 #include "state.cuh"
 
-struct Outcome {
-    bool candidate, fired, power, refractory;
-    u32 arrivals;
+struct Glance {
+    bool candidate, active;
 };
 
-__device__ __forceinline__ Outcome step_neuron(const State& s, u32 j, u32 word, u32 bit) {
-    Outcome out = {};
+// What happens to neuron j in this burst, from as few bytes as can be: is it a candidate, has anything to be done?
+__device__ __forceinline__ Glance glance(const State& s, u32 j, u32 previously_fired, u32 bit) {
+    u32 flags = s.flags[j];
+    // An accumulator that counts its arrivals is 0 only if there were none.
+    bool arrived = s.arrivals ? s.arrivals[j] != 0 : s.accumulator[j] != 0;
+    bool valid = flags & FLAG_VALID;
+    bool candidate = valid & (arrived | ((flags & (FLAG_INJECTED | FLAG_POWER)) != 0));
+    bool forgets = valid & !(flags & FLAG_ACCUMULATES) & !(previously_fired >> bit & 1);
+    bool blocked = s.burst_clock && s.refractory_countdown[j] > 0;
+    return {candidate, arrived | candidate | forgets | ((flags & FLAG_FORCED) != 0) | (valid & blocked)};
+}
+
+struct Tally {
+    u64 synaptic;
+    u32 power, refractory;
+};
+
+// One neuron to which something happens; says whether it fires.
+__device__ __forceinline__ bool step_neuron(const State& s, u32 j, bool candidate, bool fired_before, Tally& tally) {
     u32 flags = s.flags[j];
 
     // What arrived, and an empty accumulator for the next burst.
@@ -21,44 +38,33 @@ __device__ __forceinline__ Outcome step_neuron(const State& s, u32 j, u32 word, 
     u32 arrivals;
     if (s.arrivals) {
         arrivals = s.arrivals[j];
-        if (arrivals) s.arrivals[j] = 0;
+        s.arrivals[j] = 0;
     } else {
         arrivals = (u32)sum & ((1u << s.arrival_bits) - 1);
         sum >>= s.arrival_bits;
     }
     if (arrivals) s.accumulator[j] = 0;
-    if (!(flags & FLAG_VALID)) return out;
+    if (!(flags & FLAG_VALID)) return false;
 
-    bool candidate = arrivals || (flags & (FLAG_INJECTED | FLAG_POWER));
-    bool forced = flags & FLAG_FORCED;
-    bool kept = (flags & FLAG_ACCUMULATES) || (s.previous_bits[word] >> bit & 1);
-    if (!candidate && !forced && kept && !s.burst_clock) return out;
-
-    // Phase 1: neurons that do not accumulate start from 0, unless they fired in the burst before.
-    if (!candidate) {
-        if (!kept && s.membrane_potential[j] != 0.0f) s.membrane_potential[j] = 0.0f;
-        if (!forced && !s.burst_clock) return out;
-    }
+    // Phase 1: a neuron that does not accumulate starts from 0, unless it fired in the burst before.
+    bool keeps = (flags & FLAG_ACCUMULATES) || fired_before, forced = flags & FLAG_FORCED;
+    float potential = s.membrane_potential[j];
     Neuron x;
+    x.potential = keeps ? potential : 0.0f;
     x.countdown = s.refractory_countdown[j];
-    bool blocked = x.countdown > 0;
-    if (!candidate && !forced && !blocked) return out;
-
     x.fire_limit = s.consecutive_fire_limit[j];
     x.fire_count = s.consecutive_fire_count[j];
     u32 countdown = x.countdown, fire_count = x.fire_count;
+    bool blocked = countdown > 0, fires = false;
     float v = 0.0f;
     if (candidate) {
-        float potential = s.membrane_potential[j];
-        x.potential = kept ? potential : 0.0f;
         float external = flags & FLAG_INJECTED ? s.input[j] : 0.0f;
         if (flags & FLAG_POWER) external = add(external, s.power_amount);
         float input = candidate_potential(external, sum, s.unit);
         s.input[j] = input;
-        out.candidate = true;
-        out.power = flags & FLAG_POWER;
-        out.arrivals = arrivals;
-        out.refractory = blocked;
+        tally.synaptic += arrivals;
+        tally.power += (flags & FLAG_POWER) != 0;
+        tally.refractory += blocked;
         if (!blocked) {
             x.threshold = s.threshold[j];
             x.threshold_limit = s.threshold_limit[j];
@@ -67,23 +73,22 @@ __device__ __forceinline__ Outcome step_neuron(const State& s, u32 j, u32 word, 
             x.refractory_period = s.refractory_period[j];
             x.snooze_period = s.snooze_period[j];
             if (s.rectify_input && (flags & FLAG_ACCUMULATES) && input < 0.0f) input = 0.0f;
-            u32 hash = excitability_hash(j, s.burst, s.random_seed);
-            out.fired = integrate(x, input, hash, {s.potential_floor, s.potential_ceiling}, v);
+            fires = integrate(x, input, {j, s.burst, s.random_seed}, {s.potential_floor, s.potential_ceiling}, v);
         }
-        if (__float_as_uint(x.potential) != __float_as_uint(potential)) s.membrane_potential[j] = x.potential;
     }
     // Under the candidate clock blocked candidates count down; under the burst clock every blocked neuron does, but not
     // one that is forced in this burst.
     if (blocked && (s.burst_clock ? !forced : candidate)) count_down(x);
-    if (forced && !out.fired) {
-        out.fired = true;
+    if (forced && !fires) {
+        fires = true;
         v = POTENTIAL_OF_FORCED;
     }
-    if (out.fired) s.fire_potential[j] = v;
+    if (fires) s.fire_potential[j] = v;
+    if (__float_as_uint(x.potential) != __float_as_uint(potential)) s.membrane_potential[j] = x.potential;
     if (x.countdown != countdown) s.refractory_countdown[j] = (u16)x.countdown;
     if (x.fire_count != fire_count) s.consecutive_fire_count[j] = (u16)x.fire_count;
     if (flags & (FLAG_INJECTED | FLAG_FORCED)) s.flags[j] = (u8)(flags & ~(FLAG_INJECTED | FLAG_FORCED));
-    return out;
+    return fires;
 }
 
 KERNEL neuron_dynamics(const State s) {
@@ -91,33 +96,33 @@ KERNEL neuron_dynamics(const State s) {
     for (u32 c = threadIdx.x; c < COUNTERS; c += blockDim.x) total[c] = 0;
     __syncthreads();
 
-    u64 synaptic = 0;
-    u32 power = 0, processed = 0, refractory = 0;
+    Tally tally = {};
+    u64 processed = 0;  // by lane 0 for its whole warp
     Range mine = split(s.words, warp_index(), warp_count(), TILE_WORDS);
     for (u64 word = mine.first; word < mine.last; word += mine.step) {
-        u32 fired = 0, candidates = 0;
+        u32 previously_fired = s.previous_bits[word], candidates = 0, active = 0;
         for (u32 base = 0; base < WORD_NEURONS; base += WARP_SIZE) {  // one round, or 32 with one lane
             u32 bit = base + lane_id(), j = (u32)word * WORD_NEURONS + bit;
-            Outcome out = {};
-            if (j < s.neurons) out = step_neuron(s, j, (u32)word, bit);
-            fired |= __ballot_sync(FULL_MASK, out.fired) << base;
-            candidates |= __ballot_sync(FULL_MASK, out.candidate) << base;
-            synaptic += out.arrivals;
-            power += out.power;
-            processed += out.candidate;
-            refractory += out.refractory;
+            Glance at = {};
+            if (j < s.neurons) at = glance(s, j, previously_fired, bit);
+            candidates |= __ballot_sync(FULL_MASK, at.candidate) << base;
+            active |= __ballot_sync(FULL_MASK, at.active) << base;
         }
+        u32 fired = where_true(active, [&](u32 bit) {
+            return step_neuron(s, (u32)word * WORD_NEURONS + bit, candidates >> bit & 1, previously_fired >> bit & 1, tally);
+        });
         if (lane_id() == 0) {
             s.fired_bits[word] = fired;
             s.candidate_bits[word] = candidates;
             if (fired) add_owned(s.tile_count + word / TILE_WORDS, (u32)__popc(fired));
+            processed += (u32)__popc(candidates);
         }
     }
 
-    if (synaptic) atomicAdd(&total[COUNTER_SYNAPTIC], synaptic);
-    if (power) atomicAdd(&total[COUNTER_POWER], (u64)power);
-    if (processed) atomicAdd(&total[COUNTER_PROCESSED], (u64)processed);
-    if (refractory) atomicAdd(&total[COUNTER_REFRACTORY], (u64)refractory);
+    if (tally.synaptic) atomicAdd(&total[COUNTER_SYNAPTIC], tally.synaptic);
+    if (tally.power) atomicAdd(&total[COUNTER_POWER], (u64)tally.power);
+    if (processed) atomicAdd(&total[COUNTER_PROCESSED], processed);
+    if (tally.refractory) atomicAdd(&total[COUNTER_REFRACTORY], (u64)tally.refractory);
     __syncthreads();
     u64* counters = (u64*)(s.queue + 2);
     for (u32 c = threadIdx.x; c < COUNTERS; c += blockDim.x)

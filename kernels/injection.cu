@@ -41,7 +41,7 @@ KERNEL check_injection(const State s, const u32* ids, float* potentials, u64 fir
     for (u64 i = mine.first; i < mine.last; i += mine.step) {
         if (ids[i] >= s.neurons) atomicMin(wrong, i << 2);
         else if (i > 0 && ids[i - 1] > ids[i]) atomicMin(wrong, (i << 2) + 1);
-        else if ((__float_as_uint(potentials[i]) & 0x7fffffffu) > LARGEST_FLOAT_BITS) atomicMin(wrong, (i << 2) + 2);
+        else if (!(-LARGEST_FLOAT <= potentials[i] && potentials[i] <= LARGEST_FLOAT)) atomicMin(wrong, (i << 2) + 2);
         potentials[i] = settle(potentials[i]);
     }
 }

@@ -5,14 +5,14 @@
 #pragma once
 #include "types.cuh"
 
-#define LARGEST_FLOAT_BITS 0x7f7fffffu
-#define SMALLEST_NORMAL_BITS 0x00800000u
+#define LARGEST_FLOAT 3.402823466385288598e+38f
 
 __device__ __forceinline__ float settle(float x) {
-    u32 bits = __float_as_uint(x), sign = bits & 0x80000000u, magnitude = bits ^ sign;
-    if (magnitude < SMALLEST_NORMAL_BITS) return 0.0f;
-    if (magnitude > LARGEST_FLOAT_BITS) return __uint_as_float(sign | LARGEST_FLOAT_BITS);
-    return x;
+    u32 exponent = __float_as_uint(x) & 0x7f800000u;
+    bool ordinary = exponent != 0 && exponent != 0x7f800000u;
+    if (__builtin_expect(ordinary, 1)) return x;
+    if (exponent == 0) return 0.0f;  // zeros and subnormals
+    return x > 0.0f ? LARGEST_FLOAT : -LARGEST_FLOAT;
 }
 __device__ __forceinline__ float add(float a, float b) { return settle(a + b); }
 __device__ __forceinline__ float multiply(float a, float b) { return settle(a * b); }
@@ -63,8 +63,13 @@ __device__ __forceinline__ u32 excitability_hash(u32 neuron, u32 burst, u32 rand
     return (w >> 22) ^ w;
 }
 
-__device__ __forceinline__ bool excited(float excitability, u32 hash) {
+struct Draw {
+    u32 neuron, burst, random_seed;
+};
+
+__device__ __forceinline__ bool excited(float excitability, const Draw& draw) {
     if (excitability >= 0.999f) return true;
+    u32 hash = excitability_hash(draw.neuron, draw.burst, draw.random_seed);
     return excitability > 0.0f && (float)hash * 2.3283064365386963e-10f < excitability;  // 2^-32, exact
 }
 
@@ -87,7 +92,7 @@ __device__ __forceinline__ void count_down(Neuron& x) {
 }
 
 // Steps 2 to 5 of a candidate that is not blocked. Returns whether it fires; `v` is V, the firing potential if it does.
-__device__ __forceinline__ bool integrate(Neuron& x, float input, u32 hash, const Bounds& bounds, float& v) {
+__device__ __forceinline__ bool integrate(Neuron& x, float input, const Draw& draw, const Bounds& bounds, float& v) {
     v = add(x.potential, input);
     v = v < bounds.floor ? bounds.floor : v;
     v = v > bounds.ceiling ? bounds.ceiling : v;
@@ -97,7 +102,7 @@ __device__ __forceinline__ bool integrate(Neuron& x, float input, u32 hash, cons
         x.potential = v;
         return false;
     }
-    if (reached && excited(x.excitability, hash)) {
+    if (reached && excited(x.excitability, draw)) {
         x.potential = 0.0f;
         x.fire_count = x.fire_count < 65535 ? x.fire_count + 1 : 65535;
         u32 blocked = x.refractory_period + (x.spent() ? x.snooze_period : 0);

@@ -62,3 +62,21 @@ __device__ __forceinline__ u32 warp_sum_before(u32 v) {
     }
     return sum - v;
 }
+
+// Calls f(bit) for every set bit of a word that the whole warp holds, each lane for its own bit, or one lane for all of
+// them in turn; returns, in every lane, the bits for which f was true.
+template <class F>
+__device__ __forceinline__ u32 where_true(u32 bits, F f) {
+#if WARP_SIZE == 1
+    u32 found = 0;
+    for (; bits; bits &= bits - 1) {
+        u32 bit = (u32)__ffs((int)bits) - 1;
+        found |= (u32)f(bit) << bit;
+    }
+    return found;
+#else
+    bool found = false;
+    if (bits >> lane_id() & 1) found = f(lane_id());
+    return __ballot_sync(FULL_MASK, found);
+#endif
+}

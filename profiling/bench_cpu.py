@@ -1,10 +1,10 @@
 """A whole burst on the CPU, side by side in one run: the cpu backend, a burst written by hand in C, and the reference.
 
-    python -m profiling.bench_cpu [--workers N] [--bursts N] [--quick] [--json FILE]
+    python -m profiling.bench_cpu [--workers N] [--rounds N] [--quick] [--json FILE]
 
 100,000 neurons, 10 M synapses, 1,000 and 20,000 fired a burst. Groups of power neurons fire in turn, so that the rows
-of several fired sets are read in rotation. All three compute the same spikes, which is checked. Bursts of the contenders
-alternate, so that a slow moment of the machine meets both; only the ratios mean anything on a shared machine.
+of several fired sets are read in rotation. All three compute the same spikes, which is checked. They take turns in short
+rounds, so that a slow moment of the machine meets all of them; only the ratios mean anything on a shared machine.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu import NPU, Connectome, Settings
+from gpu_npu.backends.devices.cpu import CpuDevice
+from gpu_npu.backends.executor import Executor
 
 NEURONS, DEGREE, GROUPS = 100_000, 100, 5
 UNREACHABLE = 1e9
@@ -103,62 +105,78 @@ class HandWritten:
         return after[: self._count].copy()
 
 
-def compare(fired: int, workers: int, bursts: int, reference_bursts: int, **size: int) -> dict[str, Any]:
+Burst = Callable[[], NDArray[np.uint32]]
+
+
+def measure(contenders: dict[str, tuple[Burst, int]], rounds: int) -> dict[str, float]:
+    """Median seconds of a burst of each contender, given with its bursts in a round; all must fire the same neurons.
+
+    In a round one contender runs after the other, with a pause between them in which the threads of the one before go to
+    sleep: taking turns at every burst, waiting threads of one would take the cores from the other.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(rounds):
+        fired = []
+        for name, (burst, bursts) in contenders.items():
+            time.sleep(0.02)
+            out = []
+            for _ in range(bursts):
+                start = time.perf_counter()
+                ids = burst()
+                seconds[name].append(time.perf_counter() - start)
+                out.append(ids)
+            fired.append(out)
+            if number == 0:
+                seconds[name] = seconds[name][min(GROUPS, bursts - 1) :]  # the first bursts deliver nothing or warm up
+        for other in fired[1:]:
+            if number and len(other) != len(fired[0]):
+                continue  # it has fallen behind, being slow
+            if not all(np.array_equal(*pair) for pair in zip(fired[0], other, strict=False)):
+                raise SystemExit(f"round {number}: {', '.join(contenders)} did not fire the same neurons")
+    return {name: float(np.median(times)) for name, times in seconds.items()}
+
+
+def compare(fired: int, workers: int, rounds: int, **size: int) -> dict[str, Any]:
     """Medians of a burst's time in microseconds, and the ratios."""
     connectome, power = network(fired, **size)
     by_hand = HandWritten(connectome, power, workers)
-    seconds: dict[str, list[float]] = {"cpu": [], "c": [], "reference": []}
 
-    def timed(name: str, burst: Callable[[], NDArray[np.uint32]]) -> NDArray[np.uint32]:
-        start = time.perf_counter()
-        out = burst()
-        seconds[name].append(time.perf_counter() - start)
-        return out
+    def cpu() -> Executor:
+        return Executor(CpuDevice(workers=workers))
 
-    from gpu_npu.backends.devices.cpu import CpuDevice
-    from gpu_npu.backends.executor import Executor
-
-    with (
-        NPU.from_connectome(connectome, backend=Executor(CpuDevice(workers=workers))) as npu,
-        NPU.from_connectome(connectome, backend="reference") as reference,
-    ):
-        events = 0
-        for contender in (npu, reference):
-            contender.set_power_neurons(power)
-        for number in range(bursts + GROUPS):
-            ours = timed("cpu", lambda: npu.process_burst().fired_neurons)
-            theirs = timed("c", by_hand.burst)
-            if not np.array_equal(ours, theirs):
-                raise SystemExit(f"burst {number + 1}: the engine and burst.c fired different neurons")
-            if number >= reference_bursts:
-                continue
-            if not np.array_equal(ours, timed("reference", lambda: reference.process_burst().fired_neurons)):
-                raise SystemExit(f"burst {number + 1}: the engine and the reference fired different neurons")
+    with NPU.from_connectome(connectome, backend=cpu) as npu, NPU.from_connectome(connectome, backend="reference") as reference:
+        npu.set_power_neurons(power)
+        reference.set_power_neurons(power)
+        seconds = measure(
+            {
+                "cpu": (lambda: npu.process_burst().fired_neurons, 4 * GROUPS),
+                "c": (by_hand.burst, 4 * GROUPS),
+                "reference": (lambda: reference.process_burst().fired_neurons, 2),
+            },
+            rounds,
+        )
         events = npu.process_burst().synaptic_injections
-    median = {name: float(np.median(times[min(GROUPS, len(times) - 1) :]) * 1e6) for name, times in seconds.items()}
     return {
         "neurons": connectome.neuron_capacity,
         "synapses": connectome.synapse_count,
         "fired": fired,
         "events": events,
         "workers": workers,
-        "microseconds": median,
-        "speed_over_c": median["c"] / median["cpu"],
-        "speed_over_reference": median["reference"] / median["cpu"],
+        "microseconds": {name: 1e6 * value for name, value in seconds.items()},
+        "speed_over_c": seconds["c"] / seconds["cpu"],
+        "speed_over_reference": seconds["reference"] / seconds["cpu"],
     }
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--bursts", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--quick", action="store_true", help="10,000 neurons and 1 M synapses")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args(arguments)
-    size = {"neurons": 10_000} if options.quick else {}
-    rows = [
-        compare(fired // (10 if options.quick else 1), options.workers, options.bursts, 8, **size) for fired in (1_000, 20_000)
-    ]
+    shrink = 10 if options.quick else 1
+    rows = [compare(fired // shrink, options.workers, options.rounds, neurons=NEURONS // shrink) for fired in (1_000, 20_000)]
     for row in rows:
         times = ", ".join(f"{name} {value:,.0f} us" for name, value in row["microseconds"].items())
         print(f"{row['fired']:,} fired, {row['events']:,} events, {row['workers']} workers: {times}")
