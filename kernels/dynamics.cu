@@ -8,20 +8,30 @@
 #include "device.cuh"
 #include "state.cuh"
 
-struct Glance {
-    bool candidate, active;
+struct Word {
+    u32 candidates, active, previously_fired;  // a bit a neuron
 };
 
-// What happens to neuron j in this burst, from as few bytes as can be: is it a candidate, has anything to be done?
-__device__ __forceinline__ Glance glance(const State& s, u32 j, u32 previously_fired, u32 bit) {
-    u32 flags = s.flags[j];
+// What happens to 32 neurons in this burst, from as few bytes as can be: which are candidates, to which is anything done?
+__device__ __forceinline__ Word glance(const State& s, u32 word) {
+    u32 first = word * WORD_NEURONS, n = s.neurons, previously_fired = s.previous_bits[word];
+    const u8* flags = s.flags;
+    auto flagged = [&](u32 mask) { return bits_where(first, n, [=](u32 j) { return (flags[j] & mask) != 0; }); };
+
     // An accumulator that counts its arrivals is 0 only if there were none.
-    bool arrived = s.arrivals ? s.arrivals[j] != 0 : s.accumulator[j] != 0;
-    bool valid = flags & FLAG_VALID;
-    bool candidate = valid & (arrived | ((flags & (FLAG_INJECTED | FLAG_POWER)) != 0));
-    bool forgets = valid & !(flags & FLAG_ACCUMULATES) & !(previously_fired >> bit & 1);
-    bool blocked = s.burst_clock && s.refractory_countdown[j] > 0;
-    return {candidate, arrived | candidate | forgets | ((flags & FLAG_FORCED) != 0) | (valid & blocked)};
+    const i64* accumulator = s.accumulator;
+    const u32* count = s.arrivals;
+    u32 arrived = count ? bits_where(first, n, [=](u32 j) { return count[j] != 0; })
+                        : bits_where(first, n, [=](u32 j) { return accumulator[j] != 0; });
+    u32 valid = flagged(FLAG_VALID);
+    u32 candidates = valid & (arrived | flagged(FLAG_INJECTED | FLAG_POWER));
+    u32 forget = valid & ~(flagged(FLAG_ACCUMULATES) | previously_fired);
+    u32 active = arrived | forget | candidates | flagged(FLAG_FORCED);
+    if (s.burst_clock) {
+        const u16* countdown = s.refractory_countdown;
+        active |= valid & bits_where(first, n, [=](u32 j) { return countdown[j] != 0; });
+    }
+    return {candidates, active, previously_fired};
 }
 
 struct Tally {
@@ -100,22 +110,15 @@ KERNEL neuron_dynamics(const State s) {
     u64 processed = 0;  // by lane 0 for its whole warp
     Range mine = split(s.words, warp_index(), warp_count(), TILE_WORDS);
     for (u64 word = mine.first; word < mine.last; word += mine.step) {
-        u32 previously_fired = s.previous_bits[word], candidates = 0, active = 0;
-        for (u32 base = 0; base < WORD_NEURONS; base += WARP_SIZE) {  // one round, or 32 with one lane
-            u32 bit = base + lane_id(), j = (u32)word * WORD_NEURONS + bit;
-            Glance at = {};
-            if (j < s.neurons) at = glance(s, j, previously_fired, bit);
-            candidates |= __ballot_sync(FULL_MASK, at.candidate) << base;
-            active |= __ballot_sync(FULL_MASK, at.active) << base;
-        }
-        u32 fired = where_true(active, [&](u32 bit) {
-            return step_neuron(s, (u32)word * WORD_NEURONS + bit, candidates >> bit & 1, previously_fired >> bit & 1, tally);
+        Word now = glance(s, (u32)word);
+        u32 fired = where_true(now.active, [&](u32 bit) {
+            return step_neuron(s, (u32)word * WORD_NEURONS + bit, now.candidates >> bit & 1, now.previously_fired >> bit & 1, tally);
         });
         if (lane_id() == 0) {
             s.fired_bits[word] = fired;
-            s.candidate_bits[word] = candidates;
+            s.candidate_bits[word] = now.candidates;
             if (fired) add_owned(s.tile_count + word / TILE_WORDS, (u32)__popc(fired));
-            processed += (u32)__popc(candidates);
+            processed += (u32)__popc(now.candidates);
         }
     }
 

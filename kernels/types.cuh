@@ -63,6 +63,23 @@ __device__ __forceinline__ u32 warp_sum_before(u32 v) {
     return sum - v;
 }
 
+// The 32 neurons from `first` on, as far as there are `n`: a bit for each for which f(neuron) is true, in every lane.
+template <class F>
+__device__ __forceinline__ u32 bits_where(u32 first, u32 n, F f) {
+    u32 bits = 0;
+#if WARP_SIZE == 1
+    if (first + 32 <= n) {
+        for (u32 b = 0; b < 32; ++b) bits |= (u32)f(first + b) << b;  // straight enough for vector instructions
+        return bits;
+    }
+#endif
+    for (u32 base = 0; base < 32; base += WARP_SIZE) {  // one round, or 32 with one lane
+        u32 j = first + base + lane_id();
+        bits |= __ballot_sync(FULL_MASK, j < n && f(j)) << base;
+    }
+    return bits;
+}
+
 // Calls f(bit) for every set bit of a word that the whole warp holds, each lane for its own bit, or one lane for all of
 // them in turn; returns, in every lane, the bits for which f was true.
 template <class F>
