@@ -1,0 +1,114 @@
+"""Speed, as ratios within one run: all that a shared machine can tell. The figures are printed (pytest -s)."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import numpy as np
+import pytest
+
+from gpu_npu import NPU
+from gpu_npu.backends.devices.cpu import CpuDevice
+from gpu_npu.backends.executor import Executor
+from gpu_npu.connectome import Connectome
+from profiling.bench_cpu import GROUPS, compare, network
+
+pytestmark = pytest.mark.long
+
+WORKERS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
+def on_cpu(connectome: Connectome, power: np.ndarray, **options: int) -> NPU:
+    npu = NPU.from_connectome(connectome, backend=lambda: Executor(CpuDevice(workers=WORKERS)), **options)
+    npu.set_power_neurons(power)
+    return npu
+
+
+def median_seconds(*npus: NPU, bursts: int = 60, rounds: int = 5) -> list[float]:
+    """Median time of a burst of each, taking turns."""
+    seconds: list[list[float]] = [[] for _ in npus]
+    for npu in npus:
+        npu.run(2 * GROUPS)
+    for _ in range(rounds):
+        for npu, times in zip(npus, seconds, strict=True):
+            for _ in range(bursts // rounds):
+                start = time.perf_counter()
+                npu.process_burst()
+                times.append(time.perf_counter() - start)
+    return [float(np.median(times)) for times in seconds]
+
+
+@pytest.mark.parametrize("fired", [1_000, 20_000])
+def test_against_a_burst_by_hand(fired: int) -> None:
+    """100,000 neurons, 10 M synapses: at least 0.6 of the speed of burst.c on as many threads, and faster than the reference."""
+    row = compare(fired, WORKERS, rounds=10)
+    print(f"\n{fired} fired: {row['speed_over_c']:.2f} of the speed of C, {row['speed_over_reference']:.1f} of the reference's, {row}")
+    assert row["speed_over_c"] >= 0.6
+    assert row["speed_over_reference"] > 1
+
+
+def test_a_million_neurons_hold_thirty_hertz() -> None:
+    """1.2 million neurons, 12 million synapses, 1 % firing."""
+    connectome, power = network(12_000, neurons=1_200_000, degree=10)
+    with on_cpu(connectome, power) as npu:
+        npu.run(2 * GROUPS)
+        times = []
+        for _ in range(100):
+            start = time.perf_counter()
+            result = npu.process_burst()
+            times.append(time.perf_counter() - start)
+    assert result.neuron_count == 12_000
+    p50, p99 = np.percentile(times, (50, 99)) * 1e3
+    print(f"\n1.2 M neurons, 12 M synapses, 1 %: p50 {p50:.2f} ms, p99 {p99:.2f} ms a burst on {WORKERS} workers")
+    assert p99 < 1000 / 30
+
+
+def test_time_grows_with_events_not_with_synapses() -> None:
+    """Ten times the synapses, of neurons that never fire: the same burst."""
+    small, power = network(200, neurons=100_000, degree=10)
+    quiet = np.setdiff1d(np.arange(100_000), power)
+    large = small.copy()
+    large.reserve(synapses=10_000_000)
+    rng = np.random.default_rng(1)
+    source = np.repeat(quiet, 90)
+    large.add_synapses(source, rng.integers(0, 100_000, len(source)), rng.integers(1, 256, len(source)), 7)
+    with on_cpu(small, power) as few, on_cpu(large, power) as many:
+        assert many.get_synapse_count() > 9 * few.get_synapse_count()
+        one, ten = median_seconds(few, many)
+        assert few.process_burst().synaptic_injections == many.process_burst().synaptic_injections
+    print(f"\n1 M synapses {one * 1e6:.0f} us, 10 M synapses {ten * 1e6:.0f} us")
+    assert ten < 1.25 * one
+
+
+def test_time_does_not_grow_with_ledger_or_history() -> None:
+    connectome, power = network(200, neurons=50_000, degree=10)
+    with on_cpu(connectome, power, fire_ledger_window=2) as short, on_cpu(connectome, power, fire_ledger_window=5_000) as long:
+        two, five_thousand = median_seconds(short, long)
+        before = median_seconds(short)[0]
+        short.run(20_000)
+        after = median_seconds(short)[0]
+    print(f"\nledger of 2: {two * 1e6:.0f} us, of 5,000: {five_thousand * 1e6:.0f} us; after 20,000 bursts {after / before:.2f} of before")
+    assert five_thousand < 1.25 * two
+    assert after < 1.25 * before
+
+
+def test_a_burst_is_as_fast_after_edits_as_before() -> None:
+    """1,000 edits in 10 M synapses: within a tenth."""
+    connectome, power = network(1_000)
+
+    def edit(npu: NPU) -> None:
+        rng, synapses = np.random.default_rng(1), connectome.synapses
+        first, second = rng.permutation(connectome.synapse_count)[:668].reshape(2, -1)
+        npu.remove_synapses(synapses.source[first], synapses.target[first])
+        npu.update_weights(synapses.source[second], synapses.target[second], 7)
+        npu.add_synapses(rng.integers(0, 100_000, 332), rng.integers(0, 100_000, 332), 3, 3)
+
+    room = {"synapse_capacity": 11_000_000}
+    with on_cpu(connectome, power, **room) as edited, on_cpu(connectome, power, **room) as untouched:
+        edit(edited)
+        statistics = edited.statistics()
+        after, before = median_seconds(edited, untouched, bursts=200, rounds=20)
+    print(f"\nafter 1,000 edits {after * 1e6:.0f} us, without {before * 1e6:.0f} us; {statistics['bytes_touched']:,} bytes of rows touched")
+    assert statistics["bytes_touched"] < 2_000_000
+    assert after < 1.1 * before
