@@ -89,19 +89,20 @@ KERNEL propagate_rows(const State s) {
     }
 }
 
-// A row some deliveries ahead is fetched while this one is delivered.
+// A row some deliveries ahead is fetched while this one is delivered. Warps in flight do that for a GPU.
 #define ROWS_AHEAD 4
-__device__ __forceinline__ void prefetch_row(const State& s, u32 fired, u32 ahead) {
 #if WARP_SIZE == 1
+__device__ __forceinline__ void prefetch_row(const State& s, u32 fired, u32 ahead) {
     if (ahead + ROWS_AHEAD < fired) prefetch(&s.rows[s.previous_queue[QUEUE_HEADER + ahead + ROWS_AHEAD]]);
-    if (ahead < fired) {
-        const Row& row = s.rows[s.previous_queue[QUEUE_HEADER + ahead]];
-        const u8* block = s.arena + row.offset * BLOCK_ALIGNMENT;
-        u32 bytes = row.capacity < 256 ? row.capacity * 6 : 1536;  // a long row fetches itself
-        for (u32 b = 0; b < bytes; b += 64) prefetch(block + b);
-    }
-#endif
+    if (ahead >= fired) return;
+    const Row& row = s.rows[s.previous_queue[QUEUE_HEADER + ahead]];
+    const u8* block = s.arena + row.offset * BLOCK_ALIGNMENT;
+    u32 bytes = row.capacity < 256 ? row.capacity * 6 : 1536;  // a long row fetches itself
+    for (u32 b = 0; b < bytes; b += 64) prefetch(block + b);
 }
+#else
+__device__ __forceinline__ void prefetch_row(const State&, u32, u32) {}
+#endif
 
 KERNEL propagate_owned(const State s) {
     Range slice = block_share(s.neurons, TILE_NEURONS, blockIdx.x, gridDim.x);

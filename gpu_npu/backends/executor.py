@@ -6,7 +6,6 @@ asked to have back: in a burst, one fixed buffer of counters and fired ids.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -15,10 +14,10 @@ from numpy.typing import NDArray
 
 from gpu_npu.backends.base import F32, U32, Backend, BurstOutput, Columns
 from gpu_npu.backends.devices.base import Device, Launch
-from gpu_npu.backends.layout import ARRAYS, COUNTERS, FLAG, QUEUE_HEADER, STATE_DTYPE, WORD_NEURONS, arena_estimate, lengths
+from gpu_npu.backends.layout import ARRAYS, COUNTERS, FLAG, QUEUE_HEADER, STATE_DTYPE, WORD_NEURONS, arena_estimate, estimate_bytes, lengths
 from gpu_npu.backends.rows import RowStore
 from gpu_npu.backends.staging import Staging
-from gpu_npu.connectome import NEURON_FIELDS, Area, Connectome, Settings, SynapseBatch
+from gpu_npu.connectome import NEURON_FIELDS, Area, Connectome, DeviceMemoryError, Settings, SynapseBatch
 from gpu_npu.connectome.validation import fixed_point_bits, settle
 
 IDS_IN_FIRST_TRANSFER = 16_384 - QUEUE_HEADER
@@ -49,7 +48,6 @@ class Executor(Backend):
         self._arrays: dict[str, Any] = {}
         self._areas: dict[int, Area] = {}
         self._power: U32 = np.zeros(0, np.uint32)
-        self._seconds: dict[str, float] | None = None
         self._burst = self._fired_count = self._previous_count = 0
         self._in_degree_bound = 0  # no target has more valid synapses than this
 
@@ -59,6 +57,17 @@ class Executor(Backend):
 
     # -- life ----------------------------------------------------------------------------------------------------
     def load(self, connectome: Connectome, *, neuron_capacity: int, synapse_capacity: int, ledger_window: int) -> None:
+        free, _ = self._device.memory()
+        try:
+            self._load(connectome, neuron_capacity, synapse_capacity, ledger_window)
+        except DeviceMemoryError as problem:
+            need = estimate_bytes(neuron_capacity, synapse_capacity, connectome.weight_dtype, connectome.psp_dtype, ledger_window)
+            raise DeviceMemoryError(
+                f"{self._device.description}: the network needs about {need:,} bytes and {free:,} are free: "
+                f"reserve fewer neurons ({neuron_capacity:,}) or synapses ({synapse_capacity:,}), or take a larger device"
+            ) from problem
+
+    def _load(self, connectome: Connectome, neuron_capacity: int, synapse_capacity: int, ledger_window: int) -> None:
         self._neurons = neuron_capacity
         self._synapse_capacity = synapse_capacity
         self._slots = max(ledger_window, 2)  # this burst's fired neurons and those of the one before
@@ -161,12 +170,11 @@ class Executor(Backend):
         self._device.wait()
 
     def close(self) -> None:
+        """The device gives back what it allocated, whatever part of a load had been reached."""
         self._device.wait()
-        for array in self._arrays.values():
-            self._device.free(array)
-        self._rows.close()
-        self._staging.close()
-        self._arrays = {}
+        self._arrays.clear()
+        for part in ("_rows", "_staging"):
+            vars(self).pop(part, None)
         self._device.close()
 
     # -- bursts --------------------------------------------------------------------------------------------------
@@ -186,17 +194,22 @@ class Executor(Backend):
 
     def burst(self, number: int) -> BurstOutput:
         self._turn(number)
-        injection = self._staging.take()
-        if self._seconds is None:
-            self._device.launch(injection + self._schedule)
-        else:
-            for phase, launches in {"injection": injection, **self._steps}.items():
-                self._timed(phase, launches)
-            transfer = time.perf_counter()
-        output = self._collect()
+        if self._seconds is None and self._ranges is None:
+            self._device.launch(self._staging.take() + self._schedule)
+            return self._collect()
+        with self._phase("injection", number):
+            self._launch_apart(self._staging.take())
+        for phase, launches in self._steps.items():
+            with self._phase(phase, number):
+                self._launch_apart(launches)
+        with self._phase("transfer", number):
+            return self._collect()
+
+    def _launch_apart(self, launches: list[Launch]) -> None:
+        """The launches of a phase that is looked at. A profiler sees for itself how long they take; a clock has to wait."""
+        self._device.launch(launches)
         if self._seconds is not None:
-            self._seconds["transfer"] += time.perf_counter() - transfer
-        return output
+            self._device.wait()
 
     def _turn(self, number: int) -> None:
         """The queue that was filled becomes the one that is delivered; this burst has its own slot of the ledger."""
@@ -209,13 +222,6 @@ class Executor(Backend):
         state["previous_bits"][0] = bits + (number - 1) % self._slots * slot_bytes
         state["burst"][0] = number & 0xFFFFFFFF
         self._burst = number
-
-    def _timed(self, phase: str, launches: list[Launch]) -> None:
-        start = time.perf_counter()
-        self._device.launch(launches)
-        self._device.wait()
-        assert self._seconds is not None
-        self._seconds[phase] += time.perf_counter() - start
 
     def _collect(self) -> BurstOutput:
         """The one transfer of a burst, and a second one where more fired than it holds."""
@@ -236,13 +242,6 @@ class Executor(Backend):
 
     def fired_on_device(self) -> Any:
         return self._device.view(self._arrays["queue"], QUEUE_HEADER, self._fired_count)
-
-    @property
-    def phase_seconds(self) -> dict[str, float] | None:
-        return None if self._seconds is None else dict(self._seconds)
-
-    def time_phases(self, on: bool) -> None:
-        self._seconds = dict.fromkeys(("injection", "propagation", "dynamics", "archival", "transfer"), 0.0) if on else None
 
     # -- the network as a whole ----------------------------------------------------------------------------------
     def set_settings(self, settings: Settings) -> None:
@@ -289,8 +288,13 @@ class Executor(Backend):
 
     # -- neurons -------------------------------------------------------------------------------------------------
     def add_neurons(self, neurons: U32, columns: Columns) -> None:
+        if not len(neurons):
+            return
+        consecutive = int(neurons[-1]) - int(neurons[0]) == len(neurons) - 1 and bool((neurons[1:] > neurons[:-1]).all())
         for name, values in columns.items():
-            if name in self._arrays:
+            if name in self._arrays and consecutive:
+                self._device.upload(self._arrays[name], np.ascontiguousarray(values).ravel(), int(neurons[0]) * NEURON_FIELDS[name].width)
+            elif name in self._arrays:
                 self._scatter(name, neurons, values)
         flags = np.where(columns["mp_charge_accumulation"], FLAG["accumulates"], 0).astype(np.uint8)
         flags |= FLAG["valid"] | FLAG["created"] | self._flags_of_areas(columns["cortical_area"])

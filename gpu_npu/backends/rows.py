@@ -87,11 +87,6 @@ class RowStore:
         """What was counted so far belongs to the load, not to edits."""
         self.rows_moved = self.compactions = self.bytes_compacted = self.growths = self.bytes_grown = 0
 
-    def close(self) -> None:
-        """Give the memory back."""
-        self._device.free(self._table)
-        self._device.free(self._arena)
-
     # -- small helpers ---------------------------------------------------------------------------------------------
     def _launch(self, kernel: str, *args: Any) -> None:
         self._device.launch([Launch(kernel, args)])

@@ -57,11 +57,6 @@ class Staging:
         """Bytes on the device."""
         return int(self._ids.array.nbytes + self._potentials.array.nbytes + self._forced.array.nbytes)
 
-    def close(self) -> None:
-        """Give the memory back."""
-        for buffer in (self._ids, self._potentials, self._forced):
-            self._device.free(buffer.array)
-
     def inject(self, neurons: U32, potentials: F32) -> None:
         """Stage from the host."""
         if not len(neurons):

@@ -238,3 +238,16 @@ def test_in_degrees_beyond_the_packed_count(make: Callable[[], Any]) -> None:
         bits.append(int(executor._state["arrival_bits"][0]))
     assert bits[:2] == [15, 15]
     assert bits[2:] == [0] * 4
+
+
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.6, 0.95])
+def test_no_memory_for_a_load_names_what_is_needed_and_free(share: float) -> None:
+    """Wherever the load stops, the error speaks of the whole network, and closing gives everything back."""
+    connectome = random_network(500, 50)
+    limit = int(share * sum(loaded(connectome, device=EmulatedDevice()).memory().values()))
+    device = EmulatedDevice(memory_limit=limit)
+    executor = Executor(device)
+    with pytest.raises(DeviceMemoryError, match=rf"the network needs about [\d,]+ bytes and {limit:,} are free"):
+        executor.load(connectome, neuron_capacity=500, synapse_capacity=25_000, ledger_window=2)
+    executor.close()
+    assert device.allocated == 0
