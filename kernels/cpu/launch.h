@@ -81,16 +81,17 @@ public:
     PlainFloats(const PlainFloats&) = delete;
 };
 
-// New threads leave signals to the threads of the interpreter.
+// New threads leave signals to the threads of the interpreter. On Linux sigprocmask does what pthread_sigmask does; a
+// library linked to the latter asks for glibc 2.32 (and one with std::call_once for 2.34).
 class SignalsBlocked {
     sigset_t saved;
 public:
     SignalsBlocked() {
         sigset_t all;
         sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, &saved);
+        sigprocmask(SIG_SETMASK, &all, &saved);
     }
-    ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &saved, nullptr); }
+    ~SignalsBlocked() { sigprocmask(SIG_SETMASK, &saved, nullptr); }
     SignalsBlocked(const SignalsBlocked&) = delete;
 };
 
@@ -194,11 +195,11 @@ struct Process {
     Pool pool;
     static inline Process* here = nullptr;
     static Process& get() {
-        static std::once_flag once;
-        std::call_once(once, [] {
+        static const bool once = [] {
             here = new Process;
-            pthread_atfork(nullptr, nullptr, [] { here = new Process; });
-        });
+            return pthread_atfork(nullptr, nullptr, [] { here = new Process; }) == 0;
+        }();
+        (void)once;
         return *here;
     }
 };
