@@ -6,16 +6,19 @@ done as a whole or raises with the NPU as it was. No clock, thread or file is us
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from types import MappingProxyType, TracebackType
-from typing import Any
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpu_npu.backends.base import Backend
+from gpu_npu.annotate import Ranges
+from gpu_npu.backends.base import Backend, BurstOutput
 from gpu_npu.backends.select import BackendChoice, open_backend
 from gpu_npu.connectome import (
     NEURON_FIELDS,
@@ -46,6 +49,25 @@ from gpu_npu.views import NeuronArrayView
 
 U32 = NDArray[np.uint32]
 Flags = NDArray[np.bool_]
+M = TypeVar("M", bound=Callable[..., Any])
+
+
+def _annotated(kind: Literal["edit", "transfer"]) -> Callable[[M], M]:
+    """A method that edits the network, or fetches from the backend: a range of the profiler's where annotation is on."""
+
+    def decorate(method: M) -> M:
+        name = f"{kind} {method.__name__.removeprefix('_')}"
+
+        @functools.wraps(method)
+        def call(npu: NPU, /, *args: Any, **kwargs: Any) -> Any:
+            if npu._ranges is None:
+                return method(npu, *args, **kwargs)
+            with npu._range(name):
+                return method(npu, *args, **kwargs)
+
+        return cast(M, call)
+
+    return decorate
 
 
 class NPU:
@@ -61,6 +83,7 @@ class NPU:
     device : number of the GPU.
     weight_dtype, psp_dtype : np.uint8 or np.uint16.
     settings, areas : rules and scales of the network; area id -> flags.
+    annotate : as `annotate(True)` from the start, so that building and loading are seen too.
 
     Errors: those of `gpu_npu.connectome.errors`. An explicit backend that cannot be had is a BackendUnavailableError.
     """
@@ -77,11 +100,12 @@ class NPU:
         psp_dtype: Any = np.uint8,
         settings: Settings | None = None,
         areas: Mapping[int, Area] | None = None,
+        annotate: bool = False,
     ) -> None:
         empty = Connectome(
             neuron_count, synapse_capacity, weight_dtype=weight_dtype, psp_dtype=psp_dtype, settings=settings, areas=areas
         )
-        self._start(empty, empty.neuron_capacity, empty.synapse_capacity, fire_ledger_window, backend, device)
+        self._start(empty, empty.neuron_capacity, empty.synapse_capacity, fire_ledger_window, backend, device, annotate)
         self._loaded: Connectome | None = None
 
     @classmethod
@@ -94,6 +118,7 @@ class NPU:
         synapse_capacity: int | None = None,
         backend: BackendChoice = "auto",
         device: int | None = None,
+        annotate: bool = False,
     ) -> NPU:
         """An NPU with this network in it; capacities default to the connectome's. The connectome is frozen.
 
@@ -103,14 +128,23 @@ class NPU:
         npu = cls.__new__(cls)
         neurons = _at_least(neuron_capacity, connectome.neuron_capacity, "neuron_capacity")
         synapses = _at_least(synapse_capacity, connectome.synapse_count, "synapse_capacity", connectome.synapse_capacity)
-        npu._start(connectome, neurons, synapses, fire_ledger_window, backend, device)
+        npu._start(connectome, neurons, synapses, fire_ledger_window, backend, device, annotate)
         npu._loaded = connectome
         return npu
 
     def _start(
-        self, connectome: Connectome, neurons: int, synapses: int, window: int, backend: BackendChoice, device: int | None
+        self,
+        connectome: Connectome,
+        neurons: int,
+        synapses: int,
+        window: int,
+        backend: BackendChoice,
+        device: int | None,
+        annotate: bool,
     ) -> None:
         self._choice, self._device = backend, device
+        self._ranges = Ranges() if annotate else None
+        self._burst_count = 0
         self._window = _count(window, "fire_ledger_window", least=1)
         self._load(connectome, neurons, synapses)
 
@@ -118,21 +152,24 @@ class NPU:
         """Open a backend and put the network there; the NPU is then as new."""
         bound = SumBound()
         bound.prove(connectome)
-        backend, reason = open_backend(
-            self._choice,
-            self._device,
-            neuron_capacity=neurons,
-            synapse_capacity=synapses,
-            weight_dtype=connectome.weight_dtype,
-            psp_dtype=connectome.psp_dtype,
-            ledger_window=self._window,
-        )
+        with self._range("build"):
+            backend, reason = open_backend(
+                self._choice,
+                self._device,
+                neuron_capacity=neurons,
+                synapse_capacity=synapses,
+                weight_dtype=connectome.weight_dtype,
+                psp_dtype=connectome.psp_dtype,
+                ledger_window=self._window,
+            )
         connectome.freeze()
         try:
-            backend.load(connectome, neuron_capacity=neurons, synapse_capacity=synapses, ledger_window=self._window)
+            with self._range("load"):
+                backend.load(connectome, neuron_capacity=neurons, synapse_capacity=synapses, ledger_window=self._window)
         except BaseException:
             backend.close()
             raise
+        backend.annotate(self._ranges)
         self._resident: Backend | None = backend
         self._reason = reason
         self._bound = bound
@@ -189,10 +226,12 @@ class NPU:
         """The backend, after every synapse that was added has arrived there."""
         backend = self._open()
         if self._pending:
-            backend.add_synapses(self._pending.batch())
+            with self._range("edit add_synapse"):
+                backend.add_synapses(self._pending.batch())
             self._pending.clear()
         return backend
 
+    @_annotated("edit")
     def reset(self, network: bool = False) -> None:
         """Back to before the first burst: potentials, countdowns, counts as loaded (of neurons added later: as added),
         burst number 0, empty queues and ledger, nothing staged. Edits, weights, settings and power neurons stay.
@@ -223,6 +262,7 @@ class NPU:
             self._initial[name] = np.full(self._neuron_capacity, field.default, field.dtype)
         self._initial[name][neurons] = values
 
+    @_annotated("edit")
     def reserve(self, neurons: int | None = None, synapses: int | None = None) -> None:
         """Grow to at least these capacities. Never shrinks."""
         neuron_capacity = max(self._neuron_capacity, _count(neurons or 0, "neurons", most=MAX_NEURONS))
@@ -241,10 +281,12 @@ class NPU:
         backend = self._ready()
         power = self._power() if power_neurons is None else np.unique(check_ids(power_neurons, self._neuron_capacity, "power_neurons"))
         if not np.array_equal(power, self._set_power):
-            backend.set_power(power)
+            with self._range("edit set_power_neurons"):
+                backend.set_power(power)
             self._set_power = power
-        out = backend.burst(self._burst_count + 1)
-        self._burst_count += 1
+        number = self._burst_count + 1
+        out = backend.burst(number) if self._ranges is None else self._annotated_burst(backend, self._ranges, number)
+        self._burst_count = number
         return BurstResult(
             burst=self._burst_count,
             fired_neurons=out.fired,
@@ -255,6 +297,13 @@ class NPU:
             neurons_processed=out.neurons_processed,
             neurons_in_refractory=out.neurons_in_refractory,
         )
+
+    @staticmethod
+    def _annotated_burst(backend: Backend, ranges: Ranges, number: int) -> BurstOutput:
+        with ranges.range("burst", number):
+            out = backend.burst(number)
+            ranges.mark("fired", len(out.fired))
+        return out
 
     def run(self, n: int, callback: Callable[[BurstResult], object] | None = None) -> RunResult:
         """n bursts in turn; the callback sees the result of each before the next begins, and may inject, edit and query."""
@@ -278,7 +327,8 @@ class NPU:
         """
         backend = self._ready()
         if _on_device(neurons) or _on_device(potentials):
-            backend.inject_device(neurons, potentials)
+            with self._range("injection"):
+                backend.inject_device(neurons, potentials)
             return
         ids = check_ids(neurons, self._neuron_capacity)
         backend.inject(ids, check_potentials(potentials, len(ids)))
@@ -317,12 +367,24 @@ class NPU:
         """Seconds by phase since `time_phases(True)`; None when that is off."""
         return self._ready().phase_seconds
 
+    def annotate(self, on: bool) -> None:
+        """Show to a profiler, from now on, what is done: builds, loads, bursts phase by phase, edits and transfers, as NVTX
+        ranges (`gpu_npu.annotate`; slower; same results); or stop. BackendUnavailableError without the package nvtx."""
+        backend = self._ready()
+        self._ranges = (self._ranges or Ranges()) if on else None
+        backend.annotate(self._ranges)
+
+    def _range(self, name: str) -> AbstractContextManager[None]:
+        """A range of the profiler's, the last burst its number, where annotation is on."""
+        return nullcontext() if self._ranges is None else self._ranges.range(name, self._burst_count)
+
     # -- the network as a whole ----------------------------------------------------------------------------------
     @property
     def settings(self) -> Settings:
         """Rules, contribution_scale, power_amount, random_seed."""
         return self._settings
 
+    @_annotated("edit")
     def set_settings(self, settings: Settings) -> None:
         """New rules and scales; `dataclasses.replace(npu.settings, ...)` changes some of them."""
         if not isinstance(settings, Settings):
@@ -344,6 +406,7 @@ class NPU:
         """Area id -> flags, read-only; an area that is not in it has the flags of `Area()`."""
         return MappingProxyType(self._areas)
 
+    @_annotated("edit")
     def set_area(
         self,
         area: int,
@@ -378,11 +441,13 @@ class NPU:
         if not self._bound.admits(growth):
             self._prove(edit)
 
+    @_annotated("edit")
     def rebuild_indexes(self) -> None:
         """Give back what edits have wasted. Never needed for a result: every edit holds from the next burst on."""
         self._ready().compact()
 
     # -- neurons -------------------------------------------------------------------------------------------------
+    @_annotated("edit")
     def add_neurons(self, count: int, **fields: ArrayLike) -> U32:
         """Create the next `count` reserved ids; returns them, ascending.
 
@@ -431,6 +496,7 @@ class NPU:
         self._neuron_count += len(neurons)
         self._all_power = None
 
+    @_annotated("edit")
     def delete_neurons(self, neurons: ArrayLike) -> Flags:
         """Delete neurons, each given once; says for each whether it was there. Their ids are never used again."""
         ids = check_ids(neurons, self._neuron_capacity)
@@ -443,6 +509,7 @@ class NPU:
         """Delete a neuron; says whether it was there."""
         return bool(self.delete_neurons([neuron])[0])
 
+    @_annotated("edit")
     def set_parameter(self, name: str, neurons: ArrayLike, values: ArrayLike) -> None:
         """Set a field of NEURON_FIELDS: ids, each given once, and one value or one for each.
 
@@ -461,6 +528,7 @@ class NPU:
             self._all_power = None
         self._ready().write(name, ids, column)
 
+    @_annotated("edit")
     def set_area_parameter(self, name: str, area: int, value: ArrayLike) -> int:
         """Set a field of every neuron of an area to one value (or triple of coordinates); returns how many neurons."""
         area = check_area_id(area)
@@ -470,6 +538,7 @@ class NPU:
             self._all_power = None
         return self._ready().write_area(name, area, column)
 
+    @_annotated("edit")
     def set_neuron_mapping(self, mapping: Mapping[int, int] | ArrayLike, areas: ArrayLike | None = None) -> None:
         """Put neurons into areas: a mapping neuron -> area, or ids and areas as arrays. Missing ones are created with
         default parameters."""
@@ -494,6 +563,7 @@ class NPU:
         self._create(new, _columns(len(new), {"cortical_area": column[missing]}))
         self._all_power = None
 
+    @_annotated("transfer")
     def get_parameter(self, name: str, neurons: ArrayLike | None = None) -> NDArray[Any]:
         """A field of these ids, or of all reserved ids: shape (n,), coordinates (n, 3)."""
         field_named(name)
@@ -530,6 +600,7 @@ class NPU:
             self._ready()
         return True
 
+    @_annotated("edit")
     def add_synapses(
         self, source: ArrayLike, target: ArrayLike, weight: ArrayLike, psp: ArrayLike, inhibitory: ArrayLike = False
     ) -> None:
@@ -549,6 +620,7 @@ class NPU:
         self._admit(growth, lambda network: network.add_synapses(batch.source, batch.target, batch.weight, batch.psp, batch.inhibitory))
         self._ready().add_synapses(batch)
 
+    @_annotated("edit")
     def remove_synapses(self, source: ArrayLike, target: ArrayLike) -> Flags:
         """Remove, pair by pair in order, the oldest synapse of each; says for each whether there was one."""
         sources, targets = self._pairs(source, target)
@@ -559,6 +631,7 @@ class NPU:
         """Remove the oldest synapse of this pair; says whether there was one."""
         return bool(self.remove_synapses([source], [target])[0])
 
+    @_annotated("edit")
     def update_weights(self, source: ArrayLike, target: ArrayLike, weight: ArrayLike) -> Flags:
         """Set, pair by pair in order, the weight of the oldest synapse of each; says for each whether there was one."""
         sources, targets = self._pairs(source, target)
@@ -581,11 +654,13 @@ class NPU:
             raise NetworkError(f"target: {len(targets):,} ids for {len(sources):,} of source; one of each makes a pair")
         return sources, targets
 
+    @_annotated("transfer")
     def outgoing_synapses(self, neurons: ArrayLike) -> SynapseBatch:
         """Synapses that leave these neurons, ascending by source, then target, then age."""
         ids = np.unique(check_ids(neurons, self._neuron_capacity))
         return self._gathered(self._ready().synapses_from(ids))
 
+    @_annotated("transfer")
     def incoming_synapses(self, neurons: ArrayLike) -> SynapseBatch:
         """Synapses that end in these neurons, in the same order."""
         ids = np.unique(check_ids(neurons, self._neuron_capacity))
@@ -632,12 +707,14 @@ class NPU:
         """Synapses reserved."""
         return self._synapse_capacity
 
+    @_annotated("transfer")
     def neurons_in_area(self, area: int) -> U32:
         """Ids of the neurons of an area."""
         area = check_area_id(area)
         backend = self._ready()
         return np.flatnonzero((backend.read("cortical_area") == area) & backend.read("valid")).astype(np.uint32)
 
+    @_annotated("transfer")
     def neurons_at(self, coordinates: ArrayLike, area: int | None = None) -> U32:
         """Ids of the neurons at any of these places, shape (3,) or (n, 3), in one area or in all."""
         wanted = np.asarray(coordinates)
@@ -652,6 +729,7 @@ class NPU:
         return NeuronArrayView(self._neuron_capacity, self._ready().read)
 
     @property
+    @_annotated("transfer")
     def synapse_array(self) -> SynapseArray:
         """The synapses under the seed's names: a copy of all of them as they stand, fetched now, ascending by source,
         then target, then age."""
@@ -661,6 +739,7 @@ class NPU:
         return synapses
 
     @property
+    @_annotated("transfer")
     def fire_candidate_list(self) -> FireCandidateList:
         """The candidates of the last burst."""
         return FireCandidateList(*self._ready().candidates())
@@ -675,6 +754,7 @@ class NPU:
         """What fired in the burst before the last."""
         return self._queue(previous=True)
 
+    @_annotated("transfer")
     def _queue(self, *, previous: bool) -> FireQueue:
         backend = self._ready()
         ids, potentials = backend.fire_queue(previous=previous)
@@ -714,6 +794,7 @@ class NPU:
         """Bytes on the device by piece: "rows" (all of the synapses), "neurons" (all that is kept per id), "ledger", ..."""
         return self._ready().memory()
 
+    @_annotated("transfer")
     def to_connectome(self) -> Connectome:
         """The network as it stands, on the host: neurons with their state, synapses, areas, settings, capacities.
 

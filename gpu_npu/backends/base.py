@@ -7,20 +7,24 @@ Everything takes effect in the next burst. Lists of synapses come back ascending
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_npu.annotate import Ranges
 from gpu_npu.connectome import Area, Connectome, Settings, SynapseBatch
 
 U32 = NDArray[np.uint32]
 F32 = NDArray[np.float32]
 Columns = Mapping[str, NDArray[Any]]
 """Field name -> array of shape (n,) or (n, 3), as in `gpu_npu.connectome.fields`."""
+PHASES = ("injection", "propagation", "dynamics", "archival", "transfer")
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Backend(ABC):
     """One network, resident and running."""
 
     name: str
+    _seconds: dict[str, float] | None = None
+    _ranges: Ranges | None = None
 
     @property
     @abstractmethod
@@ -90,14 +96,28 @@ class Backend(ABC):
     def fired_on_device(self) -> Any:
         """Fired ids of the last burst as a DLPack-capable uint32 array on the backend's device; valid until the next burst."""
 
+    # -- each phase apart (slower; same results) ---------------------------------------------------------------
     @property
-    @abstractmethod
     def phase_seconds(self) -> dict[str, float] | None:
-        """Seconds by phase (injection, propagation, dynamics, archival, transfer) summed since `time_phases(True)`; else None."""
+        """Seconds by phase (PHASES) summed since `time_phases(True)`; else None."""
+        return None if self._seconds is None else dict(self._seconds)
 
-    @abstractmethod
     def time_phases(self, on: bool) -> None:
-        """Time each phase apart (slower; same results), or stop and forget."""
+        """Time each phase apart, or stop and forget."""
+        self._seconds = dict.fromkeys(PHASES, 0.0) if on else None
+
+    def annotate(self, ranges: Ranges | None) -> None:
+        """Show each phase to a profiler in these ranges, or stop."""
+        self._ranges = ranges
+
+    @contextmanager
+    def _phase(self, name: str, burst: int) -> Iterator[None]:
+        """A phase of a burst, timed and shown where that was asked for. Where it is timed, its work is over at the end."""
+        with nullcontext() if self._ranges is None else self._ranges.range(name, burst):
+            start = time.perf_counter()
+            yield
+            if self._seconds is not None:
+                self._seconds[name] += time.perf_counter() - start
 
     # -- the network as a whole ----------------------------------------------------------------------------------
     @abstractmethod

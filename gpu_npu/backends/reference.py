@@ -6,9 +6,7 @@ synapses (about 100 ms at 10 million). `burst` reads like its schedule, the rule
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -27,7 +25,6 @@ U16_MAX = 65535
 LOW_32_BITS = 0xFFFFFFFF
 BATCH = 1 << 20
 """Synapses a batch of synapses_from."""
-PHASES = ("injection", "propagation", "dynamics", "archival", "transfer")
 
 Ids = NDArray[np.intp]
 
@@ -40,7 +37,6 @@ class Reference(Backend):
     def __init__(self) -> None:
         self._resident: Connectome | None = None
         self._power = _no_ids()
-        self._seconds: dict[str, float] | None = None
         self._edits = dict.fromkeys(("bytes_touched", "rows_moved", "compactions", "bytes_compacted", "growths"), 0)
         self._window = 1
         self._forget()
@@ -118,7 +114,7 @@ class Reference(Backend):
         rules, valid, size = settings.rules, neurons.valid, network.neuron_capacity
         fired_before, firing_potentials = self._fired
 
-        with self._phase("injection"), np.errstate(over="ignore", under="ignore"):
+        with self._phase("injection", number), np.errstate(over="ignore", under="ignore"):
             # Those whose countdown is above 0 when the burst begins; only the burst clock asks.
             blocked = np.flatnonzero(valid & (neurons.refractory_countdown > 0))
             forced = np.unique(np.concatenate([*self._forced, _no_ids()]))
@@ -144,7 +140,7 @@ class Reference(Backend):
             external[powered] = settle(external[powered] + np.float32(settings.power_amount))
             candidate[powered] = True
 
-        with self._phase("propagation"):
+        with self._phase("propagation", number):
             # Synapses that carry: valid, and their source fired in the previous burst and still exists. k, the valid
             # synapses leaving a source, counts those to targets that do not exist; they deliver nothing.
             exists = valid[fired_before]
@@ -182,7 +178,7 @@ class Reference(Backend):
                 synaptic = settle(sums[ids].view(np.int64).astype(np.float32) * scale)
                 inputs = settle(external[ids] + synaptic)
 
-        with self._phase("dynamics"), np.errstate(over="ignore", under="ignore"):
+        with self._phase("dynamics", number), np.errstate(over="ignore", under="ignore"):
             # 1. A candidate in its refractory period is stopped, its input dropped. The candidate clock counts here.
             waits = neurons.refractory_countdown[ids] > 0
             stopped, j, i = ids[waits], ids[~waits], inputs[~waits]
@@ -230,13 +226,14 @@ class Reference(Backend):
             if rules.refractory_clock == "burst":
                 self._count_down(np.setdiff1d(blocked, forced))
 
-        with self._phase("archival"):
+        with self._phase("archival", number):
             self._previous, self._fired = self._fired, (everyone[order], firing[order])
             self._ledger[number] = self._fired[0]
             self._ledger.pop(number - self._window, None)
             self._candidates = ids.astype(np.uint32), inputs
             self._staged, self._forced = [], []
-        return BurstOutput(self._fired[0].copy(), len(staged), len(powered), terms, len(ids), len(stopped))
+        with self._phase("transfer", number):
+            return BurstOutput(self._fired[0].copy(), len(staged), len(powered), terms, len(ids), len(stopped))
 
     def _is_limited(self, ids: Ids) -> NDArray[np.bool_]:
         return ~np.isin(self._column("consecutive_fire_limit")[ids], UNLIMITED)
@@ -261,20 +258,6 @@ class Reference(Backend):
 
     def fired_on_device(self) -> U32:
         return self._fired[0].copy()
-
-    @contextmanager
-    def _phase(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        if self._seconds is not None:
-            self._seconds[name] += time.perf_counter() - start
-
-    @property
-    def phase_seconds(self) -> dict[str, float] | None:
-        return None if self._seconds is None else dict(self._seconds)
-
-    def time_phases(self, on: bool) -> None:
-        self._seconds = dict.fromkeys(PHASES, 0.0) if on else None
 
     # -- the network as a whole ----------------------------------------------------------------------------------
     def set_settings(self, settings: Settings) -> None:

@@ -13,7 +13,8 @@ from networks import SMALL_SIZES, Plan, agree, plans
 from scalar_model import ScalarModel
 
 from gpu_npu.backends import reference
-from gpu_npu.backends.reference import PHASES, Reference
+from gpu_npu.backends.base import PHASES
+from gpu_npu.backends.reference import Reference
 from gpu_npu.connectome import Connectome, NetworkError, NeuronIndexError, NpuError, SynapseBatch
 
 small_plans = plans(sizes=SMALL_SIZES, hubs=(0, 0, 40))
