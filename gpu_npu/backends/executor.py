@@ -14,8 +14,19 @@ from numpy.typing import NDArray
 
 from gpu_npu.backends.base import F32, U32, Backend, BurstOutput, Columns
 from gpu_npu.backends.devices.base import Device, Launch
-from gpu_npu.backends.layout import ARRAYS, COUNTERS, FLAG, QUEUE_HEADER, STATE_DTYPE, WORD_NEURONS, arena_estimate, estimate_bytes, lengths
-from gpu_npu.backends.rows import RowStore
+from gpu_npu.backends.layout import (
+    ARRAYS,
+    COUNTERS,
+    FLAG,
+    QUEUE_HEADER,
+    STATE_DTYPE,
+    WORD_NEURONS,
+    arena_estimate,
+    count_bits,
+    estimate_bytes,
+    lengths,
+)
+from gpu_npu.backends.rows import FEW, RowStore
 from gpu_npu.backends.staging import Staging
 from gpu_npu.connectome import NEURON_FIELDS, Area, Connectome, DeviceMemoryError, Settings, SynapseBatch
 from gpu_npu.connectome.validation import fixed_point_bits, settle
@@ -262,9 +273,8 @@ class Executor(Backend):
 
     def _count_arrivals(self) -> None:
         """Arrivals are counted in the low bits of the accumulators where sum and count provably fit 63 bits together, else
-        apart. With c bits and terms of t bits: in-degree < 2^c and |sum| < 2^(t + c), so t + 2 c <= 62 will do."""
-        term_bits = 8 * sum(dtype.itemsize for dtype in self._dtypes)
-        bits = (62 - term_bits) // 2
+        apart."""
+        bits = count_bits(*self._dtypes)
         apart = not self._may_pack or bool(self._state["fraction_bits"][0]) or self._in_degree_bound >= 1 << bits
         allocated = self._arrays["arrivals"].nbytes > 0
         if apart != allocated and self._neurons:
@@ -352,7 +362,8 @@ class Executor(Backend):
         ids, data = self._temporary(neurons), self._temporary(np.ascontiguousarray(values).ravel().view(np.uint8))
         size = np.uint32(values.nbytes // len(neurons))
         target = self._arrays[field]
-        self._device.launch([Launch("scatter_values", (np.uint64(len(neurons)), ids, target, size, data))])
+        args = (np.uint64(len(neurons)), ids, target, size, data)
+        self._device.launch([Launch("scatter_values", args, single=len(neurons) <= FEW)])
         self._free(ids, data)
 
     def _write_flags(self, neurons: U32, mask: int, bits: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
@@ -362,7 +373,8 @@ class Executor(Backend):
             return before
         ids, old = self._temporary(neurons), self._device.alloc(len(neurons), np.uint8)
         new = None if bits is None else self._temporary(bits)
-        self._device.launch([Launch("write_flags", (self._state, np.uint64(len(neurons)), ids, np.uint32(mask), new, old))])
+        args = (self._state, np.uint64(len(neurons)), ids, np.uint32(mask), new, old)
+        self._device.launch([Launch("write_flags", args, single=len(neurons) <= FEW)])
         self._device.download(old, before)
         self._free(ids, old, *(() if new is None else (new,)))
         return before
@@ -395,7 +407,7 @@ class Executor(Backend):
         few = len(batch) * 8 < self._neurons
         arrivals = np.unique(batch.target, return_counts=True)[1] if few else np.bincount(batch.target)
         self._in_degree_bound += int(arrivals.max())
-        if self._in_degree_bound >= 1 << (62 - 8 * sum(dtype.itemsize for dtype in self._dtypes)) // 2:
+        if self._in_degree_bound >= 1 << count_bits(*self._dtypes):
             degrees = np.zeros(self._neurons, np.int64)
             for part in self._rows.list():
                 degrees += np.bincount(part.target, minlength=self._neurons)

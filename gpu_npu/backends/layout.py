@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
+from gpu_npu.connectome import Connectome
 from gpu_npu.connectome.fields import MAX_NEURONS, NEURON_FIELDS, POTENTIAL_OF_FORCED
+from gpu_npu.connectome.validation import fixed_point_bits
 
 WORD_NEURONS = 32
 """Neurons in a word of a bit set."""
@@ -21,6 +23,10 @@ TILE_WORDS = 32
 TILE_NEURONS = WORD_NEURONS * TILE_WORDS
 BLOCK_ALIGNMENT = 16
 """Bytes: a row's block starts at a multiple of this; Row.offset counts in it."""
+UPLOAD_SYNAPSES = 2**22
+"""Synapses that travel in one transfer, unless one row has more: bounds the temporary memory of a load or a query."""
+STAGING_ITEMS = 4096
+"""Items of each staging buffer (ids, potentials, forced ids) before anything is staged; they grow with what is."""
 COUNTERS = ("sensory", "power", "synaptic", "processed", "refractory")
 QUEUE_HEADER = 16
 """u32 words before the ids of a fire queue: [0] how many ids, [2 + 2 c] and the next the 64-bit counter c."""
@@ -182,3 +188,48 @@ def estimate_bytes(
     arena = arena_estimate(synapse_capacity, neuron_capacity, weight_dtype, psp_dtype)
     length = lengths(neuron_capacity, ledger_slots=max(ledger_window, 2), arena_bytes=arena, split=True)
     return sum(length[array.per] * array.width * array.dtype.itemsize for array in ARRAYS)
+
+
+def count_bits(weight_dtype: DTypeLike, psp_dtype: DTypeLike) -> int:
+    """Low bits of an accumulator that can count arrivals. With c of them and terms of t bits: in-degree < 2^c and
+    |sum| < 2^(t + c), so t + 2 c <= 62 leaves room for both."""
+    return (62 - 8 * (np.dtype(weight_dtype).itemsize + np.dtype(psp_dtype).itemsize)) // 2
+
+
+def _blocks(connectome: Connectome) -> tuple[int, int]:
+    """(bytes of the arena, rows with synapses) once exactly these synapses are loaded."""
+    synapses = connectome.synapses
+    source, psp = synapses.source, synapses.psp
+    if not synapses.valid.all():
+        source, psp = source[synapses.valid], psp[synapses.valid]
+    slots = np.bincount(source, minlength=connectome.neuron_capacity)
+    one_psp = np.zeros(connectome.neuron_capacity, psp.dtype)
+    one_psp[source] = psp
+    each = np.zeros(connectome.neuron_capacity, np.bool_)
+    each[source[psp != one_psp[source]]] = True
+    bytes_each = synapse_bytes(connectome.weight_dtype, connectome.psp_dtype)
+    slot_bytes = np.where(each, bytes_each, bytes_each - psp.dtype.itemsize)
+    units: NDArray[np.int64] = -(-slots * slot_bytes // BLOCK_ALIGNMENT)
+    return int(units.sum()) * BLOCK_ALIGNMENT, int(np.count_nonzero(slots))
+
+
+def load_bytes(connectome: Connectome, neuron_capacity: int, synapse_capacity: int, ledger_window: int) -> tuple[dict[str, int], int]:
+    """Device bytes by piece once this network is loaded, as `Backend.memory` then says, and what the load takes beside them.
+
+    Reads every synapse once: what `estimate_bytes` bounds from the capacities alone is exact here.
+    """
+    dtypes = connectome.weight_dtype, connectome.psp_dtype
+    arena, rows = _blocks(connectome)
+    count = connectome.synapse_count
+    if synapse_capacity > count:
+        spare = arena_estimate(synapse_capacity, neuron_capacity, *dtypes)
+        arena = max(arena, -(-spare // BLOCK_ALIGNMENT) * BLOCK_ALIGNMENT)
+    split = bool(fixed_point_bits(connectome.areas))
+    if not split and count >= 1 << count_bits(*dtypes):
+        in_degree = np.bincount(connectome.synapses.target[connectome.synapses.valid])
+        split = int(in_degree.max()) >= 1 << count_bits(*dtypes)
+    length = lengths(neuron_capacity, ledger_slots=max(ledger_window, 2), arena_bytes=arena, split=split)
+    pieces = {"rows": 0, "neurons": 0, "ledger": 0, "edit counter": 0, "staging": 3 * 4 * STAGING_ITEMS}
+    for array in ARRAYS:
+        pieces[array.group] += length[array.per] * array.width * array.dtype.itemsize
+    return pieces, min(count, UPLOAD_SYNAPSES) * synapse_bytes(*dtypes) + rows * (8 + ROW_DTYPE.itemsize)

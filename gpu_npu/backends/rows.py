@@ -16,13 +16,13 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpu_npu.backends.base import U32
 from gpu_npu.backends.devices.base import Device, Launch
-from gpu_npu.backends.layout import BLOCK_ALIGNMENT, CONSTANTS, PSP_EACH, ROW_DTYPE
+from gpu_npu.backends.layout import BLOCK_ALIGNMENT, CONSTANTS, PSP_EACH, ROW_DTYPE, UPLOAD_SYNAPSES
 from gpu_npu.connectome import SynapseBatch
 
-UPLOAD_SYNAPSES = 2**22
-"""Synapses that travel in one transfer: bounds the temporary memory of a load or a query."""
 SCRATCH_BYTES = 2**25
 """Bytes that a compaction moves at a time, unless one row is longer."""
+FEW = 64
+"""Up to so many items one block is launched: waking other cores takes a CPU longer than the work, and a GPU does not care."""
 INHIBITORY = np.uint32(CONSTANTS["SYNAPSE_INHIBITORY"])
 TARGET_MASK = np.uint32(CONSTANTS["TARGET_MASK"])
 
@@ -88,8 +88,8 @@ class RowStore:
         self.rows_moved = self.compactions = self.bytes_compacted = self.growths = self.bytes_grown = 0
 
     # -- small helpers ---------------------------------------------------------------------------------------------
-    def _launch(self, kernel: str, *args: Any) -> None:
-        self._device.launch([Launch(kernel, args)])
+    def _launch(self, kernel: str, *args: Any, items: int) -> None:
+        self._device.launch([Launch(kernel, args, single=items <= FEW)])
 
     def _upload(self, host: NDArray[Any]) -> Any:
         array = self._device.alloc(max(len(host), 1), host.dtype)
@@ -113,7 +113,7 @@ class RowStore:
     def _read(self, ids: U32) -> Rows:
         """Table entries of these rows."""
         on_device, out = self._upload(ids), self._device.alloc(max(len(ids), 1), ROW_DTYPE)
-        self._launch("gather_values", np.uint64(len(ids)), on_device, self._table, np.uint32(ROW_DTYPE.itemsize), out)
+        self._launch("gather_values", np.uint64(len(ids)), on_device, self._table, np.uint32(ROW_DTYPE.itemsize), out, items=len(ids))
         rows = self._download(out, len(ids))
         self._free(on_device, out)
         return rows
@@ -155,7 +155,7 @@ class RowStore:
             parts = (ids[low:high], planned[low:high], offsets, target[span], weight[span], psp[span])
             for buffer, host in zip(buffers, parts, strict=True):
                 self._device.upload(buffer, np.ascontiguousarray(host))
-            self._launch("append_synapses", self._state, np.uint64(high - low), *buffers)
+            self._launch("append_synapses", self._state, np.uint64(high - low), *buffers, items=high - low)
         self._free(*buffers)
         self.count += len(batch)
 
@@ -241,7 +241,7 @@ class RowStore:
         arrays = [self._upload(ordered[first[:-1]]), self._upload(first.astype(np.uint32)), self._upload(target[order])]
         weights = None if weight is None else self._upload(weight[order])
         found = self._device.alloc(len(source), np.uint8)
-        self._launch("edit_synapses", self._state, np.uint64(len(first) - 1), *arrays, weights, found)
+        self._launch("edit_synapses", self._state, np.uint64(len(first) - 1), *arrays, weights, found, items=len(first) - 1)
         there: NDArray[np.bool_] = np.empty(len(source), np.bool_)
         there[order] = self._download(found, len(source)).view(np.bool_)
         self._free(*arrays, found, *(() if weights is None else (weights,)))
@@ -261,7 +261,7 @@ class RowStore:
         on_device = None if ids is None else self._upload(ids)
         bits = None if wanted is None else self._upload(wanted)
         counts = self._device.alloc(n, np.uint32)
-        self._launch("list_synapses", self._state, np.uint64(n), on_device, np.uint32(0), bits, counts, *(None,) * 5)
+        self._launch("list_synapses", self._state, np.uint64(n), on_device, np.uint32(0), bits, counts, *(None,) * 5, items=n)
         first = np.concatenate(([0], np.cumsum(self._download(counts, n), dtype=np.int64)))
         self._free(counts, *(() if on_device is None else (on_device,)))
         for low, high in self._pieces(first):
@@ -275,7 +275,7 @@ class RowStore:
         rows = None if ids is None else self._upload(ids[low:high])
         starts = self._upload((first[low:high] - first[low]).astype(np.uint64))
         out = [self._device.alloc(count, dtype) for dtype in (np.uint32, np.uint32, *self._dtypes)]
-        self._launch("list_synapses", self._state, np.uint64(high - low), rows, np.uint32(low), bits, None, starts, *out)
+        self._launch("list_synapses", self._state, np.uint64(high - low), rows, np.uint32(low), bits, None, starts, *out, items=high - low)
         source, packed, weight, psp = (self._download(array, count) for array in out)
         self._free(starts, *out, *(() if rows is None else (rows,)))
         target = packed & TARGET_MASK
@@ -310,8 +310,8 @@ class RowStore:
             packed_sorted = self._device.alloc(high - low, np.uint32)
             on_device, entries, packed = arrays
             count = np.uint64(high - low)
-            self._launch("pack_rows", self._state, count, on_device, packed, packed_sorted, scratch)
-            self._launch("place_rows", self._state, count, on_device, entries, packed, packed_sorted, scratch)
+            self._launch("pack_rows", self._state, count, on_device, packed, packed_sorted, scratch, items=high - low)
+            self._launch("place_rows", self._state, count, on_device, entries, packed, packed_sorted, scratch, items=high - low)
             self._free(*arrays, packed_sorted)
             low = high
         self._free(scratch)

@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from gpu_npu.backends.base import F32, U32
 from gpu_npu.backends.devices.base import Device, Launch
+from gpu_npu.backends.layout import STAGING_ITEMS
 from gpu_npu.connectome import NetworkError, NeuronIndexError
-
-SMALLEST_BUFFER = 4096
 
 
 class _Buffer:
@@ -19,7 +18,7 @@ class _Buffer:
 
     def __init__(self, device: Device, dtype: type[np.generic]) -> None:
         self._device, self._dtype = device, dtype
-        self.array = device.alloc(SMALLEST_BUFFER, dtype)
+        self.array = device.alloc(STAGING_ITEMS, dtype)
 
     def reserve(self, count: int, used: int) -> Any:
         """The array, with room for `count` items; of the first `used`, those that were there are kept."""
