@@ -726,7 +726,7 @@ class NPU:
     @property
     def neuron_array(self) -> NeuronArrayView:
         """The neurons under the seed's names; every field is a copy fetched when it is looked at."""
-        return NeuronArrayView(self._neuron_capacity, self._ready().read)
+        return NeuronArrayView(self._neuron_capacity, self._read)
 
     @property
     @_annotated("transfer")
@@ -762,10 +762,18 @@ class NPU:
         burst = max(0, self._burst_count - 1) if previous else self._burst_count
         return FireQueue(burst, ids, potentials, coordinates, areas)
 
+    @_annotated("transfer")
+    def _read(self, name: str) -> NDArray[Any]:
+        return self._ready().read(name)
+
+    @_annotated("transfer")
+    def _fired_in(self, burst: int) -> U32:
+        return self._ready().fired_in(burst)
+
     @property
     def fire_ledger(self) -> FireLedger:
         """The fired ids of the last `fire_ledger_window` bursts."""
-        return FireLedger(self._window, self.get_burst_count, lambda burst: self._ready().fired_in(burst))
+        return FireLedger(self._window, self.get_burst_count, self._fired_in)
 
     def get_fire_history(self, burst: int) -> U32:
         """Fired ids of a burst; NetworkError outside the ledger's window, which it names."""
@@ -853,13 +861,13 @@ def _at_least(value: int | None, needed: int, what: str, default: int | None = N
 
 
 def _on_device(values: object) -> bool:
-    """Whether this array is in a device's memory."""
+    """Whether the backend should take this array where it is: it lies on a device, or offers its memory by DLPack alone."""
     if isinstance(values, np.ndarray):
         return False
     if hasattr(values, "__cuda_array_interface__"):
         return True
     device = getattr(values, "__dlpack_device__", None)
-    return device is not None and device()[0] != _DLPACK_CPU
+    return device is not None and (device()[0] != _DLPACK_CPU or not hasattr(values, "__array__"))
 
 
 def _places(coordinates: NDArray[np.uint32]) -> NDArray[np.void]:
