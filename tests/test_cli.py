@@ -41,7 +41,7 @@ def rows(result: Result) -> dict[str, str]:
     assert result.exit_code == 0, result.output
     table: dict[str, str] = {}
     label = ""
-    for line in result.stdout.splitlines():
+    for line in result.stdout.split("\n\n")[0].splitlines():
         label = line[:16].strip() or label
         table[label] = f"{table.get(label, '')} {line[16:].strip()}".strip()
     return table
@@ -64,19 +64,23 @@ def fired_in(path: Path) -> list[list[int]]:
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_the_seed_example(tmp_path: Path, backend: str) -> None:
-    table = rows(run("seed", "--bursts", 30, "--backend", backend, "--out", tmp_path / "out"))
+    table = rows(run("seed", "--bursts", 30, "--backend", backend, "--record", tmp_path / "out"))
     assert list(table) == [
         "network",
         "backend",
         "neurons",
         "synapses",
         "bytes",
+        "seed",
+        "loaded in",
         "bursts",
         "fired",
+        "over time",
         "bursts/s",
         "µs a burst",
         "synaptic events",
         "µs by phase",
+        "record",
         "digest",
     ]
     expected = NPU.from_connectome(seed_example(), backend="reference").run(30)
@@ -102,7 +106,7 @@ def test_what_drives(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.npz"
 
     def bursts(*arguments: object) -> list[list[int]]:
-        rows(run(file, "--bursts", 3, "--backend", "reference", "--out", out, *arguments))
+        rows(run(file, "--bursts", 3, "--backend", "reference", "--record", out, *arguments))
         return fired_in(out)
 
     assert bursts() == [[], [], []]
@@ -127,7 +131,7 @@ def test_what_drives(file: Path, tmp_path: Path) -> None:
 def test_a_connectome_in_csr(tmp_path: Path) -> None:
     path = tmp_path / "csr.npz"
     np.savez(path, indptr=[0, 2, 3, 3], indices=[1, 2, 2], count=np.array([5, 300, 7], np.uint16), sign=np.array([1, -1, 1], np.int8))
-    table = rows(run(path, "--bursts", 4, "--power", "0", "--threshold", 1, "--backend", "reference", "--out", tmp_path / "o.npz"))
+    table = rows(run(path, "--bursts", 4, "--power", "0", "--threshold", 1, "--backend", "reference", "--record", tmp_path / "o.npz"))
     assert (table["neurons"], table["synapses"]) == ("3", "3")
     assert fired_in(tmp_path / "o.npz") == [[0], [0, 1, 2], [0, 1, 2], [0, 1, 2]]
 
@@ -151,7 +155,7 @@ def test_the_fly_hemisphere() -> None:
         (["seed", "--power", "x"], 2, "'x' is neither ids"),
         (["seed", "--power", "area:x"], 2, "'area:x' is neither"),
         (["seed", "--inject", "1,2:abc"], 2, "'abc' is not a potential"),
-        (["seed", "--out", "no/such/folder/out.npz"], 2, "does not exist"),
+        (["seed", "--record", "no/such/folder/out.npz"], 11, "no/such/folder/out.npz: No such file or directory"),
         (["seed", "--backend", "tpu"], 2, "tpu"),
         (["pyproject.toml"], 3, "pyproject.toml"),
         (["seed", "--inject", "pyproject.npz"], 11, "pyproject.npz"),

@@ -42,11 +42,9 @@ def compile_cubin(sources: Mapping[str, str], unit: str, arch: int, *, majors: I
     Raises BackendUnavailableError where NVRTC is not installed, KernelError where the kernels do not compile.
     """
     library = _library(tuple(majors))
-    version = (ctypes.c_int(), ctypes.c_int())
-    _check(library, library.nvrtcVersion(ctypes.byref(version[0]), ctypes.byref(version[1])), "nvrtcVersion")
     options = [*OPTIONS, f"-arch=sm_{arch}"]
     texts = [text for item in sorted(sources.items()) for text in item]
-    key = cache.digest(f"nvrtc {version[0].value}.{version[1].value} {_build_id(library)}", *options, unit, *texts)
+    key = cache.digest(f"nvrtc {_version(library)} {_build_id(library)}", *options, unit, *texts)
     entry = cache.find(key, ".cubin")
     data = entry.read_bytes() if entry else _compile(library, sources, unit, options)
     if entry is None:
@@ -137,6 +135,18 @@ def _library(majors: tuple[int, ...]) -> ctypes.CDLL:
     wanted = " or ".join(f"libnvrtc.so.{major}" for major in majors)
     way_out = "pip install gpu-npu[cuda13], or set CUDA_PATH to a toolkit"
     raise BackendUnavailableError(f"compiling the CUDA kernels needs NVRTC and no {wanted} was found: {way_out}")
+
+
+def found(majors: Iterable[int] = MAJORS) -> tuple[str, str]:
+    """(path, CUDA version) of the NVRTC that is used; BackendUnavailableError where there is none."""
+    library = _library(tuple(majors))
+    return library._name, _version(library)
+
+
+def _version(library: ctypes.CDLL) -> str:
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    _check(library, library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)), "nvrtcVersion")
+    return f"{major.value}.{minor.value}"
 
 
 def _build_id(library: ctypes.CDLL) -> str:

@@ -1,0 +1,38 @@
+"""gpu-npu example: the built-in networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gpu_npu.io import save
+
+from .networks import EXAMPLES
+from .progress import Bar
+
+
+@click.command(short_help="List the built-in networks, or write one to a file.")
+@click.argument("name", required=False)
+@click.option("-o", "--out", "out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="File to write.")
+def example(name: str | None, out: Path | None) -> None:
+    """Write the built-in network NAME to a file that `gpu-npu run` reads; without a NAME, list them."""
+    if name is None:
+        if out is not None:
+            raise click.UsageError(f"-o needs the NAME of an example: {', '.join(EXAMPLES)}", click.get_current_context())
+        width = max(map(len, EXAMPLES))
+        for known, known_example in EXAMPLES.items():
+            click.echo(f"{known:{width}}  {known_example.about}")
+        return
+    if name not in EXAMPLES:
+        raise click.BadParameter(f"there is no example {name!r}; there are: {', '.join(EXAMPLES)}", param_hint="NAME")
+    if out is None:
+        raise click.UsageError(f"where to? gpu-npu example {name} -o {name}.npz", click.get_current_context())
+    with Bar() as bar:
+        bar.step(f"writing {out}")
+        network = EXAMPLES[name].make()
+        try:
+            save(network, out)
+        except OSError as error:
+            raise type(error)(error.errno, error.strerror, str(out)) from error  # not the name of an unfinished file
+    click.echo(f"{out}: {network.neuron_count:,} neurons, {network.synapse_count:,} synapses; try: gpu-npu run {out}")

@@ -1,0 +1,148 @@
+"""gpu-npu info: what a network holds, and what it needs on a device."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from gpu_npu import Area, Connectome
+from gpu_npu.sizing import MemoryPlan, plan_memory
+
+from .networks import backend_options, network
+from .progress import Bar
+
+AREAS_SHOWN = 20
+"""In the table; JSON has all of them."""
+
+
+@click.command(short_help="What a network holds, and the memory it needs.")
+@click.argument("network_name", metavar="NETWORK")
+@backend_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON in place of the table.")
+def info(network_name: str, backend: str, device: int | None, ledger_window: int, as_json: bool) -> None:
+    """Say what NETWORK (as for run) holds, the memory it needs on the device, and whether it fits."""
+    with Bar() as bar:
+        bar.step(f"reading {network_name}")
+        connectome = network(network_name)
+        connectome.validate()
+        bar.step(f"looking at {network_name}")
+        facts = {"network": network_name, **_facts(connectome)}
+        plan = plan_memory(connectome, fire_ledger_window=ledger_window, backend=backend, device=device)
+    facts["memory"] = {
+        "backend": plan.backend,
+        "backend_reason": f"{plan.reason}: {plan.description}",
+        "pieces": dict(plan.pieces),
+        "bytes": plan.needed,
+        "loading_bytes": plan.loading,
+        "free_bytes": plan.free,
+        "total_bytes": plan.total,
+        "fits": plan.fits,
+    }
+    if as_json:
+        click.echo(json.dumps(_finite(facts), indent=2))
+    else:
+        _print(facts, plan)
+
+
+def _facts(connectome: Connectome) -> dict[str, Any]:
+    neurons, synapses = connectome.neurons, connectome.synapses
+    there = np.flatnonzero(neurons.valid)
+    keep = synapses.valid if not synapses.valid.all() else slice(None)
+    source, target, weight, psp = synapses.source[keep], synapses.target[keep], synapses.weight[keep], synapses.psp[keep]
+    out, into = (np.bincount(ends, minlength=connectome.neuron_capacity) for ends in (source, target))
+    one_psp = np.zeros(connectome.neuron_capacity, psp.dtype)
+    one_psp[source] = psp
+    several = np.unique(source[psp != one_psp[source]])
+    ids, counts = np.unique(neurons.cortical_area[there], return_counts=True)
+    size = dict(zip(ids.tolist(), counts.tolist(), strict=True))
+    areas = {area: connectome.areas.get(area, Area()) for area in sorted({*size, *connectome.areas})}
+    power = [area for area, flags in areas.items() if flags.power]
+    settings = asdict(connectome.settings)
+    return {
+        "neurons": connectome.neuron_count,
+        "neuron_capacity": connectome.neuron_capacity,
+        "synapses": connectome.synapse_count,
+        "synapse_capacity": connectome.synapse_capacity,
+        "out_degree": _spread(out[there]),
+        "in_degree": _spread(into[there]),
+        "self_loops": int(np.count_nonzero(source == target)),
+        "weight": {"dtype": weight.dtype.name, **_spread(weight)},
+        "psp": {"dtype": psp.dtype.name, **_spread(psp), "sources_with_several": len(several)},
+        "inhibitory_share": float(synapses.inhibitory[keep].mean()) if len(source) else 0.0,
+        "areas": [{"id": area, **asdict(flags), "neurons": size.get(area, 0)} for area, flags in areas.items()],
+        "power_neurons": sum(size.get(area, 0) for area in power),
+        "threshold": _spread(neurons.threshold[there]),
+        "rules": settings.pop("rules"),
+        "settings": settings,
+    }
+
+
+def _spread(values: NDArray[Any]) -> dict[str, float | None]:
+    if not len(values):
+        return dict.fromkeys(("min", "median", "mean", "max"))
+    numbers = (values.min(), np.median(values), values.mean(dtype=np.float64), values.max())
+    return dict(zip(("min", "median", "mean", "max"), (number.item() for number in numbers), strict=True))
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity: a bound that is none is null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _text(spread: dict[str, Any]) -> str:
+    if spread["min"] is None:
+        return "none"
+    return f"{spread['min']:,} to {spread['max']:,}, median {spread['median']:,g}, mean {spread['mean']:,.2f}"
+
+
+def _print(facts: dict[str, Any], plan: MemoryPlan) -> None:
+    several = facts["psp"]["sources_with_several"]
+    shared = f"{several:,} sources have several" if several else "one a source"
+    areas = facts["areas"]
+    rows = [
+        ("network", facts["network"]),
+        ("neurons", f"{facts['neurons']:,} (capacity {facts['neuron_capacity']:,})"),
+        ("synapses", f"{facts['synapses']:,} (capacity {facts['synapse_capacity']:,}), {facts['inhibitory_share']:.1%} inhibitory"),
+        ("out-degree", _text(facts["out_degree"])),
+        ("in-degree", _text(facts["in_degree"])),
+        ("weights", f"{facts['weight']['dtype']}, {_text(facts['weight'])}"),
+        ("psps", f"{facts['psp']['dtype']}, {_text(facts['psp'])}; {shared}"),
+        ("thresholds", _text(facts["threshold"])),
+        ("rules", ", ".join(f"{name} {value}" for name, value in facts["rules"].items())),
+        ("settings", ", ".join(f"{name} {value}" for name, value in facts["settings"].items())),
+        ("areas", f"{len(areas):,}, with {facts['power_neurons']:,} power neurons"),
+    ]
+    for area in areas[:AREAS_SHOWN]:
+        flags = "".join(
+            f", {told}"
+            for told, on in (("power", area["power"]), ("mp-driven psp", area["mp_driven_psp"]), ("psp divided", not area["psp_uniform"]))
+            if on
+        )
+        rows.append((f"  {area['id']}", f"{area['name'] or '(no name)'}: {area['neurons']:,} neurons{flags}"))
+    if len(areas) > AREAS_SHOWN:
+        rows.append(("", f"and {len(areas) - AREAS_SHOWN:,} more (--json has them all)"))
+    rows += [
+        ("", ""),
+        ("backend", f"{plan.backend} ({plan.reason}: {plan.description})"),
+        *((f"  {piece}", f"{count:>15,} bytes") for piece, count in plan.pieces.items()),
+        ("needs", f"{plan.needed:>15,} bytes, and {plan.loading:,} more while it loads"),
+        ("free", f"{plan.free:>15,} bytes of {plan.total:,}"),
+        ("fits", "yes" if plan.fits else "NO"),
+    ]
+    table = Table(show_header=False, box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False, markup=False).print(table)

@@ -1,0 +1,66 @@
+"""Networks by name or by file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+
+from gpu_npu import Area, Connectome
+from gpu_npu.connectome.generators import fixed_out_degree, seed_example
+from gpu_npu.io import load
+
+
+@dataclass(frozen=True)
+class Example:
+    """A network that can be named instead of a file."""
+
+    make: Callable[[], Connectome]
+    about: str
+
+
+def _driven(neurons: int, degree: int, power: int, threshold: float) -> Connectome:
+    """A random network whose first `power` neurons are driven and keep the others going."""
+    return fixed_out_degree(
+        neurons,
+        degree,
+        seed=0,
+        weight=(1, 20),
+        areas={0: Area("cortex"), 1: Area("power", power=True)},
+        threshold=np.where(np.arange(neurons) < power, 4.0, threshold),
+        leak_coefficient=0.1,
+        refractory_period=2,
+        cortical_area=(np.arange(neurons) < power).astype(np.uint32),
+    )
+
+
+EXAMPLES = {
+    "seed": Example(seed_example, "22,590 neurons, 500,000 synapses, driven by a power area: the network the project began with"),
+    "small": Example(lambda: _driven(1_000, 20, 50, 60.0), "1,000 neurons, 20,000 synapses, driven by a power area: a first look"),
+    "random-1m": Example(
+        lambda: _driven(1_000_000, 10, 10_000, 30.0), "1,000,000 neurons, 10,000,000 synapses, driven by a power area: a load for a GPU"
+    ),
+}
+
+
+def network(name: str) -> Connectome:
+    """The built-in example of this name, or what is in this file."""
+    if name in EXAMPLES:
+        return EXAMPLES[name].make()
+    if not Path(name).exists():
+        raise click.BadParameter(f"{name!r} is neither a file nor one of the examples: {', '.join(EXAMPLES)}", param_hint="NETWORK")
+    return load(name)
+
+
+def backend_options(command: Callable[..., None]) -> Callable[..., None]:
+    """--backend, --device, --ledger-window."""
+    for option in (
+        click.option("--ledger-window", type=click.IntRange(min=1), default=20, show_default=True, help="Bursts of history kept."),
+        click.option("--device", type=click.IntRange(min=0), help="Number of the GPU."),
+        click.option("--backend", type=click.Choice(["auto", "reference", "cpu", "cuda"]), default="auto", show_default=True),
+    ):
+        command = option(command)
+    return command

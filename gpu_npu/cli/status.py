@@ -1,0 +1,97 @@
+"""What the command returns, and how it tells what went wrong: in one line."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from gpu_npu import (
+    BackendUnavailableError,
+    CapacityError,
+    DeviceMemoryError,
+    FileFormatError,
+    KernelError,
+    NetworkError,
+    NeuronIndexError,
+    NpuError,
+    SumOverflowError,
+)
+
+USAGE = 2
+EXIT_STATUS: dict[type[Exception], int] = {
+    FileFormatError: 3,
+    NetworkError: 4,
+    NeuronIndexError: 5,
+    CapacityError: 6,
+    SumOverflowError: 7,
+    BackendUnavailableError: 8,
+    KernelError: 9,
+    DeviceMemoryError: 10,
+    OSError: 11,
+    NpuError: 12,
+    MemoryError: 13,
+}
+NOT_WORKING = 14
+"""Of doctor: the best backend that is available does not work."""
+INTERRUPTED = 130
+"""128 + SIGINT; 143 after SIGTERM."""
+
+
+def statuses() -> str:
+    """The exit statuses, for --help."""
+    return (
+        "Exit status: 0 done; 2 wrong usage; 3 a file that is corrupt or of another format; 4 a value that is not allowed; "
+        "5 an id that is no neuron; 6 more than the capacity; 7 a synaptic sum that cannot be proven to fit; "
+        "8 the chosen backend cannot run here; 9 a kernel that does not compile or launch; 10 not enough memory on the device; "
+        "11 a file that cannot be opened or written; 12 any other error of the package; 13 not enough memory on the host; "
+        "14 doctor: the best available backend does not work; 130 interrupted (143: by SIGTERM)."
+    )
+
+
+def told(error: BaseException) -> str:
+    """An error in one line."""
+    if isinstance(error, click.ClickException):
+        text = error.format_message()
+    elif isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+    else:
+        text = str(error)
+    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        first += f" (see {error.ctx.command_path} --help)"
+    return first
+
+
+def fail(error: BaseException, status: int) -> NoReturn:
+    """Say it and end."""
+    click.echo(f"Error: {told(error)}", err=True)
+    raise SystemExit(status) from error
+
+
+class OneLineErrors(click.Group):
+    """A group whose errors, of usage too, are one line on stderr and the exit status of their kind."""
+
+    def main(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, *, standalone_mode: bool = True, **extra: Any
+    ) -> Any:
+        if not standalone_mode:
+            return super().main(args, prog_name, standalone_mode=False, **extra)
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="replace")  # a terminal that knows no Greek is shown question marks
+        try:
+            status = super().main(args, prog_name, standalone_mode=False, **extra)
+        except click.ClickException as error:
+            fail(error, USAGE)
+        except (click.Abort, KeyboardInterrupt):
+            fail(click.ClickException("interrupted"), INTERRUPTED)
+        except (NpuError, OSError, MemoryError) as error:
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:  # who read our output has gone
+                sys.stdout = None  # nothing is flushed at exit
+                raise SystemExit(1) from None
+            fail(error, next(status for kind, status in EXIT_STATUS.items() if isinstance(error, kind)))
+        raise SystemExit(status if isinstance(status, int) else 0)

@@ -1,0 +1,213 @@
+"""What is injected, from the command line: WHAT is ids 1,2,3, an area by id or name (area:A), all, or a file of ids."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_npu import Connectome, FileFormatError, NetworkError
+from gpu_npu.connectome.validation import check_ids, check_potentials
+from gpu_npu.io.archive import Archive
+
+U32 = NDArray[np.uint32]
+F32 = NDArray[np.float32]
+MOST_IMPULSES = 1000
+"""Highest mean of --poisson."""
+WHAT = "ids like 1,2,3, area:A, all, or an .npy or .npz file of ids"
+
+
+class Stimulus(Protocol):
+    """Ids and potentials to inject before a burst."""
+
+    def before(self, burst: int) -> tuple[U32, F32]: ...
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same before every K-th burst, from the first."""
+
+    neurons: U32
+    potential: F32
+    every: int
+
+    def before(self, burst: int) -> tuple[U32, F32]:
+        count = len(self.neurons) if (burst - 1) % self.every == 0 else 0
+        return self.neurons[:count], np.broadcast_to(self.potential, count)
+
+
+class Random:
+    """Impulses drawn anew for every burst and neuron.
+
+    What is drawn is a function of (seed, number of the stimulus, burst, position in the list) alone: uniform numbers u of
+    the Philox generator, 53 bits each, against the cumulative distribution of the number of impulses.
+    """
+
+    def __init__(self, neurons: U32, potential: F32, cumulative: NDArray[np.float64], seed: int, number: int) -> None:
+        self._neurons, self._potential, self._cumulative = neurons, potential, cumulative
+        self._key = (seed, number)
+
+    def before(self, burst: int) -> tuple[U32, F32]:
+        raw = np.random.Philox(key=self._key, counter=(0, 0, burst, 0)).random_raw(len(self._neurons))
+        u = (raw >> np.uint64(11)) * 2.0**-53
+        hit = np.flatnonzero(u >= self._cumulative[0])
+        impulses = np.searchsorted(self._cumulative, u[hit], side="right")
+        return self._neurons[hit], impulses.astype(np.float32) * self._potential
+
+
+class Schedule:
+    """What a file says: burst, neuron, potential."""
+
+    def __init__(self, bursts: NDArray[np.int64], neurons: U32, potentials: F32) -> None:
+        order = np.argsort(bursts, kind="stable")
+        self._neurons, self._potentials = neurons[order], potentials[order]
+        self._bursts = bursts[order]
+
+    def before(self, burst: int) -> tuple[U32, F32]:
+        span = slice(*np.searchsorted(self._bursts, (burst, burst + 1)))
+        return self._neurons[span], self._potentials[span]
+
+
+class Stimuli:
+    """All of a run, read and checked before the network is loaded."""
+
+    def __init__(self, connectome: Connectome, potential: float) -> None:
+        self._connectome, self._potential = connectome, potential
+        self._all: list[Stimulus] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._all)
+
+    def before(self, burst: int) -> Iterator[tuple[U32, F32]]:
+        """What to inject before this burst, in the order of the options."""
+        for stimulus in self._all:
+            neurons, potentials = stimulus.before(burst)
+            if len(neurons):
+                yield neurons, potentials
+
+    def constant(self, text: str, every: int) -> None:
+        """--inject WHAT[:POTENTIAL]"""
+        neurons, numbers = self._parse(text, "--inject", ("POTENTIAL",), needed=0)
+        self._all.append(Constant(neurons, self._amount(numbers), every))
+
+    def rate(self, text: str, seed: int) -> None:
+        """--rate WHAT:P[:POTENTIAL]"""
+        neurons, (p, *rest) = self._parse(text, "--rate", ("P", "POTENTIAL"), needed=1)
+        if not 0 <= p <= 1:
+            raise click.BadParameter(f"{text!r}: the probability {p:g} is outside 0..1; --poisson takes means above 1", param_hint="--rate")
+        self._random(neurons, rest, np.array([1 - p, np.inf]), seed)
+
+    def poisson(self, text: str, seed: int) -> None:
+        """--poisson WHAT:MEAN[:POTENTIAL]"""
+        neurons, (mean, *rest) = self._parse(text, "--poisson", ("MEAN", "POTENTIAL"), needed=1)
+        if not 0 <= mean <= MOST_IMPULSES:
+            raise click.BadParameter(f"{text!r}: the mean {mean:g} is outside 0..{MOST_IMPULSES}", param_hint="--poisson")
+        most = math.ceil(mean + 20 * math.sqrt(mean)) + 20
+        logs = (k * math.log(mean) - mean - math.lgamma(k + 1) if mean else (-math.inf if k else 0.0) for k in range(most))
+        cumulative = np.cumsum([math.exp(log) for log in logs])
+        self._random(neurons, rest, np.append(np.minimum(cumulative, 1), np.inf), seed)
+
+    def _random(self, neurons: U32, rest: list[float], cumulative: NDArray[np.float64], seed: int) -> None:
+        self._all.append(Random(neurons, self._amount(rest), cumulative, seed, len(self._all)))
+
+    def schedule(self, path: Path) -> None:
+        """--schedule FILE"""
+        with Archive(path) as archive:
+            bursts = archive.array("burst")
+            if bursts.dtype.kind not in "iu":
+                raise archive.error(f"array 'burst' has dtype {bursts.dtype}, not integers")
+            if bursts.size and int(bursts.min()) < 1:
+                raise archive.error(f"burst[{int(bursts.argmin())}] = {bursts.min()}; bursts are counted from 1")
+            neurons = archive.array("neuron", bursts.shape)
+            potentials: Any = archive.array("potential", bursts.shape) if "potential" in archive else self._potential
+        ids = check_ids(neurons, self._connectome.neuron_capacity, f"{path}: neuron")
+        amounts = check_potentials(potentials, len(ids), f"{path}: potential")
+        self._all.append(Schedule(bursts.astype(np.int64), ids, np.broadcast_to(amounts, len(ids))))
+
+    def neurons(self, text: str, option: str) -> U32:
+        """WHAT alone."""
+        return self._parse(text, option, (), needed=0)[0]
+
+    def _amount(self, numbers: list[float]) -> F32:
+        return check_potentials(numbers[0] if numbers else self._potential, 1, "potential")
+
+    def _parse(self, text: str, option: str, names: tuple[str, ...], needed: int) -> tuple[U32, list[float]]:
+        """Ids from WHAT, and the numbers after it."""
+
+        def wrong(why: str) -> click.BadParameter:
+            return click.BadParameter(f"{text!r}: {why}", param_hint=option)
+
+        parts = text.split(":")
+        if parts[0] == "all":
+            ids, rest = np.flatnonzero(self._connectome.neurons.valid), parts[1:]
+        elif parts[0] == "area":
+            if len(parts) < 2:
+                raise wrong(f"neither {WHAT}")
+            ids, rest = self._area(parts[1], text, option), parts[2:]
+        else:
+            # The longest beginning that is a file, for paths may have colons in them.
+            ends = [end for end in range(len(parts), 0, -1) if Path(":".join(parts[:end])).is_file()]
+            end = ends[0] if ends else 1
+            what, rest = ":".join(parts[:end]), parts[end:]
+            if ends or Path(what).suffix in (".npy", ".npz"):
+                key = rest.pop(0) if rest and not _is_number(rest[0]) else None
+                ids = _ids_in_file(Path(what), key)
+            else:
+                try:
+                    ids = np.array([int(part) for part in what.split(",")])
+                except (ValueError, OverflowError) as error:
+                    raise wrong(f"{what!r} is neither {WHAT}") from error
+        if not needed <= len(rest) <= len(names):
+            form = "WHAT" + "".join(f":{name}" if i < needed else f"[:{name}]" for i, name in enumerate(names))
+            raise wrong(f"{form} is expected")
+        for name, number in zip(names, rest, strict=False):
+            if not _is_number(number):
+                raise wrong(f"{number!r} is not a {'potential' if name == 'POTENTIAL' else 'number'}")
+        return check_ids(ids, self._connectome.neuron_capacity, option), [float(number) for number in rest]
+
+    def _area(self, name: str, text: str, option: str) -> NDArray[Any]:
+        named = [area for area, flags in self._connectome.areas.items() if flags.name == name]
+        if not named and not name.isdecimal():
+            known = ", ".join(flags.name for flags in self._connectome.areas.values() if flags.name) or "no area has a name"
+            raise click.BadParameter(f"{text!r} is neither {WHAT}: {name!r} is no id and no name of an area ({known})", param_hint=option)
+        areas = named or [int(name)]
+        neurons = self._connectome.neurons
+        ids = np.flatnonzero(np.isin(neurons.cortical_area, areas) & neurons.valid)
+        if not len(ids):
+            raise NetworkError(f"{option} {text}: no neuron is in area {name}")
+        return ids
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _ids_in_file(path: Path, key: str | None) -> NDArray[Any]:
+    """The array of a .npy file, or of an .npz file the one of this name: by default `stim`, or the only one."""
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            if key is not None:
+                raise FileFormatError(f"{path}: it is no .npz file, so it has no array {key!r}")
+            file.seek(0)
+            try:
+                array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+                return array
+            except (ValueError, EOFError, OverflowError) as error:
+                raise FileFormatError(f"{path}: not a readable array of ids: {error}") from error
+    with Archive(path) as archive:
+        names = archive.names.split(", ")
+        name = key or ("stim" if "stim" in names else names[0] if len(names) == 1 else None)
+        if name is None:
+            raise FileFormatError(f"{path}: which array holds the ids? It has {archive.names}; name one: {path}:NAME")
+        return archive.array(name)
+
+
