@@ -113,12 +113,12 @@ def test_a_build_that_cannot_be_opened_is_built_again(own_cache: Path) -> None:
     key = path.name.split("-")[0]
     path.unlink()
     cache.store(key, ".so", b"another machine's library")
-    assert toolchain.load_cpu(SOURCES, UNIT, ["one"]).npu_launch(0, None) == 0
+    assert toolchain.load_cpu(SOURCES, UNIT, ["one"]).library.npu_launch(0, None) == 0
     assert len(list(own_cache.iterdir())) == 1
 
 
 def test_several_processes_build_at_once(own_cache: Path) -> None:
-    code = f"from gpu_npu.backends import toolchain; print(toolchain.load_cpu({SOURCES!r}, {UNIT!r}, ['one']).npu_launch(0, None))"
+    code = f"from gpu_npu.backends import toolchain; print(toolchain.load_cpu({SOURCES!r}, {UNIT!r}, ['one']).library.npu_launch(0, None))"
     processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
     assert [process.communicate()[0].strip() for process in processes] == ["0"] * 3
     assert len(list(own_cache.iterdir())) == 1
@@ -133,6 +133,26 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
     assert tmp_path not in path.parents
     assert build() == path
     assert path.parent.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="users and home folders of POSIX")
+def test_a_user_without_a_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs under any number: a private temporary folder serves."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 17)
+    assert build().parent.name.startswith("gpu-npu-")
+
+
+def test_nowhere_to_write(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise FileNotFoundError("no usable temporary directory")
+
+    cache._private_folder.cache_clear()
+    own_cache.write_text("in the way")
+    monkeypatch.setattr(cache.tempfile, "TemporaryDirectory", refuse)
+    with pytest.raises(BackendUnavailableError, match="no folder for compiled kernels .* XDG_CACHE_HOME or TMPDIR"):
+        cache.folder()
 
 
 def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,7 @@ class CpuDevice(Device):
 
     @property
     def description(self) -> str:
-        return f"CPU {platform.machine()}, {self._workers} worker{'s' if self._workers > 1 else ''}"
+        return f"CPU {platform.machine()}, {self._workers} worker{'s' if self._workers > 1 else ''}, {self._library.origin}"
 
     def memory(self) -> tuple[int, int]:
         return host_memory()
@@ -166,7 +166,9 @@ class CpuLibrary:
         self, program: Program, *, flavour: toolchain.Flavour = "flat", sanitize: str = "", defines: Iterable[str] = ()
     ) -> None:
         kernels = program.kernels
-        self._library = toolchain.load_cpu(program.sources, program.unit, kernels, flavour=flavour, sanitize=sanitize, defines=defines)
+        self._library, self.origin = toolchain.load_cpu(
+            program.sources, program.unit, kernels, flavour=flavour, sanitize=sanitize, defines=defines
+        )
         self._run = self._library.npu_launch
         self._run.argtypes = (ctypes.c_uint, ctypes.c_void_p)
         self.bodies: dict[str, int] = {}

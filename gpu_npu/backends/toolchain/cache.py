@@ -14,27 +14,35 @@ import sys
 import tempfile
 from pathlib import Path
 
+from gpu_npu.connectome.errors import BackendUnavailableError
+
 
 def folder() -> Path:
     """The user's cache folder for this package, or a private temporary one (gone at exit) where that cannot be written."""
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    path = base / "gpu-npu"
     try:
+        path = _base() / "gpu-npu"
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             return path
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: a user without a home folder
         return Path(_private_folder().name)
+
+
+def _base() -> Path:
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 @functools.cache
 def _private_folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="gpu-npu-")
+    try:
+        return tempfile.TemporaryDirectory(prefix="gpu-npu-")
+    except OSError as problem:
+        way_out = "name one that can be written in XDG_CACHE_HOME or TMPDIR"
+        raise BackendUnavailableError(f"there is no folder for compiled kernels ({problem}): {way_out}") from problem
 
 
 def digest(*parts: str | bytes) -> str:

@@ -1,4 +1,4 @@
-"""The CPU builds of the kernels: one shared library of the translation unit, by $CXX or g++.
+"""The CPU builds of the kernels: one shared library of the translation unit, by $CXX or g++, or out of the wheel.
 
 `flat` is the CPU backend (one lane, plain loops), `emulated` runs 32-lane warps for tests and sanitizers; see
 kernels/cpu/cuda_on_cpu.h.
@@ -9,25 +9,35 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from gpu_npu.backends.kernels import folder as kernels_folder
-from gpu_npu.backends.toolchain import cache
+from gpu_npu.backends.toolchain import cache, prebuilt
 from gpu_npu.connectome.errors import BackendUnavailableError, KernelError
 
 Flavour = Literal["flat", "emulated"]
 
 # Contraction would fuse a*b+c into one rounding; nothing here may enable fast-math. Dynamic TLS: __shared__ arrays are
 # thread_local and too large for the static TLS block of a library that is opened late.
-FLAGS = ("-std=c++20", "-march=native", "-ffp-contract=off", "-fno-fast-math", "-fPIC", "-shared", "-pthread",
+FLAGS = ("-std=c++20", "-ffp-contract=off", "-fno-fast-math", "-fPIC", "-shared", "-pthread",
          "-fvisibility=hidden", "-fno-extern-tls-init", "-Wall", "-Wextra", "-Wno-attributes", "-Wno-unknown-pragmas",
          "-Wno-unused-function")  # fmt: skip
+NATIVE = "native"
+"""The level (of -march) that stands for the CPU at hand; prebuilt.LEVELS are the others."""
+
+
+class CpuBuild(NamedTuple):
+    """A loaded library and where it is from: "prebuilt x86-64-v3" or "compiled, g++ 12.2.0 -march=native"."""
+
+    library: ctypes.CDLL
+    origin: str
 
 
 def cpu_headers() -> dict[str, str]:
@@ -40,8 +50,8 @@ def compiler() -> tuple[list[str], str]:
     command = shlex.split(os.environ.get("CXX", "")) or ["g++"]
     if shutil.which(command[0]) is None:
         raise BackendUnavailableError(
-            f"the CPU kernels need a C++20 compiler and {command[0]!r} is not on the PATH: "
-            "install g++ (apt install g++, dnf install gcc-c++), or name one in the environment variable CXX"
+            f"the CPU kernels need a C++20 compiler and {command[0]!r} is not on the PATH: install g++ (apt install g++, "
+            "dnf install gcc-c++), name one in the environment variable CXX, or install the Linux x86-64 wheel, which brings them compiled"
         )
     return command, _version(tuple(command))
 
@@ -68,41 +78,91 @@ def build_cpu(
     is no compiler, KernelError with the compiler's words where it does not compile.
     """
     command, version = compiler()
-    gcc_x86 = "gcc version" in version and "x86_64" in version
-    flags = [
-        *FLAGS,
-        "-O3" if flavour == "flat" else "-O1" if sanitize else "-O2",
-        *(["-DCUEMU_FLAT"] if flavour == "flat" else []),
-        *(["-mtls-dialect=gnu2"] if gcc_x86 else []),
-        *([f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined", "-g1"] if sanitize else []),
-        *(f"-D{define}" for define in defines),
-    ]
-    files = {**cpu_headers(), **sources}
-    exports = "".join(f"NPU_EXPORT({name})\n" for name in kernels)
-    files["unit.cpp"] = f'#include "cuda_on_cpu.h"\n{unit}\n#include "launch.h"\n{exports}'
-    key = cache.digest(version, *command, *flags, *(text for item in sorted(files.items()) for text in item))
+    flags, files = _inputs(sources, unit, kernels, flavour=flavour, sanitize=sanitize, defines=defines)
+    flags += _machine_flags(version, NATIVE)
+    key = cache.digest(version, *command, *flags, *_texts(files))
     return cache.find(key, ".so") or cache.store(key, ".so", _compile(command, flags, files))
+
+
+def prebuild_cpu(sources: Mapping[str, str], unit: str, kernels: Iterable[str], level: str, folder: Path) -> Path:
+    """Build the flat library for a level of prebuilt.LEVELS into `folder`, under the name by which `load_cpu` looks for it."""
+    command, version = compiler()
+    flags, files = _inputs(sources, unit, kernels)
+    path = folder / prebuilt.file_name(_prebuilt_key(flags, files), level)
+    path.write_bytes(_compile(command, flags + _machine_flags(version, level), files))
+    return path
 
 
 def load_cpu(
     sources: Mapping[str, str], unit: str, kernels: Iterable[str], *,
     flavour: Flavour = "flat", sanitize: str = "", defines: Iterable[str] = (),
-) -> ctypes.CDLL:  # fmt: skip
-    """Build, or find in the cache, and open. An entry that cannot be opened is a miss: it is built once more."""
+) -> CpuBuild:  # fmt: skip
+    """Open what was built in advance of these very sources, else what is in the cache, else build.
+
+    An entry of the cache that cannot be opened is a miss: it is built once more.
+    """
     names, macros = tuple(kernels), tuple(defines)
-    for last in (False, True):
-        path = build_cpu(sources, unit, names, flavour=flavour, sanitize=sanitize, defines=macros)
+    refused = ""
+    for path, level in prebuilt.find(_prebuilt_key(*_inputs(sources, unit, names, flavour=flavour, sanitize=sanitize, defines=macros))):
         try:
-            library = ctypes.CDLL(str(path))
+            return CpuBuild(_open(path), f"prebuilt {level}")
+        except OSError as problem:
+            refused = f"; the prebuilt library cannot be loaded: {problem}"
+    for last in (False, True):
+        try:
+            path = build_cpu(sources, unit, names, flavour=flavour, sanitize=sanitize, defines=macros)
+        except BackendUnavailableError as error:
+            raise BackendUnavailableError(f"{error}{refused}") from None
+        try:
+            return CpuBuild(_open(path), _compiled_by())
         except OSError as problem:
             cache.discard(path)
             if last:
                 hint = "if the cache folder forbids it, name another in XDG_CACHE_HOME"
                 raise KernelError(f"the compiled kernels cannot be loaded ({problem}); {hint}") from problem
-            continue
-        break
+    raise AssertionError("the second attempt returns or raises")
+
+
+def _open(path: Path) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path))
     library.npu_error.restype = ctypes.c_char_p
     return library
+
+
+def _compiled_by() -> str:
+    command, version = compiler()
+    number = re.search(r"(?:gcc|clang) version (\S+)", version)
+    return f"compiled, {Path(command[0]).name}{f' {number[1]}' if number else ''} -march={NATIVE}"
+
+
+def _inputs(
+    sources: Mapping[str, str], unit: str, kernels: Iterable[str], *,
+    flavour: Flavour = "flat", sanitize: str = "", defines: Iterable[str] = (),
+) -> tuple[list[str], dict[str, str]]:  # fmt: skip
+    """What every build of these kernels is made from: flags, and file name -> text."""
+    flags = [
+        *FLAGS,
+        "-O3" if flavour == "flat" else "-O1" if sanitize else "-O2",
+        *(["-DCUEMU_FLAT"] if flavour == "flat" else []),
+        *([f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined", "-g1"] if sanitize else []),
+        *(f"-D{define}" for define in defines),
+    ]
+    exports = "".join(f"NPU_EXPORT({name})\n" for name in kernels)
+    text = f'#include "cuda_on_cpu.h"\n{unit}\n#include "launch.h"\n{exports}'
+    return flags, {**cpu_headers(), **sources, "unit.cpp": text}
+
+
+def _machine_flags(version: str, level: str) -> list[str]:
+    gcc_x86 = "gcc version" in version and "x86_64" in version
+    return [f"-march={level}", *(["-mtls-dialect=gnu2"] if gcc_x86 else [])]
+
+
+def _texts(files: Mapping[str, str]) -> list[str]:
+    return [text for item in sorted(files.items()) for text in item]
+
+
+def _prebuilt_key(flags: list[str], files: Mapping[str, str]) -> str:
+    return cache.digest(*flags, *_texts(files))
 
 
 def _compile(command: list[str], flags: list[str], files: Mapping[str, str]) -> bytes:
