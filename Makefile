@@ -1,12 +1,14 @@
 # Everything from nothing: each target makes the virtual environment it needs.
 PYTHON ?= python3
-# For a GPU: make run EXTRAS=cuda13 (or cuda12), by the CUDA major that the driver supports.
-EXTRAS ?=
+# cuda13, cuda12 or nothing, by what the NVIDIA driver supports; make run EXTRAS= leaves CUDA out.
+ifeq ($(origin EXTRAS), undefined)
+EXTRAS := $(shell $(PYTHON) gpu_npu/backends/toolchain/driver.py)
+endif
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: run test test-long lint clean
+.PHONY: run test test-long lint wheel clean
 
 run: $(VENV)/installed-run$(EXTRAS)
 	$(BIN)/gpu-npu run seed --bursts 1000
@@ -21,11 +23,22 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
+# A Linux x86-64 wheel with the CPU library built in advance; auditwheel finds the oldest glibc that it runs on.
+wheel: $(VENV)/installed-wheel
+	rm -rf dist/linux
+	HATCH_BUILD_HOOK_ENABLE_CUSTOM=true $(BIN)/hatchling build --target wheel --directory dist/linux
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist dist/linux/*.whl
+	rm -rf dist/linux
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed-run$(EXTRAS): $(VENV)/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".$(if $(EXTRAS),[$(EXTRAS)])"
+	touch $@
+
+$(VENV)/installed-wheel: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[wheel]"
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/bin/python pyproject.toml

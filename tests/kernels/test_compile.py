@@ -148,7 +148,7 @@ def test_nowhere_to_write(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> N
     def refuse(*_: Any, **__: Any) -> None:
         raise FileNotFoundError("no usable temporary directory")
 
-    cache._private_folder.cache_clear()
+    monkeypatch.setattr(cache, "_private_folder", cache._private_folder.__wrapped__)  # as in a new process
     own_cache.write_text("in the way")
     monkeypatch.setattr(cache.tempfile, "TemporaryDirectory", refuse)
     with pytest.raises(BackendUnavailableError, match="no folder for compiled kernels .* XDG_CACHE_HOME or TMPDIR"):
