@@ -91,10 +91,7 @@ class Recorder:
         """Close without a file; what stood at the path stays."""
         if not self._closed:
             self._closed = True
-            self._fired.close()
-            self._file.close()
-            self._bursts.close()
-            self._unfinished.unlink(missing_ok=True)
+            self._let_go()
 
     def __call__(self, result: BurstResult) -> None:
         """Record one burst."""
@@ -151,9 +148,13 @@ class Recorder:
         except OSError as error:
             raise type(error)(error.errno, error.strerror, str(self.path)) from error
         finally:
-            self._file.close()
-            self._bursts.close()
-            self._unfinished.unlink(missing_ok=True)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._zip.fp = None  # it writes no more
+        self._file.close()
+        self._bursts.close()
+        self._unfinished.unlink(missing_ok=True)
 
     def _finish(self) -> None:
         self._flush()

@@ -122,8 +122,9 @@ class Stimuli:
             bursts = archive.array("burst")
             if bursts.dtype.kind not in "iu":
                 raise archive.error(f"array 'burst' has dtype {bursts.dtype}, not integers")
-            if bursts.size and int(bursts.min()) < 1:
-                raise archive.error(f"burst[{int(bursts.argmin())}] = {bursts.min()}; bursts are counted from 1")
+            if bursts.size and not (1 <= int(bursts.min()) and int(bursts.max()) < 2**63 - 1):
+                at = int(bursts.argmin() if bursts.min() < 1 else bursts.argmax())
+                raise archive.error(f"burst[{at}] = {bursts[at]}; bursts are counted from 1")
             neurons = archive.array("neuron", bursts.shape)
             potentials: Any = archive.array("potential", bursts.shape) if "potential" in archive else self._potential
         ids = check_ids(neurons, self._connectome.neuron_capacity, f"{path}: neuron")

@@ -1,0 +1,161 @@
+"""What a Recorder writes, and that it stays whole whatever happens."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpu_npu import NPU, BurstResult, Digest, FileFormatError, NetworkError
+from gpu_npu.connectome.generators import seed_example
+from gpu_npu.recording import BUFFER, COUNTERS, Recorder, load_recording
+
+
+def burst(number: int, ids: object) -> BurstResult:
+    fired = np.asarray(ids, np.uint32)
+    return BurstResult(number, fired, len(fired), 1, 2, 3, 4, number)
+
+
+def test_a_run(tmp_path: Path) -> None:
+    path = tmp_path / "fired.npz"
+    with NPU.from_connectome(seed_example(), backend="reference") as npu:
+        npu.run(7)
+        with Recorder(path) as recorder:
+            run = npu.run(15, recorder)
+        recording = load_recording(path)
+        assert recording.digest == recorder.hexdigest() == run.digest
+        assert (recording.first_burst, recording.bursts) == (8, 15)
+        for number, fired in npu.get_recent_history(15):
+            assert np.array_equal(recording.fired_in(number), fired)
+        for number in (7, 23):
+            with pytest.raises(NetworkError, match="15 from burst 8 on"):
+                recording.fired_in(number)
+    assert recording.counters[:, COUNTERS.index("synaptic_injections")].sum() == run.synaptic_injections
+    with np.load(path, allow_pickle=False) as content:
+        assert sorted(content) == ["counters", "digest", "fired", "first_burst", "offset"]
+        assert np.array_equal(content["fired"], recording.fired)
+    assert zipfile.ZipFile(path).testzip() is None
+    assert os.listdir(tmp_path) == ["fired.npz"]
+
+
+@pytest.mark.parametrize("sizes", [[], [0], [0, 0], [1], [5, 0, 3], [BUFFER // 4 - 1, 1, 1], [BUFFER // 4] * 3, [BUFFER // 2 + 1]])
+def test_sizes_around_the_buffer(sizes: list[int], tmp_path: Path) -> None:
+    digest = Digest()
+    with Recorder(tmp_path / "r") as recorder:
+        for i, size in enumerate(sizes):
+            recorder(burst(i + 1, np.arange(size)))
+            digest.update(i + 1, np.arange(size, dtype=np.uint32))
+    recording = load_recording(tmp_path / "r")
+    assert np.diff(recording.offset).tolist() == sizes
+    assert all(np.array_equal(recording.fired_in(i + 1), np.arange(size)) for i, size in enumerate(sizes))
+    assert recording.digest == digest.hexdigest()
+    assert recording.counters[:, -1].tolist() == list(range(1, len(sizes) + 1))
+    assert zipfile.ZipFile(tmp_path / "r").testzip() is None
+    assert (tmp_path / "r").stat().st_size < 4 * sum(sizes) + 48 * len(sizes) + 4096
+
+
+def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpu_npu.recording.COUNTS_IN_MEMORY", 2**14)
+    ids = np.arange(20_000, dtype=np.uint32)
+    tracemalloc.start()
+    try:
+        with Recorder(tmp_path / "r") as recorder:
+            for number in range(1, 1001):
+                recorder(burst(number, ids))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "r").stat().st_size > 80_000_000
+    assert peak < 8 * BUFFER
+
+
+def test_it_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "r.npz"
+    path.write_text("what stood there")
+    with pytest.raises(RuntimeError, match="early"), Recorder(path):
+        raise RuntimeError("early")
+    assert path.read_text() == "what stood there"
+    with pytest.raises(RuntimeError, match="late"), Recorder(path) as recorder:
+        recorder(burst(1, [4]))
+        assert path.read_text() == "what stood there"
+        raise RuntimeError("late")
+    assert load_recording(path).fired.tolist() == [4]
+    assert os.listdir(tmp_path) == ["r.npz"]
+    recorder.close()
+    with pytest.raises(NetworkError, match="closed"):
+        recorder(burst(2, []))
+
+
+def test_bursts_follow_one_another(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "r") as recorder:
+        recorder(burst(5, []))
+        for number in (5, 7, 1):
+            with pytest.raises(NetworkError, match=f"burst {number} does not follow burst 5"):
+                recorder(burst(number, []))
+        recorder(burst(6, [1]))
+    assert load_recording(tmp_path / "r").bursts == 2
+
+
+def test_paths_that_cannot_be_written_are_refused_at_once(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "no" / "r", Path(os.devnull)):
+        with pytest.raises(OSError) as caught:
+            Recorder(path)
+        assert caught.value.filename == str(path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_keeps_what_was_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = 3 * BUFFER
+    claim = os.posix_fallocate
+
+    def small_disk(file: int, offset: int, length: int) -> None:
+        if offset + length > limit:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        claim(file, offset, length)
+
+    monkeypatch.setattr(os, "posix_fallocate", small_disk)
+    path, done = tmp_path / "r.npz", 0
+    with Recorder(path) as recorder:
+        with pytest.raises(OSError, match=r"No space left on device; \d+ bursts are recorded") as caught:
+            for number in range(1, 1000):
+                recorder(burst(number, np.arange(10_000)))
+                done = number
+        assert caught.value.filename == str(path)
+        with pytest.raises(NetworkError, match="full"):
+            recorder(burst(done + 1, []))
+    recording = load_recording(path)
+    assert recording.bursts == done > 10
+    assert np.array_equal(recording.fired_in(done), np.arange(10_000))
+    assert path.stat().st_size <= limit
+
+
+def test_a_file_system_that_claims_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuses)
+    with Recorder(tmp_path / "r") as recorder:
+        recorder(burst(1, [2, 3]))
+    assert load_recording(tmp_path / "r").fired.tolist() == [2, 3]
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    np.savez(tmp_path / "other.npz", a=[1])
+    with pytest.raises(FileFormatError, match="'offset' is missing"):
+        load_recording(tmp_path / "other.npz")
+    with Recorder(tmp_path / "r.npz") as recorder:
+        recorder(burst(1, [2, 3]))
+    data = bytearray((tmp_path / "r.npz").read_bytes())
+    data[data.index(b"\x02\0\0\0\x03\0\0\0")] ^= 1
+    (tmp_path / "r.npz").write_bytes(data)
+    with pytest.raises(FileFormatError, match="'fired' is corrupt"):
+        load_recording(tmp_path / "r.npz")
+    digest = {"counters": np.zeros((1, 5), np.int64), "first_burst": 1, "digest": "x", "fired": np.zeros(3, np.uint32)}
+    np.savez(tmp_path / "short.npz", offset=np.array([0, 2]), **digest)
+    with pytest.raises(FileFormatError, match="does not cut the 3 ids"):
+        load_recording(tmp_path / "short.npz")
