@@ -204,6 +204,8 @@ def host_memory() -> tuple[int, int]:
         sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
         free, total = sizes["MemAvailable"], sizes["MemTotal"]
     except (OSError, KeyError):
+        if not hasattr(os, "sysconf"):
+            raise OSError(f"how much memory there is cannot be asked on {platform.system()}") from None
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         free = total
     try:
