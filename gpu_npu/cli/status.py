@@ -72,8 +72,18 @@ def fail(error: BaseException, status: int) -> NoReturn:
     raise SystemExit(status) from error
 
 
+class _Interrupted(click.ClickException):
+    """Ctrl-C where nothing else takes care of it."""
+
+
 class OneLineErrors(click.Group):
     """A group whose errors, of usage too, are one line on stderr and the exit status of their kind."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise _Interrupted("interrupted") from error
 
     def main(  # type: ignore[override]
         self, args: Sequence[str] | None = None, prog_name: str | None = None, *, standalone_mode: bool = True, **extra: Any
@@ -86,9 +96,7 @@ class OneLineErrors(click.Group):
         try:
             status = super().main(args, prog_name, standalone_mode=False, **extra)
         except click.ClickException as error:
-            fail(error, USAGE)
-        except (click.Abort, KeyboardInterrupt):
-            fail(click.ClickException("interrupted"), INTERRUPTED)
+            fail(error, INTERRUPTED if isinstance(error, _Interrupted) else USAGE)
         except (NpuError, OSError, MemoryError) as error:
             if isinstance(error, OSError) and error.errno == errno.EPIPE:  # who read our output has gone
                 sys.stdout = None  # nothing is flushed at exit
