@@ -1,1 +1,23 @@
-"""Networks as FEAGI makes them: genomes that are grown, and exports of running brains. No backend is known here."""
+"""FEAGI's genomes, grown into connectomes. No backend is known here."""
+
+from .areas import CorticalArea, Rule
+from .grow import Grown, grow
+from .pack import pack
+from .reader import Genome, read_genome
+from .report import Report
+from .synaptogenesis import GrownMapping
+from .tables import NeuronTable, SynapseTable
+
+__all__ = [
+    "CorticalArea",
+    "Genome",
+    "Grown",
+    "GrownMapping",
+    "NeuronTable",
+    "Report",
+    "Rule",
+    "SynapseTable",
+    "grow",
+    "pack",
+    "read_genome",
+]

@@ -1,0 +1,131 @@
+"""A genome into a running brain's connectome, as FEAGI 2.6 grows it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gpu_npu.connectome import Area, CapacityError, Connectome, NetworkError
+from gpu_npu.connectome.fields import MAX_NEURONS
+
+from .areas import CorticalArea
+from .neuroembryogenesis import first_neurons, grow_neurons
+from .pack import pack
+from .reader import read_genome
+from .report import Report
+from .synaptogenesis import GrownMapping, PlannedRule, Wiring, grow_synapses, plan
+from .tables import NeuronTable, SynapseTable
+
+NEURON_BYTES = 150
+SYNAPSE_BYTES = 150
+"""Memory that growing takes for each of them: tables, what is needed on the way, and the connectome."""
+
+Progress = Callable[[str, int, int], object]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True, eq=False)
+class Grown:
+    """A brain as it grew."""
+
+    connectome: Connectome
+    neurons: NeuronTable
+    synapses: SynapseTable
+    areas: tuple[CorticalArea, ...]
+    """The area with id i in the connectome is areas[i]."""
+    mappings: tuple[GrownMapping, ...]
+    report: Report
+    title: str
+    timestep: float
+    """Seconds of a burst that the genome asks for."""
+
+
+def grow(
+    genome: str | os.PathLike[str] | Mapping[str, Any],
+    *,
+    seed: int = 0,
+    rules: str = "feagi-2.6",
+    bad_rules: str = "abandon",
+    absent_targets: str = "skip",
+    inexact: str = "round",
+    delays: str = "one",
+    memory_limit: int = 8 * 2**30,
+    progress: Progress | None = None,
+) -> Grown:
+    """Grow a genome, from its file or from the object in it.
+
+    seed: for mappings of which a share is drawn (`synapse_attractivity`). rules: "feagi-2.6" or "feagi-2.6-fp32".
+    bad_rules: a mapping rule that cannot be applied takes the rest of its source area's rules with it, as in FEAGI
+    ("abandon"), or not ("skip"). absent_targets: mappings to areas that do not exist make nothing, as in FEAGI ("skip"),
+    or are an error ("refuse"). inexact, delays: see `pack`. memory_limit: bytes; a genome that needs more is refused.
+
+    FileFormatError: the genome is damaged, or has a value that its key cannot have. CapacityError: it is too large.
+    NetworkError: something that was to be refused. OSError: the file cannot be read.
+    """
+    _one_of("rules", rules, "feagi-2.6", "feagi-2.6-fp32")
+    _one_of("bad_rules", bad_rules, "abandon", "skip")
+    _one_of("absent_targets", absent_targets, "skip", "refuse")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise NetworkError(f"seed: {seed!r} is not an integer of 0 or more")
+    report = Report()
+    read = read_genome(genome, report)
+    _check_neurons(read.areas, memory_limit)
+    wiring = Wiring(read.areas, read.morphologies, seed, abandon=bad_rules == "abandon")
+    planned = plan(wiring, report)
+    absent = [one for one in planned if one.target < 0]
+    if absent and absent_targets == "refuse":
+        raise NetworkError(
+            f"area {read.areas[absent[0].source].title}: its mapping by {absent[0].rule.morphology} goes to"
+            f" {absent[0].rule.target_text!r}, which is no area of this genome"
+            f" ({len(absent):,} rules do such a thing; absent_targets='skip' leaves them out)"
+        )
+    neurons, bound = first_neurons(read.areas)[-1], sum(one.bound for one in planned)
+    size = neurons * NEURON_BYTES + bound * SYNAPSE_BYTES
+    if bound and size > memory_limit:
+        raise CapacityError(
+            f"growing {neurons:,} neurons and up to {bound:,} synapses takes about {_gib(size)}, more than memory_limit,"
+            f" {_gib(memory_limit)}; {_largest(read.areas, planned)}"
+        )
+    if progress is not None:
+        progress("neurons", 0, neurons)
+    table = grow_neurons(read.areas)
+    if progress is not None:
+        progress("neurons", neurons, neurons)
+    synapses, mappings = grow_synapses(wiring, planned, None if progress is None else lambda done, all_: progress("mappings", done, all_))
+    flags = {
+        row: Area(area.name or area.text, psp_uniform=area.psp_uniform, mp_driven_psp=area.mp_driven_psp, power=area.is_power)
+        for row, area in enumerate(read.areas)
+    }
+    connectome = pack(table, synapses, flags, report, rules=rules, inexact=inexact, delays=delays)
+    return Grown(connectome, table, synapses, read.areas, mappings, report, read.title, read.timestep)
+
+
+def _one_of(name: str, value: str, *allowed: str) -> None:
+    if value not in allowed:
+        raise NetworkError(f"{name}: {value!r} is not one of {', '.join(map(repr, allowed))}")
+
+
+def _check_neurons(areas: tuple[CorticalArea, ...], memory_limit: int) -> None:
+    """CapacityError naming the largest area, before anything is made."""
+    total = sum(area.neuron_count for area in areas)
+    if total <= MAX_NEURONS and total * NEURON_BYTES <= memory_limit:
+        return
+    area = max(areas, key=lambda area: area.neuron_count)
+    x, y, z = area.dimensions
+    size = f"the largest is area {area.title}: {x} x {y} x {z} voxels of {area.neurons_per_voxel}, {area.neuron_count:,} neurons"
+    if total > MAX_NEURONS:
+        raise CapacityError(f"{total:,} neurons are more than {MAX_NEURONS:,}, the most that synapses can name; {size}")
+    raise CapacityError(
+        f"growing {total:,} neurons takes about {_gib(total * NEURON_BYTES)}, more than memory_limit, {_gib(memory_limit)}; {size}"
+    )
+
+
+def _largest(areas: tuple[CorticalArea, ...], planned: list[PlannedRule]) -> str:
+    one = max(planned, key=lambda one: one.bound)
+    return f"the largest mapping is {areas[one.source].title} -> {areas[one.target].title} by {one.rule.morphology}: up to {one.bound:,}"
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:,.1f} GiB"

@@ -1,0 +1,40 @@
+"""What was noticed while a brain was grown or read: nothing is changed or left out without an entry here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Report:
+    """Counts, and one line of text for each thing that a user should know."""
+
+    warnings: list[str] = field(default_factory=list)
+    unknown_keys: dict[str, int] = field(default_factory=dict)
+    """Key that no genome should have -> how many areas have it."""
+    ignored_keys: dict[str, int] = field(default_factory=dict)
+    """Old spelling that FEAGI 2.6 no longer reads -> how many areas have it."""
+    dropped_rules: int = 0
+    """Mapping rules that FEAGI does not take: parts of them are missing."""
+    lost_rules: int = 0
+    """Good rules not applied, because one before them in the same source area was bad."""
+    absent_targets: int = 0
+    """Rules whose target area does not exist."""
+    leaks_clamped: int = 0
+    """Neurons whose leak coefficient was brought into 0..1."""
+    delayed_synapses: int = 0
+    """Synapses with a delay above 1, taken as 1."""
+    negative_psps: int = 0
+    """Synapses whose type was turned because their psp was negative."""
+    weights_rounded: int = 0
+    """Synapses whose weight is not exactly weight * weight_unit."""
+    psps_rounded: int = 0
+    """Synapses whose psp is not exactly psp * psp_unit."""
+    weight_unit: float = 1.0
+    psp_unit: float = 1.0
+    """contribution_scale = weight_unit * psp_unit."""
+
+    def warn(self, text: str) -> None:
+        """Add a line, once."""
+        if text not in self.warnings:
+            self.warnings.append(text)

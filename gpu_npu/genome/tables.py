@@ -1,0 +1,66 @@
+"""Neurons and synapses as FEAGI grows them, in float32, before they are packed into a connectome's integer types."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+U8 = NDArray[np.uint8]
+U16 = NDArray[np.uint16]
+U32 = NDArray[np.uint32]
+
+NO_LIMIT = np.finfo(np.float32).max
+"""threshold_limit of a neuron that has none."""
+UNLIMITED_FIRES = 65535
+"""consecutive_fire_limit of a neuron that has none."""
+
+
+@dataclass(frozen=True, eq=False)
+class NeuronTable:
+    """n neurons sorted by (area, x, y, z, k), the id of a neuron being its row: arrays of shape (n,)."""
+
+    area: U32
+    """Row of the area."""
+    x: U32
+    y: U32
+    z: U32
+    k: U16
+    """Index among the neurons of the voxel."""
+    threshold: F32
+    threshold_limit: F32
+    leak_coefficient: F32
+    """As the genome says it: 10 is 10, not a percentage."""
+    refractory_period: U16
+    excitability: F32
+    consecutive_fire_limit: U16
+    snooze_period: U16
+    mp_charge_accumulation: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.area)
+
+
+@dataclass(frozen=True, eq=False)
+class SynapseTable:
+    """n synapses sorted by (source, target, inhibitory, psp, weight): arrays of shape (n,)."""
+
+    source: U32
+    target: U32
+    weight: F32
+    psp: F32
+    inhibitory: NDArray[np.bool_]
+    delay: U8
+    """Bursts from firing to arrival."""
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def sorted(self) -> SynapseTable:
+        """In the canonical order; what is equal in all of it keeps its order."""
+        order = np.lexsort((self.weight, self.psp, self.inhibitory, self.target, self.source))
+        return SynapseTable(
+            self.source[order], self.target[order], self.weight[order], self.psp[order], self.inhibitory[order], self.delay[order]
+        )
