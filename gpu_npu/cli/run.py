@@ -231,7 +231,7 @@ def run(
         bar.step(f"loading {network_name}")
         npu = stack.enter_context(NPU.from_connectome(connectome, fire_ledger_window=ledger_window, backend=backend, device=device))
         npu.set_power_neurons(np.concatenate([np.zeros(0, np.uint32), *driven]))
-        loaded = time.perf_counter() - began
+        loaded, memory = time.perf_counter() - began, npu.memory()
         this = Run(npu, stimuli, bursts, recorder)
         with Stop().listening() as stop:
             bar.step("running", bursts)
@@ -241,7 +241,7 @@ def run(
                 if recorder is None:
                     raise
                 failure = error
-            memory = npu.memory()
+            at_end = sum(npu.memory().values())
             if failure is None and not stop:
                 bar.step("timing phases", min(bursts, PHASE_BURSTS))
                 this.time_phases(stop, bar)
@@ -258,6 +258,7 @@ def run(
             "synapses": npu.get_synapse_count(),
             "memory_bytes": sum(memory.values()),
             "memory": memory,
+            "memory_bytes_at_end": at_end,
             "load_seconds": loaded,
             "bursts_asked": bursts,
             "bursts": this.bursts,
@@ -293,12 +294,14 @@ def _print(facts: dict[str, Any], picture: str, silent: bool) -> None:
     """The table, in 80 columns: 16 for the labels, 64 for a digest."""
     bursts, fired, memory, phases = facts["bursts"], facts["fired"], facts["memory"], facts["phase_seconds"]
     done = f"{bursts:,}" + (f" of {facts['bursts_asked']:,}" if bursts < facts["bursts_asked"] else "")
+    grown = facts["memory_bytes_at_end"] - facts["memory_bytes"]
+    pieces = ", ".join(f"{piece} {count:,}" for piece, count in memory.items()) + (f"; {grown:,} more after the run" if grown > 0 else "")
     rows = [
         ("network", facts["network"]),
         ("backend", f"{facts['backend']} ({facts['backend_reason']})"),
         ("neurons", f"{facts['neurons']:,}"),
         ("synapses", f"{facts['synapses']:,}"),
-        ("bytes", f"{facts['memory_bytes']:,} ({', '.join(f'{piece} {count:,}' for piece, count in memory.items())})"),
+        ("bytes", f"{facts['memory_bytes']:,} ({pieces})"),
         ("seed", f"{facts['seed']}"),
         ("loaded in", f"{facts['load_seconds']:.2f} s"),
         ("bursts", done + (" (interrupted)" if facts["interrupted"] else "")),
