@@ -1,8 +1,7 @@
-"""FEAGI's genomes, grown into connectomes. No backend is known here."""
+"""Networks as FEAGI makes them: genomes that are grown, and exports of running brains. No backend is known here."""
 
 from .areas import CorticalArea, Rule
 from .grow import Grown, grow
-from .pack import pack
 from .reader import Genome, read_genome
 from .report import Report
 from .synaptogenesis import GrownMapping
@@ -18,6 +17,5 @@ __all__ = [
     "Rule",
     "SynapseTable",
     "grow",
-    "pack",
     "read_genome",
 ]

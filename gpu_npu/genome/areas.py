@@ -136,6 +136,7 @@ AXES_OF: dict[str, list[Key]] = {}
 """Long name -> its keys, more than one where it holds a list."""
 for _key in KEYS:
     AXES_OF.setdefault(_key.long, []).append(_key)
+_KINDS_OF_GROUPS = {"CORE": "core", "IPU": "sensory", "OPU": "motor", "MEMORY": "memory", "CUSTOM": "custom"}
 OLD_SPELLINGS = frozenset({"excite-i", "fthlim-i", "synatt-i", "snooze-i", "plst_c-f", "plasticity_constant"})
 """Keys that FEAGI 2.6 passes over; `snooze-i` it reads again from version 3 on."""
 
@@ -213,8 +214,8 @@ class CorticalArea:
 
     @property
     def kind(self) -> str:
-        """core, sensory, motor, custom or memory."""
-        return KINDS.get(chr(self.id[0]), "custom")
+        """core, sensory, motor, custom or memory: by its group, else by its id."""
+        return _KINDS_OF_GROUPS.get(self.group) or KINDS[chr(self.id[0])]
 
     @property
     def is_power(self) -> bool:

@@ -11,8 +11,9 @@ from gpu_npu.connectome import Area, CapacityError, Connectome, NetworkError
 from gpu_npu.connectome.fields import MAX_NEURONS
 
 from .areas import CorticalArea
+from .network import build
 from .neuroembryogenesis import first_neurons, grow_neurons
-from .pack import pack
+from .pack import MODES
 from .reader import read_genome
 from .report import Report
 from .synaptogenesis import GrownMapping, PlannedRule, Wiring, grow_synapses, plan
@@ -49,7 +50,7 @@ def grow(
     rules: str = "feagi-2.6",
     bad_rules: str = "abandon",
     absent_targets: str = "skip",
-    inexact: str = "round",
+    fractions: str = "scale",
     delays: str = "one",
     memory_limit: int = 8 * 2**30,
     progress: Progress | None = None,
@@ -59,7 +60,7 @@ def grow(
     seed: for mappings of which a share is drawn (`synapse_attractivity`). rules: "feagi-2.6" or "feagi-2.6-fp32".
     bad_rules: a mapping rule that cannot be applied takes the rest of its source area's rules with it, as in FEAGI
     ("abandon"), or not ("skip"). absent_targets: mappings to areas that do not exist make nothing, as in FEAGI ("skip"),
-    or are an error ("refuse"). inexact, delays: see `pack`. memory_limit: bytes; a genome that needs more is refused.
+    or are an error ("refuse"). fractions, delays: see `build`. memory_limit: bytes; a genome that needs more is refused.
 
     FileFormatError: the genome is damaged, or has a value that its key cannot have. CapacityError: it is too large.
     NetworkError: something that was to be refused. OSError: the file cannot be read.
@@ -67,6 +68,8 @@ def grow(
     _one_of("rules", rules, "feagi-2.6", "feagi-2.6-fp32")
     _one_of("bad_rules", bad_rules, "abandon", "skip")
     _one_of("absent_targets", absent_targets, "skip", "refuse")
+    _one_of("fractions", fractions, *MODES)
+    _one_of("delays", delays, "one", "refuse")
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise NetworkError(f"seed: {seed!r} is not an integer of 0 or more")
     report = Report()
@@ -98,7 +101,7 @@ def grow(
         row: Area(area.name or area.text, psp_uniform=area.psp_uniform, mp_driven_psp=area.mp_driven_psp, power=area.is_power)
         for row, area in enumerate(read.areas)
     }
-    connectome = pack(table, synapses, flags, report, rules=rules, inexact=inexact, delays=delays)
+    connectome = build(table, synapses, flags, report, rules=rules, fractions=fractions, delays=delays)
     return Grown(connectome, table, synapses, read.areas, mappings, report, read.title, read.timestep)
 
 

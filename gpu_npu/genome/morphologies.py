@@ -193,7 +193,8 @@ def _project(source: int, target: int) -> Relation:
 
 def _scaled(at: I64, large: int, small: int) -> I64:
     ratio = np.float32(large) / np.float32(small)
-    return np.floor(at.astype(np.float32) / ratio).astype(np.int64)
+    scaled: I64 = np.floor(at.astype(np.float32) / ratio).astype(np.int64)
+    return scaled
 
 
 def _centre(source: int, target: int) -> Relation:
@@ -234,7 +235,8 @@ def _encode(source: int, target: int) -> Relation:
 
 def _with_bit(size: int, bit: int) -> I64:
     at = np.arange(size, dtype=np.int64)
-    return at[(at >> bit) & 1 == 1]
+    values: I64 = at[(at >> bit) & 1 == 1]
+    return values
 
 
 def _joined(parts: list[I64]) -> I64:

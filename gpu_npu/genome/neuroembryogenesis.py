@@ -58,7 +58,7 @@ def grow_neurons(areas: Sequence[CorticalArea]) -> NeuronTable:
 
 def excitability(area: CorticalArea) -> float:
     """FEAGI keeps that of core areas in 0..1."""
-    return min(max(area.excitability, 0.0), 1.0) if area.kind == "core" else area.excitability
+    return min(max(area.excitability, 0.0), 1.0) if area.id[:1] == b"_" else area.excitability
 
 
 def _along(axis: int, shape: tuple[int, ...]) -> NDArray[np.int64]:

@@ -1,167 +1,169 @@
-"""Float32 tables into a connectome, whose weights and psps are integers."""
+"""FEAGI's float32 weights and psps as the integers of a network: one common scale, exact wherever there is one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
 from fractions import Fraction
-from math import gcd, lcm, log2
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from gpu_npu.connectome import Area, Connectome, NetworkError, Rules, Settings
+from gpu_npu.connectome import NetworkError
 
-from .report import Report
-from .tables import NO_LIMIT, NeuronTable, SynapseTable
+F32 = NDArray[np.float32]
+Flags = NDArray[np.bool_]
 
-INT_MAX = 65535
-PRODUCT_LIMIT = 2.0**31
-"""Sums at a target stay below this in a network with a non-uniform area."""
+LARGEST_COUNT = 65535
+LARGEST_DENOMINATOR = 1000
+"""Fractions looked for: halves, thirds, ... thousandths."""
+MODES = ("scale", "round", "refuse")
 
 
-def pack(
-    neurons: NeuronTable,
-    synapses: SynapseTable,
-    areas: Mapping[int, Area],
-    report: Report,
+class Packed(NamedTuple):
+    """Integers of n synapses; what a synapse delivers is `weight * psp * scale`."""
+
+    weight: NDArray[Any]
+    """uint8, or uint16 where one is above 255."""
+    psp: NDArray[Any]
+    inhibitory: Flags
+    scale: float
+    """The network's contribution_scale: weight_unit * psp_unit, as float32."""
+    counts: dict[str, int]
+    """How many synapses had: fractional_weight, fractional_psp, weight_over (65,535), psp_over, negative_psp (it turned the
+    type); and weight_rounded, psp_rounded: those whose value is no longer what it was."""
+    weight_unit: float
+    psp_unit: float
+
+
+def pack_synapses(
+    weight: ArrayLike,
+    psp: ArrayLike,
+    inhibitory: ArrayLike,
     *,
-    rules: str = "feagi-2.6",
-    inexact: str = "round",
-    delays: str = "one",
-) -> Connectome:
-    """The connectome; what had to be changed for it is counted in the report.
+    fractions: str = "scale",
+    mp_driven: ArrayLike = False,
+    narrow: bool = False,
+    target: ArrayLike | None = None,
+) -> Packed:
+    """|weight| = weight' * u and |psp| = psp' * v with one u and one v for all, and scale = u * v.
 
-    - psp < 0: the synapse's type turns, psp = |psp|.
-    - weights and psps: whole as they are; else in a common unit each that makes them whole, the product of the two being
-      the network's contribution_scale; else rounded (inexact="round") or a NetworkError ("refuse").
-    - delays above 1: taken as 1 (delays="one") or a NetworkError ("refuse").
-    - leak coefficients and excitabilities: clamped to 0..1.
+    fractions: what is done where no u, v make all values whole numbers up to 65,535.
+    - "scale": the finest powers of two, 1 or below, for which all fit, and the values rounded to them and cut at 65,535.
+    - "refuse": NetworkError naming a value.
+    - "round" looks for no scale at all: u = v = 1, values rounded half up and cut at 65,535.
+
+    A value is whole in units of u when it is the float32 nearest to a multiple of u; 0.1 is a tenth.
+    mp_driven (n,): synapses whose psp is the source's potential; theirs is not looked at, and their weight carries both units.
+    narrow: keep weight' * psp' below 2**31, as a network with a non-uniform area must; and, where `target` (n,) is given,
+    the sum of them that ends in one neuron too.
     """
-    for value, what in ((inexact, "inexact"), (delays, "delays")):
-        allowed = ("round", "refuse") if what == "inexact" else ("one", "refuse")
-        if value not in allowed:
-            raise NetworkError(f"{what}: {value!r} is neither {allowed[0]!r} nor {allowed[1]!r}")
-    preset = Rules.preset(rules)
-    _delays(synapses, delays, report)
-    negative = synapses.psp < 0
-    report.negative_psps = int(np.count_nonzero(negative))
-    driven = np.isin(neurons.area, np.array([row for row, area in areas.items() if area.mp_driven_psp], np.uint32))[synapses.source]
-    heaviest = _heaviest(synapses, driven, len(neurons)) if any(not area.psp_uniform for area in areas.values()) else 0.0
-    psp, psp_unit = _whole(np.where(driven, np.float32(0), np.abs(synapses.psp)), heaviest, "psp", inexact)
-    # A potential takes the place of a driven synapse's psp and knows no unit: the weight makes up for it.
-    strength = np.where(driven, synapses.weight / np.float32(psp_unit), synapses.weight)
-    weight, weight_unit = _whole(strength, heaviest / psp_unit, "weight", inexact)
-    report.weight_unit, report.psp_unit = weight_unit, psp_unit
-    report.weights_rounded = _rounded(strength, weight, weight_unit, "weights", report)
-    report.psps_rounded = _rounded(np.where(driven, np.float32(0), np.abs(synapses.psp)), psp, psp_unit, "psps", report)
-    network = Connectome(
-        len(neurons),
-        len(synapses),
-        weight_dtype=_smallest(weight),
-        psp_dtype=_smallest(psp),
-        settings=Settings(preset, contribution_scale=weight_unit * psp_unit),
-        areas=areas,
-    )
-    limit = np.where(neurons.threshold_limit == NO_LIMIT, np.float32(np.inf), neurons.threshold_limit)
-    network.add_neurons(
-        len(neurons),
-        threshold=neurons.threshold,
-        threshold_limit=limit,
-        leak_coefficient=_leaks(neurons, report),
-        refractory_period=neurons.refractory_period,
-        excitability=np.clip(neurons.excitability, 0, 1),
-        consecutive_fire_limit=neurons.consecutive_fire_limit,
-        snooze_period=neurons.snooze_period,
-        mp_charge_accumulation=neurons.mp_charge_accumulation,
-        cortical_area=neurons.area,
-        coordinates=np.stack([neurons.x, neurons.y, neurons.z], axis=1),
-    )
-    network.add_synapses(synapses.source, synapses.target, weight, psp, synapses.inhibitory ^ negative)
-    return network
-
-
-def _delays(synapses: SynapseTable, delays: str, report: Report) -> None:
-    late = np.flatnonzero(synapses.delay > 1)
-    report.delayed_synapses = len(late)
-    if not len(late):
-        return
-    i = late[0]
-    text = f"{len(late):,} synapses have a delay above 1 burst, the first {synapses.source[i]} -> {synapses.target[i]}: {synapses.delay[i]}"
-    if delays == "refuse":
-        raise NetworkError(f"{text}; this network has one burst of delay (delays='one' takes them as 1)")
-    report.warn(f"{text}; they are taken as 1")
-
-
-def _leaks(neurons: NeuronTable, report: Report) -> NDArray[np.float32]:
-    leak = neurons.leak_coefficient
-    above, below = int(np.count_nonzero(leak > 1)), int(np.count_nonzero(leak < 0))
-    report.leaks_clamped = above + below
-    if above:
-        report.warn(f"{above:,} neurons have a leak coefficient above 1 (up to {leak.max():g}); it is taken as 1")
-    if below:
-        report.warn(f"{below:,} neurons have a leak coefficient below 0 (down to {leak.min():g}); it is taken as 0")
-    return np.clip(leak, 0, 1)
-
-
-# -- integers ------------------------------------------------------------------------------------------------------
-def _heaviest(synapses: SynapseTable, driven: NDArray[np.bool_], n: int) -> float:
-    """The largest sum of weight * psp, signs left out, that ends in one neuron."""
-    if not len(synapses):
-        return 0.0
-    psp = np.where(driven, 255.0, np.abs(synapses.psp.astype(np.float64)))
-    return float(np.bincount(synapses.target, synapses.weight * psp, minlength=n).max())
-
-
-def _whole(values: NDArray[np.float32], heaviest: float, what: str, inexact: str) -> tuple[NDArray[np.int64], float]:
-    """(integers, unit) with values = integers * unit, exactly or, where that cannot be, nearly.
-
-    A number stands for its shortest decimal: 0.4 is 4 * 0.1, not 13421773 * 2**-25.
-    """
-    distinct = np.unique(values)
-    if not len(distinct):
-        return values.astype(np.int64), 1.0
-    top = float(distinct[-1])
-    if top <= INT_MAX and np.array_equal(distinct, np.round(distinct)):
-        return values.astype(np.int64), 1.0
-    exact = [Fraction(str(value)) for value in distinct if value]
-    unit = _common_unit(exact)
-    if exact and max(exact) / unit <= INT_MAX and heaviest / float(unit) < PRODUCT_LIMIT / 2:
-        codes = np.array([int(Fraction(str(value)) / unit) for value in distinct], np.int64)
-        return codes[np.searchsorted(distinct, values)], float(unit)
-    if inexact == "refuse":
-        odd = [value for value in distinct.tolist() if value > INT_MAX or value != round(value)]
+    if fractions not in MODES:
+        raise NetworkError(f"fractions: {fractions!r} is not one of {', '.join(map(repr, MODES))}")
+    w, p = _finite(weight, "weight"), _finite(psp, "psp")
+    driven = np.broadcast_to(np.asarray(mp_driven, np.bool_), w.shape)
+    negative = (p < 0) & ~driven
+    inhibitory = np.asarray(inhibitory).astype(np.bool_) ^ (w < 0) ^ negative
+    w, p = np.abs(w), np.abs(p)
+    counts = {
+        "fractional_weight": _count(w != np.floor(w)),
+        "fractional_psp": _count((p != np.floor(p)) & ~driven),
+        "weight_over": _count(w > LARGEST_COUNT),
+        "psp_over": _count((p > LARGEST_COUNT) & ~driven),
+        "negative_psp": _count(negative),
+    }
+    ends = None if target is None or not narrow else np.asarray(target, np.int64)
+    v = _unit(p[~driven], fractions, "psp")
+    u = _unit(_carrying(w, driven, v), fractions, "weight")
+    packed_w, packed_p = _in_units(_carrying(w, driven, v), u), _in_units(p, v)
+    if narrow and fractions == "refuse" and _too_large(packed_w, packed_p, driven, None):
+        i = int(np.argmax(np.where(driven, 0, packed_w * packed_p)))
         raise NetworkError(
-            f"{what}: no common unit makes these values integers up to {INT_MAX}: {len(odd):,} of {len(distinct):,} are above it"
-            f" or have fractions, the first {odd[0]:g} (inexact='round' takes the nearest)"
+            f"synapse {i}: weight {w[i]:g} and psp {p[i]:g} are {packed_w[i]:.0f} * {packed_p[i]:.0f} in whole numbers, not below"
+            ' 2**31 as they must be in a network with a non-uniform area; fractions="scale" rounds them'
         )
-    # The finest power of two that leaves room for the largest, and for the sums.
-    room = min(INT_MAX / top, PRODUCT_LIMIT / 2 / heaviest if heaviest else INT_MAX)
-    step = 2.0 ** -max(0, int(np.floor(log2(room))) if room >= 1 else 0)
-    return np.minimum(np.round(values.astype(np.float64) / step), INT_MAX).astype(np.int64), step
+    while narrow and fractions != "refuse" and _too_large(packed_w, packed_p, driven, ends) and packed_p.any():
+        v *= 2
+        packed_w, packed_p = _in_units(_carrying(w, driven, v), u), _in_units(p, v)
+    counts["weight_rounded"] = _count(_restored(packed_w, u) != _carrying(w, driven, v))
+    counts["psp_rounded"] = _count((_restored(packed_p, v) != p) & ~driven)
+    scale = float(np.float32(float(u * v)))
+    return Packed(_narrowest(packed_w), _narrowest(packed_p), inhibitory, scale, counts, float(u), float(v))
 
 
-def _common_unit(values: Iterable[Fraction]) -> Fraction:
-    """The largest number of which all are multiples."""
-    numerator, denominator = 0, 1
-    for value in values:
-        both = lcm(denominator, value.denominator)
-        numerator = gcd(numerator * (both // denominator), value.numerator * (both // value.denominator))
-        denominator = both
-    return Fraction(numerator or 1, denominator)
+def _finite(values: ArrayLike, what: str) -> F32:
+    array = np.asarray(values, np.float32)
+    bad = np.flatnonzero(~np.isfinite(array))
+    if bad.size:
+        raise NetworkError(f"{what}[{bad[0]}]: {array[bad[0]]} is not a finite number")
+    return array
 
 
-def _rounded(values: NDArray[np.float32], codes: NDArray[np.int64], unit: float, what: str, report: Report) -> int:
-    """How many values are not code * unit; the report says so, and what the unit is."""
-    if unit != 1:
-        report.warn(f"{what} are stored in units of {unit:g}")
-    off = (codes * unit).astype(np.float32) != values
-    count = int(np.count_nonzero(off))
-    if count:
-        i = int(np.argmax(np.where(off, np.abs(codes * unit - values), -1)))
-        report.warn(f"{count:,} {what} were rounded, the worst from {values[i]:g} to {codes[i] * unit:g}")
-    return count
+def _count(flags: Flags) -> int:
+    return int(np.count_nonzero(flags))
 
 
-def _smallest(codes: NDArray[np.int64]) -> Any:
-    return np.uint8 if not len(codes) or int(codes.max()) <= 255 else np.uint16
+def _carrying(weight: F32, driven: Flags, psp_unit: Fraction) -> F32:
+    """Weights, those of mp-driven synapses divided by the psp's unit, which the scale will bring in for them too."""
+    carrying: F32 = np.where(driven, weight / np.float32(psp_unit), weight)
+    return carrying
+
+
+def _too_large(weight: NDArray[np.float64], psp: NDArray[np.float64], driven: Flags, target: NDArray[np.int64] | None) -> bool:
+    """A product, or with `target` the sum of those that end in one neuron, of 2**31 or more: too much beside non-uniform areas."""
+    product = np.where(driven, 0.0, weight * psp)
+    if target is not None and product.size:
+        product = np.bincount(target, product)
+    return bool(np.any(product >= 2**31))
+
+
+def _restored(counts: NDArray[np.float64], unit: Fraction) -> F32:
+    return (counts * unit.numerator / unit.denominator).astype(np.float32)
+
+
+def _in_units(values: F32, unit: Fraction) -> NDArray[np.float64]:
+    """Values in units, rounded half up and cut at 65,535."""
+    return np.minimum(np.floor(values.astype(np.float64) * unit.denominator / unit.numerator + 0.5), LARGEST_COUNT)
+
+
+def _narrowest(counts: NDArray[np.float64]) -> NDArray[Any]:
+    return counts.astype(np.uint8 if not counts.size or counts.max() <= 255 else np.uint16)
+
+
+def _unit(values: F32, fractions: str, what: str) -> Fraction:
+    """The unit that the mode asks for."""
+    unique = np.unique(values)
+    if fractions == "round" or not unique.size or unique[-1] == 0:
+        return Fraction(1)
+    exact = _exact_unit(unique)
+    if exact is not None:
+        return exact
+    if fractions == "refuse":
+        odd = unique[(unique != np.floor(unique)) | (unique > LARGEST_COUNT)][0]
+        raise NetworkError(
+            f"{what} {odd:g}: no common scale makes this and the other {len(unique) - 1:,} values whole numbers up to {LARGEST_COUNT:,};"
+            ' fractions="scale" rounds them to the finest scale that fits, "round" to whole numbers'
+        )
+    return Fraction(2) ** min(0, math.ceil(math.log2(float(unique[-1]) / LARGEST_COUNT)))
+
+
+def _exact_unit(unique: F32) -> Fraction | None:
+    """The coarsest unit needed: 1 where the values are whole and fit, else 1/d, or g/d where their multiples are too large."""
+    fractional = unique[unique != np.floor(unique)]
+    for d in range(1, LARGEST_DENOMINATOR + 1):
+        # A few values first: most denominators fail on them.
+        if not all(_whole(part, d) for part in (fractional[:64], fractional)):
+            continue
+        multiples = np.rint(unique.astype(np.float64) * d)
+        divisor = 1
+        if multiples[-1] > LARGEST_COUNT:
+            if multiples[-1] >= 2**53:
+                return None
+            divisor = int(np.gcd.reduce(multiples.astype(np.int64)))
+        return Fraction(divisor, d) if multiples[-1] <= LARGEST_COUNT * divisor else None
+    return None
+
+
+def _whole(values: F32, d: int) -> bool:
+    """Every value is the float32 nearest to a multiple of 1/d."""
+    return bool(np.all((np.rint(values.astype(np.float64) * d) / d).astype(np.float32) == values))

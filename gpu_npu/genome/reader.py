@@ -14,7 +14,7 @@ from gpu_npu.connectome import FileFormatError
 
 from . import areas as read
 from .areas import AXES_OF, FLAT, OLD_SPELLINGS, CorticalArea, Key, Refused, Rule
-from .ids import CORE_AREAS, area_id, base64_id
+from .ids import CORE_AREAS, POWER, area_id, base64_id
 from .morphologies import RENAMED, Morphology, read_morphology
 from .report import Report
 
@@ -34,6 +34,8 @@ _RULE_ARRAY = (
     "synaptic_delay_bursts",
 )
 """What the places of a rule given as an array mean."""
+_ARRAY_DEFAULTS = {"plasticity_constant": 0.0, "ltp_multiplier": 0.0, "ltd_multiplier": 0.0}
+"""Of places that an array lacks; an object's are 1."""
 _RULE_NEEDS = ("morphology_id", "postSynapticCurrent_multiplier", "plasticity_flag")
 _PLASTIC_NEEDS = ("plasticity_constant", "ltp_multiplier", "ltd_multiplier", "plasticity_window")
 _RULE_KEYS = frozenset((*_RULE_ARRAY, "synapse_attractivity"))
@@ -211,9 +213,10 @@ def _areas(blueprint: Mapping[str, Any], version: str, report: Report) -> dict[b
                 report.warn(f"area {shown(area)}, {key}: null, taken as if the key were absent")
         else:
             entries.append((key, name, value))
-    for counts, what in ((report.unknown_keys, "is not a key of an area"), (report.ignored_keys, "is an old key that FEAGI 2.6 passes over")):
-        for short, areas in counts.items():
-            report.warn(f"{short} ({areas:,} areas) {what}; it has no effect")
+    odd_keys = ((report.unknown_keys, "is not a key of an area"), (report.ignored_keys, "is an old key that FEAGI 2.6 passes over"))
+    for counted, said in odd_keys:
+        for short, areas in counted.items():
+            report.warn(f"{short} ({areas:,} areas) {said}; it has no effect")
     found: dict[bytes, CorticalArea] = {}
     for text, entries in raw.items():
         identity = area_id(text)
@@ -255,7 +258,8 @@ def _hierarchical(blueprint: Mapping[str, Any]) -> Iterator[tuple[str, str, Key 
 
 
 def _area(identity: bytes, text: str, entries: list[tuple[str, Key, Any]], report: Report) -> CorticalArea:
-    fields: dict[str, Any] = {}
+    core = identity[:1] == b"_"
+    fields: dict[str, Any] = {"group": "CORE" if core else "CUSTOM", "psp_uniform": identity == POWER}
     rules: tuple[Rule, ...] = ()
     for key, name, value in entries:
         try:
@@ -272,9 +276,8 @@ def _area(identity: bytes, text: str, entries: list[tuple[str, Key, Any]], repor
                 report.warn(f"area {shown(text)}, {key}: {got} is {got % (MAX_UINT16 + 1)}, as FEAGI keeps 16 bits of it")
                 got %= MAX_UINT16 + 1
             fields[name.attribute] = got
-    return CorticalArea(
-        identity, text, rules=rules, **{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    )
+    settled: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    return CorticalArea(identity, text, rules=rules, **settled)
 
 
 # -- rules ---------------------------------------------------------------------------------------------------------
@@ -305,12 +308,7 @@ def _rule(where: str, given: Any, target: bytes | None, text: str, index: int, r
     """None for a rule that FEAGI drops, with a warning that says why."""
     if isinstance(given, Mapping):
         rule = given
-        missing = [name for name in _RULE_NEEDS if rule.get(name) is None]
-        if rule.get("plasticity_flag") is True:
-            missing += [name for name in _PLASTIC_NEEDS if rule.get(name) is None]
-        if missing:
-            report.warn(f"{where} is dropped, as FEAGI does: it has no {', no '.join(missing)}")
-            return None
+        needed = _RULE_NEEDS + _PLASTIC_NEEDS if rule.get("plasticity_flag") is True else _RULE_NEEDS
         for name in rule:
             if name not in _RULE_KEYS:
                 report.warn(f"{where}: {shown(name)} is not a key of a rule; it has no effect")
@@ -320,9 +318,14 @@ def _rule(where: str, given: Any, target: bytes | None, text: str, index: int, r
             return None
         if len(given) > len(_RULE_ARRAY):
             report.warn(f"{where}: {len(given)} values; those after the {len(_RULE_ARRAY)}th have no effect")
-        rule = dict(zip(_RULE_ARRAY, given, strict=False))
+        rule = {**_ARRAY_DEFAULTS, **dict(zip(_RULE_ARRAY, given, strict=False))}
+        needed = _RULE_NEEDS
     else:
         raise FileFormatError(f"{where}: {shown(given)}, where an object or an array is needed")
+    missing = [name for name in needed if rule.get(name) is None]
+    if missing:
+        report.warn(f"{where} is dropped, as FEAGI does: it has no {', no '.join(missing)}")
+        return None
 
     def get(name: str, as_type: Any, default: Any) -> Any:
         value = rule.get(name)
@@ -340,18 +343,13 @@ def _rule(where: str, given: Any, target: bytes | None, text: str, index: int, r
     attractivity = get("synapse_attractivity", read.real, 100.0)
     if not 0 <= attractivity <= 100:
         raise FileFormatError(f"{where}, synapse_attractivity: {attractivity:g} is outside 0..100")
-    name = get("morphology_id", read.text, None)
-    if name is None:
-        raise FileFormatError(f"{where}, morphology_id: null, where a string is needed")
-    psc = get("postSynapticCurrent_multiplier", read.real, None)
-    if psc is None:
-        raise FileFormatError(f"{where}, postSynapticCurrent_multiplier: null, where a finite number is needed")
+    morphology: str = get("morphology_id", read.text, "")
     return Rule(
         target=target,
         target_text=text,
         index=index,
-        morphology=RENAMED.get(name, name),
-        psc=psc,
+        morphology=RENAMED.get(morphology, morphology),
+        psc=get("postSynapticCurrent_multiplier", read.real, 0.0),
         plastic=get("plasticity_flag", read.flag, False),
         constant=get("plasticity_constant", read.real, 1.0),
         ltp=get("ltp_multiplier", read.real, 1.0),

@@ -111,7 +111,7 @@ def _bound(wiring: Wiring, source: int, target: int, rule: Rule) -> int:
 
 def _parts(wiring: Wiring, source: int, target: int, rule: Rule) -> list[Part]:
     from_, to = wiring.areas[source], wiring.areas[target]
-    memories = from_.kind == to.kind == "memory"
+    memories = from_.id[:1] == to.id[:1] == b"m"
     return parts_of(rule.morphology, wiring.morphologies, from_.dimensions, to.dimensions, between_memories=memories)
 
 
