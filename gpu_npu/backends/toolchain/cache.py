@@ -55,11 +55,21 @@ def digest(*parts: str | bytes) -> str:
     return sha.hexdigest()
 
 
+def name_of(key: str, suffix: str, data: bytes) -> str:
+    """The name of the entry of this key that holds these bytes."""
+    return f"{key}-{hashlib.sha256(data).hexdigest()}{suffix}"
+
+
+def is_sound(path: Path, key: str, suffix: str) -> bool:
+    """Whether this entry holds the bytes that its name says. OSError where it cannot be read."""
+    return path.name == name_of(key, suffix, path.read_bytes())
+
+
 def find(key: str, suffix: str) -> Path | None:
     """The entry of this key, if there is a sound one."""
     for path in sorted(folder().glob(f"{key}-*{suffix}")):
         try:
-            if path.name == f"{key}-{hashlib.sha256(path.read_bytes()).hexdigest()}{suffix}":
+            if is_sound(path, key, suffix):
                 return path
         except OSError:
             continue
@@ -69,7 +79,7 @@ def find(key: str, suffix: str) -> Path | None:
 
 def store(key: str, suffix: str, data: bytes) -> Path:
     """Keep these bytes as the entry of this key."""
-    path = folder() / f"{key}-{hashlib.sha256(data).hexdigest()}{suffix}"
+    path = folder() / name_of(key, suffix, data)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix="building-")
     try:
         with os.fdopen(handle, "wb") as file:

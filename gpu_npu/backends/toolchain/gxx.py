@@ -85,11 +85,12 @@ def build_cpu(
 
 
 def prebuild_cpu(sources: Mapping[str, str], unit: str, kernels: Iterable[str], level: str, folder: Path) -> Path:
-    """Build the flat library for a level of prebuilt.LEVELS into `folder`, under the name by which `load_cpu` looks for it."""
+    """Build the flat library for a level of prebuilt.LEVELS into `folder`, under the name that `load_cpu` looks for."""
     command, version = compiler()
     flags, files = _inputs(sources, unit, kernels)
-    path = folder / prebuilt.file_name(_prebuilt_key(flags, files), level)
-    path.write_bytes(_compile(command, flags + _machine_flags(version, level), files))
+    data = _compile(command, flags + _machine_flags(version, level), files)
+    path = folder / cache.name_of(_prebuilt_key(flags, files), prebuilt.suffix(level), data)
+    path.write_bytes(data)
     return path
 
 

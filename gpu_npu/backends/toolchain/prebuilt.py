@@ -1,6 +1,7 @@
 """CPU libraries built in advance: what the Linux x86-64 wheel carries, one for each level of the x86-64 instruction set.
 
-The key in a file's name is the digest of the kernels and flags it was built from: one of other sources is never found.
+Named like an entry of the cache: by a digest of the kernels and flags that it was built from, so that one of other sources
+is never found, and by a digest of its bytes, so that a damaged one is not there.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import platform
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+from gpu_npu.backends.toolchain import cache
 
 V2 = frozenset({"cx16", "lahf_lm", "pni", "popcnt", "sse4_1", "sse4_2", "ssse3"})
 V3 = V2 | {"abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave"}
@@ -22,8 +25,9 @@ def folder() -> Path:
     return Path(__file__).resolve().parents[2] / "prebuilt"
 
 
-def file_name(key: str, level: str) -> str:
-    return f"{key}.{level}.so"
+def suffix(level: str) -> str:
+    """What the name of a library of this level ends with."""
+    return f".{level}.so"
 
 
 def possible() -> bool:
@@ -46,5 +50,5 @@ def runnable() -> list[str]:
 
 def find(key: str) -> list[tuple[Path, str]]:
     """(file, level) of the libraries of this key that this CPU runs, the best one first."""
-    files = ((folder() / file_name(key, level), level) for level in runnable())
-    return [(file, level) for file, level in files if file.is_file()]
+    files = ((path, level) for level in runnable() for path in folder().glob(f"{key}-*{suffix(level)}"))
+    return [(path, level) for path, level in files if cache.is_sound(path, key, suffix(level))]
