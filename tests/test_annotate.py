@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from conftest import BackendFactory
 
 from gpu_npu import NPU, BackendUnavailableError, CapacityError, Connectome, KernelError, NetworkError, annotate
 from gpu_npu.backends.base import PHASES, Backend, BurstOutput
+from gpu_npu.cli import EXIT_STATUS, main
 from gpu_npu.connectome.generators import fixed_out_degree, seed_example
 
 
@@ -226,6 +229,20 @@ def test_without_nvtx(monkeypatch: pytest.MonkeyPatch) -> None:
             npu.annotate(True)
         npu.annotate(False)
         assert npu.process_burst([0]).neuron_count == 1  # nothing was half switched on
+
+
+def test_the_command_line(nvtx: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = ["run", "seed", "--bursts", "2", "--backend", "reference", "--quiet"]
+    assert CliRunner().invoke(main, run).exit_code == 0
+    assert nvtx.take() == []
+    assert CliRunner().invoke(main, [*run, "--nvtx"]).exit_code == 0
+    seen = [(name, number) for depth, name, number in nvtx.take() if depth == 0]
+    assert seen[:2] == [("build", 0), ("load", 0)]
+    assert [number for name, number in seen if name == "burst"][:2] == [1, 2]
+    monkeypatch.setitem(sys.modules, "nvtx", None)
+    refused = CliRunner().invoke(main, [*run, "--nvtx"])
+    assert refused.exit_code == EXIT_STATUS[BackendUnavailableError]
+    assert re.fullmatch(r"Error: annotation needs nvtx.*\n", refused.output)
 
 
 def test_off_a_burst_does_not_come_near_it(backend_factory: BackendFactory) -> None:

@@ -178,6 +178,7 @@ class Run:
 @click.option("--record", type=click.Path(path_type=Path), metavar="FILE", help="Write the fired ids of every burst to this .npz file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON in place of the table.")
 @click.option("--quiet", is_flag=True, help="Print no table and no progress.")
+@click.option("--nvtx", is_flag=True, help="Show builds, loads, bursts and phases to a profiler, as NVTX ranges.")
 def run(
     network_name: str,
     bursts: int,
@@ -196,6 +197,7 @@ def run(
     record: Path | None,
     as_json: bool,
     quiet: bool,
+    nvtx: bool,
 ) -> None:
     """Run NETWORK: a file of this project, a connectome in CSR (.npz with indptr, indices, count, sign), or a built-in
     example (gpu-npu example lists them).
@@ -229,7 +231,9 @@ def run(
             stimuli.schedule(path)
 
         bar.step(f"loading {network_name}")
-        npu = stack.enter_context(NPU.from_connectome(connectome, fire_ledger_window=ledger_window, backend=backend, device=device))
+        npu = stack.enter_context(
+            NPU.from_connectome(connectome, fire_ledger_window=ledger_window, backend=backend, device=device, annotate=nvtx)
+        )
         npu.set_power_neurons(np.concatenate([np.zeros(0, np.uint32), *driven]))
         loaded, memory = time.perf_counter() - began, npu.memory()
         this = Run(npu, stimuli, bursts, recorder)
