@@ -77,6 +77,7 @@ def test_a_signal_ends_a_run_with_its_table_and_its_record(number: int, status: 
 def test_ctrl_c_and_json(tmp_path: Path) -> None:
     process = start(*ENDLESS, "--json", "--record", tmp_path / "r")
     wait_until_recording(tmp_path, process)
+    time.sleep(1.5)  # a terminal would see the bar by now
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     facts = json.loads(out)

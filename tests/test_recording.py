@@ -59,6 +59,17 @@ def test_sizes_around_the_buffer(sizes: list[int], tmp_path: Path) -> None:
     assert (tmp_path / "r").stat().st_size < 4 * sum(sizes) + 48 * len(sizes) + 4096
 
 
+def test_many_bursts(tmp_path: Path) -> None:
+    """More than are read back at a time."""
+    with Recorder(tmp_path / "r") as recorder:
+        for number in range(1, 40_001):
+            recorder(burst(number, [number] * (number % 3)))
+    recording = load_recording(tmp_path / "r")
+    assert np.array_equal(np.diff(recording.offset), np.arange(1, 40_001) % 3)
+    assert all(set(recording.fired_in(number)) <= {number} for number in range(1, 40_001, 97))
+    assert np.array_equal(recording.counters[:, -1], np.arange(1, 40_001))
+
+
 def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpu_npu.recording.COUNTS_IN_MEMORY", 2**14)
     ids = np.arange(20_000, dtype=np.uint32)

@@ -78,6 +78,13 @@ def test_capacities_are_those_of_the_npu() -> None:
         assert plan.pieces == npu.memory()
 
 
+def test_removed_synapses_take_no_room_where_none_is_reserved() -> None:
+    connectome = removed()
+    plan = plan_memory(connectome, synapse_capacity=5, backend="cpu")
+    with NPU.from_connectome(connectome, synapse_capacity=5, backend="cpu") as npu:
+        assert plan.pieces == npu.memory()
+
+
 def test_a_target_with_more_arrivals_than_an_accumulator_counts_beside_its_sum() -> None:
     connectome = Connectome(5, 2**15, weight_dtype=np.uint16, psp_dtype=np.uint16)
     connectome.add_neurons(5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -98,8 +97,5 @@ class OneLineErrors(click.Group):
         except click.ClickException as error:
             fail(error, INTERRUPTED if isinstance(error, _Interrupted) else USAGE)
         except (NpuError, OSError, MemoryError) as error:
-            if isinstance(error, OSError) and error.errno == errno.EPIPE:  # who read our output has gone
-                sys.stdout = None  # nothing is flushed at exit
-                raise SystemExit(1) from None
             fail(error, next(status for kind, status in EXIT_STATUS.items() if isinstance(error, kind)))
         raise SystemExit(status if isinstance(status, int) else 0)

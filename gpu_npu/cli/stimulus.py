@@ -122,7 +122,7 @@ class Stimuli:
             bursts = archive.array("burst")
             if bursts.dtype.kind not in "iu":
                 raise archive.error(f"array 'burst' has dtype {bursts.dtype}, not integers")
-            if bursts.size and not (1 <= int(bursts.min()) and int(bursts.max()) < 2**63 - 1):
+            if bursts.size and not (int(bursts.min()) >= 1 and int(bursts.max()) < 2**63 - 1):
                 at = int(bursts.argmin() if bursts.min() < 1 else bursts.argmax())
                 raise archive.error(f"burst[{at}] = {bursts[at]}; bursts are counted from 1")
             neurons = archive.array("neuron", bursts.shape)
