@@ -332,6 +332,7 @@ def test_make_asks_the_driver(tmp_path: Path) -> None:
     assert '".[cuda12]"' in run(*dry, cwd=ROOT)
     assert '".[cuda13]"' in run(*dry, "EXTRAS=cuda13", cwd=ROOT)
     assert '"."' in run(*dry, "EXTRAS=", cwd=ROOT)
+    assert '".[cuda13]"' in run(*dry, cwd=ROOT, env={**os.environ, "EXTRAS": "cuda13"})
     script = run(sys.executable, "-S", "-I", ROOT / "gpu_npu" / "backends" / "toolchain" / "driver.py", cwd=tmp_path)
     assert script.strip() in ("", "cuda12", "cuda13")
 
