@@ -155,9 +155,9 @@ class Rule:
     psc: float
     """postSynapticCurrent_multiplier: weight, and inhibition where it is negative."""
     plastic: bool
-    constant: float = 1.0
-    ltp: float = 1.0
-    ltd: float = 1.0
+    constant: float = 0.0
+    ltp: float = 0.0
+    ltd: float = 0.0
     window: int = 0
     delay: int = 1
     """1..255; 0 is an error when the rule is applied."""

@@ -19,8 +19,8 @@ from .report import Report
 from .synaptogenesis import GrownMapping, PlannedRule, Wiring, grow_synapses, plan
 from .tables import NeuronTable, SynapseTable
 
-NEURON_BYTES = 150
-SYNAPSE_BYTES = 150
+NEURON_BYTES = 200
+SYNAPSE_BYTES = 120
 """Memory that growing takes for each of them: tables, what is needed on the way, and the connectome."""
 
 Progress = Callable[[str, int, int], object]

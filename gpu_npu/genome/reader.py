@@ -34,8 +34,6 @@ _RULE_ARRAY = (
     "synaptic_delay_bursts",
 )
 """What the places of a rule given as an array mean."""
-_ARRAY_DEFAULTS = {"plasticity_constant": 0.0, "ltp_multiplier": 0.0, "ltd_multiplier": 0.0}
-"""Of places that an array lacks; an object's are 1."""
 _RULE_NEEDS = ("morphology_id", "postSynapticCurrent_multiplier", "plasticity_flag")
 _PLASTIC_NEEDS = ("plasticity_constant", "ltp_multiplier", "ltd_multiplier", "plasticity_window")
 _RULE_KEYS = frozenset((*_RULE_ARRAY, "synapse_attractivity"))
@@ -318,7 +316,7 @@ def _rule(where: str, given: Any, target: bytes | None, text: str, index: int, r
             return None
         if len(given) > len(_RULE_ARRAY):
             report.warn(f"{where}: {len(given)} values; those after the {len(_RULE_ARRAY)}th have no effect")
-        rule = {**_ARRAY_DEFAULTS, **dict(zip(_RULE_ARRAY, given, strict=False))}
+        rule = dict(zip(_RULE_ARRAY, given, strict=False))
         needed = _RULE_NEEDS
     else:
         raise FileFormatError(f"{where}: {shown(given)}, where an object or an array is needed")
@@ -351,9 +349,9 @@ def _rule(where: str, given: Any, target: bytes | None, text: str, index: int, r
         morphology=RENAMED.get(morphology, morphology),
         psc=get("postSynapticCurrent_multiplier", read.real, 0.0),
         plastic=get("plasticity_flag", read.flag, False),
-        constant=get("plasticity_constant", read.real, 1.0),
-        ltp=get("ltp_multiplier", read.real, 1.0),
-        ltd=get("ltd_multiplier", read.real, 1.0),
+        constant=get("plasticity_constant", read.real, 0.0),
+        ltp=get("ltp_multiplier", read.real, 0.0),
+        ltd=get("ltd_multiplier", read.real, 0.0),
         window=get("plasticity_window", read.count, 0),
         delay=delay,
         attractivity=attractivity,

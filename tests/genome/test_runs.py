@@ -1,0 +1,91 @@
+"""Grown brains run as FEAGI ran them: the recorded bursts, and one digest on all backends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from conftest import BackendFactory, shared_data
+from numpy.typing import NDArray
+
+from gpu_npu import NPU
+from gpu_npu.genome import Grown, grow
+
+DIGEST = "e0f8681d2ce840304338ee67fa7068a53c26106ec5eb082c477642cecb8781ed"
+"""Of the first 1,000 bursts of the essential genome under "feagi-2.6"."""
+
+
+def grown(name: str, rules: str) -> Grown:
+    return grow(shared_data() / "genomes" / f"{name}_genome.json", rules=rules)
+
+
+class Recording:
+    """A recorded run: what fired, with which potential, and the state after each burst."""
+
+    STATE = {"mp": "membrane_potential", "refr": "refractory_countdown", "cfc": "consecutive_fire_count"}
+
+    def __init__(self, name: str) -> None:
+        with np.load(shared_data() / "feagi_reference" / f"{name}_genome_run.npz") as file:
+            self.arrays = {key: file[key] for key in file.files}
+        self.first, self.bursts = int(self.arrays["first_burst"]), int(self.arrays["bursts"])
+
+    def at(self, kind: str, burst: int, *columns: str) -> list[NDArray[Any]]:
+        """Columns of one burst, by ascending neuron id."""
+        rows = np.flatnonzero(self.arrays[f"{kind}_burst"] == burst)
+        rows = rows[np.argsort(self.arrays[f"{kind}_neuron"][rows], kind="stable")]
+        return [self.arrays[f"{kind}_{column}"][rows] for column in columns]
+
+
+def follow(name: str, factory: BackendFactory, tolerance: float) -> int:
+    """Run with the recorded stimuli and hold every burst to the recording; returns how many spikes there were."""
+    recording, brain = Recording(name), grown(name, "feagi-2.6-fp32")
+    limited = brain.neurons.consecutive_fire_limit != 65535  # FEAGI counts the fires of those alone
+    spikes = 0
+    with NPU.from_connectome(brain.connectome, backend=factory()) as npu:
+        for burst in range(1, recording.first + recording.bursts):
+            (forced,) = recording.at("stim", burst, "neuron")
+            if len(forced):
+                npu.force_fire(forced)
+            fired = npu.process_burst().fired_neurons
+            if burst < recording.first:
+                continue
+            ids, potentials, *voxel = recording.at("fired", burst, "neuron", "mp", "x", "y", "z")
+            np.testing.assert_array_equal(fired, ids, err_msg=f"burst {burst}")
+            np.testing.assert_array_equal(npu.fire_queue.coordinates, np.stack(voxel, axis=1), err_msg=f"burst {burst}")
+            np.testing.assert_allclose(npu.fire_queue.potentials, potentials, rtol=tolerance, atol=0, err_msg=f"burst {burst}")
+            spikes += len(fired)
+            for kind, field in recording.STATE.items():
+                ids, values = recording.at(kind, burst, "neuron", "value")
+                state = npu.get_parameter(field)
+                if kind == "cfc":
+                    state = np.where(limited, state, 0)
+                expected = np.zeros_like(state)
+                expected[ids] = values
+                np.testing.assert_allclose(state, expected, rtol=tolerance, atol=0, err_msg=f"{field}, burst {burst}")
+    return spikes
+
+
+def test_the_essential_run_is_equal_burst_by_burst(backend_factory: BackendFactory) -> None:
+    assert follow("essential", backend_factory, tolerance=0) > 500
+
+
+def test_the_community_run_fires_the_same_neurons(backend_factory: BackendFactory) -> None:
+    """FEAGI's plasticity, which is left out, moves the psps of some synapses from 500 to 499.98, 499.97 and so on."""
+    assert follow("community_learning", backend_factory, tolerance=1e-3) == 8349
+
+
+def test_the_seeds_own_test(backend_factory: BackendFactory) -> None:
+    """essential_genome.json, 1,000 bursts: the power area drives, and the recorded stimuli come again every 60 bursts."""
+    brain, recording = grown("essential", "feagi-2.6"), Recording("essential")
+    stimuli = [recording.at("stim", recording.first + burst, "neuron")[0] for burst in range(recording.bursts)]
+    with NPU.from_connectome(brain.connectome, backend=backend_factory()) as npu:
+        result = npu.run(1000, lambda done: npu.force_fire(stimuli[done.burst % len(stimuli)]))
+    assert result.fired_counts.min() >= 1  # the power neuron
+    assert result.fired_counts.mean() > 9
+    assert result.digest == DIGEST
+
+
+def test_the_power_area_fires_by_itself() -> None:
+    """In every fourth burst it is stopped by its limit of three fires in a row."""
+    with NPU.from_connectome(grown("barebones", "feagi-2.6").connectome, backend="reference") as npu:
+        assert npu.run(8).fired_counts.tolist() == [1, 1, 1, 0, 1, 1, 1, 0]
