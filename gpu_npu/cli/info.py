@@ -76,12 +76,23 @@ def _facts(connectome: Connectome) -> dict[str, Any]:
         "weight": {"dtype": weight.dtype.name, **_spread(weight)},
         "psp": {"dtype": psp.dtype.name, **_spread(psp), "sources_with_several": len(several)},
         "inhibitory_share": float(synapses.inhibitory[keep].mean()) if len(source) else 0.0,
+        "mappings": _mappings(neurons.cortical_area[source], neurons.cortical_area[target]),
         "areas": [{"id": area, **asdict(flags), "neurons": size.get(area, 0)} for area, flags in areas.items()],
         "power_neurons": sum(size.get(area, 0) for area in power),
         "threshold": _spread(neurons.threshold[there]),
         "rules": settings.pop("rules"),
         "settings": settings,
     }
+
+
+def _mappings(source: NDArray[np.uint32], target: NDArray[np.uint32]) -> list[dict[str, int]]:
+    """Synapses from area to area, the most first."""
+    pairs, counts = np.unique(source.astype(np.uint64) << np.uint64(32) | target, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    return [
+        {"source": int(pair) >> 32, "target": int(pair) & 0xFFFFFFFF, "synapses": int(count)}
+        for pair, count in zip(pairs[order].tolist(), counts[order].tolist(), strict=True)
+    ]
 
 
 def _spread(values: NDArray[Any]) -> dict[str, float | None]:
@@ -132,6 +143,13 @@ def _print(facts: dict[str, Any], plan: MemoryPlan) -> None:
         rows.append((f"  {area['id']}", f"{area['name'] or '(no name)'}: {area['neurons']:,} neurons{flags}"))
     if len(areas) > AREAS_SHOWN:
         rows.append(("", f"and {len(areas) - AREAS_SHOWN:,} more (--json has them all)"))
+    mappings, names = facts["mappings"], {area["id"]: area["name"] or str(area["id"]) for area in areas}
+    rows.append(("mappings", f"{len(mappings):,} pairs of areas have synapses"))
+    for mapping in mappings[:AREAS_SHOWN]:
+        source, target = (names.get(mapping[end], str(mapping[end])) for end in ("source", "target"))
+        rows.append(("", f"{source} -> {target}: {mapping['synapses']:,} synapses"))
+    if len(mappings) > AREAS_SHOWN:
+        rows.append(("", f"and {len(mappings) - AREAS_SHOWN:,} more (--json has them all)"))
     rows += [
         ("", ""),
         ("backend", f"{plan.backend} ({plan.reason}: {plan.description})"),

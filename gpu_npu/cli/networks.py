@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,8 @@ import numpy as np
 
 from gpu_npu import Area, Connectome
 from gpu_npu.connectome.generators import fixed_out_degree, seed_example
+from gpu_npu.genome import Grown, grow
+from gpu_npu.genome.export import Imported, read_export
 from gpu_npu.io import load
 
 
@@ -47,12 +49,27 @@ EXAMPLES = {
 
 
 def network(name: str) -> Connectome:
-    """The built-in example of this name, or what is in this file."""
+    """The built-in example of this name, or what is in this file: a network, a FEAGI genome (.json), which is grown, or a
+    FEAGI connectome (.connectome). What could not be taken as it is, is told on stderr."""
     if name in EXAMPLES:
         return EXAMPLES[name].make()
     if not Path(name).exists():
         raise click.BadParameter(f"{name!r} is neither a file nor one of the examples: {', '.join(EXAMPLES)}", param_hint="NETWORK")
-    return load(name)
+    made: Grown | Imported
+    if name.endswith(".json"):
+        made = grow(name)
+    elif name.endswith(".connectome"):
+        made = read_export(name)
+    else:
+        return load(name)
+    tell(made.report.warnings)
+    return made.connectome
+
+
+def tell(warnings: Iterable[str]) -> None:
+    """What a user should know, a line each on stderr."""
+    for warning in warnings:
+        click.echo(f"Note: {warning}", err=True)
 
 
 def backend_options(command: Callable[..., None]) -> Callable[..., None]:

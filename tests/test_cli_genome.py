@@ -1,0 +1,63 @@
+"""Genomes on the command line: grown by grow, accepted wherever a network is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from conftest import shared_data
+
+from gpu_npu.cli import main
+from gpu_npu.io import load
+
+
+def call(*arguments: str | Path) -> tuple[int, str, str]:
+    done = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_grow_writes_a_network_with_its_areas(tmp_path: Path) -> None:
+    genome = shared_data() / "genomes" / "essential_genome.json"
+    status, out, err = call("grow", genome, "-o", tmp_path / "brain.npz")
+    assert status == 0
+    assert "55,363 neurons in 30 areas, 1,552 synapses" in out
+    assert "leak coefficient above 1 (up to 10), taken as 1" in err
+    brain = load(tmp_path / "brain.npz")
+    assert brain.neuron_count == 55_363
+    assert {area.name for area in brain.areas.values()} >= {"Brain_Power", "vision_LL", "Motor Output"}
+    assert sum(area.power for area in brain.areas.values()) == 1
+
+
+def test_a_genome_is_a_network_for_info_and_run(tmp_path: Path) -> None:
+    genome = shared_data() / "genomes" / "essential_genome.json"
+    status, out, _ = call("info", genome, "--json")
+    facts = json.loads(out)
+    assert (status, facts["neurons"], facts["synapses"], len(facts["areas"])) == (0, 55_363, 1_552, 30)
+    assert sum(mapping["synapses"] for mapping in facts["mappings"]) == 1_552
+    assert "vision_LM -> backward: 768 synapses" in call("info", genome)[1]
+    grown, from_file = (
+        json.loads(call("run", network, "--bursts", "50", "--json", "--backend", "reference")[1])
+        for network in (genome, tmp_path / "brain.npz" if call("grow", genome, "-o", tmp_path / "brain.npz")[0] == 0 else "")
+    )
+    assert grown["digest"] == from_file["digest"]
+    assert grown["fired"] == 50  # the power neuron
+
+
+def test_an_export_is_a_network() -> None:
+    pytest.importorskip("lz4")
+    status, out, _ = call("info", shared_data() / "feagi_reference" / "essential.connectome", "--json")
+    facts = json.loads(out)
+    assert (status, facts["neurons"], facts["synapses"]) == (0, 55_363, 1_552)
+
+
+@pytest.mark.parametrize("command", [["grow", "-o", "never.npz"], ["run"], ["info"]])
+def test_a_damaged_genome_is_one_line(command: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "cut.json"
+    path.write_text('{"genome_id": "x", "blueprint": {"_____10c-')
+    status, out, err = call(command[0], path, *command[1:])
+    assert (status, out) == (3, "")
+    assert err.startswith("Error: ")
+    assert "cut.json" in err
+    assert err.count("\n") == 1
