@@ -405,6 +405,12 @@ def test_a_flat_blueprint(tmp_path: Path) -> None:
     assert areas == {1: Area("___power", power=True), 7: Area("M1", psp_uniform=False, mp_driven_psp=True)}
 
 
+@pytest.mark.parametrize("identity", ["X19fcG93ZXI=", "_power", "___pwr"])
+def test_the_power_area_is_known_by_its_id(tmp_path: Path, identity: str) -> None:
+    areas = read(tmp_path, areas=((1, "Y1JTTW90X18="), (7, identity))).connectome.areas
+    assert (areas[1].power, areas[7].power) == (False, True)
+
+
 # -- what a network cannot hold --------------------------------------------------------------------------------------
 def test_what_is_changed_or_left_out_is_counted(tmp_path: Path) -> None:
     brain = read(
@@ -541,6 +547,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "weight NaN": ({"synapses": {"weight": [NAN, 2, 0, 0]}}, "synapse 0 -> 1 .*weight is not a finite"),
     "psp infinite": ({"synapses": {"psp": [1, INF, 0, 0]}}, "synapse 1 -> 2 .*psp is not a finite"),
     "an area twice": ({"areas": ((1, "a"), (1, "b"))}, "area 1 is named twice: 'a' and 'b'"),
+    "more memory neurons than bytes": ({"memory_neurons": u64(2**40)}, "long-term memory neurons .* needs 1,099,511,627,776 bytes"),
     "power amount": ({"power_amount": NAN}, "power_amount: nan"),
 }
 
