@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,23 +25,20 @@ def real(value: Any) -> float:
     return float(value)
 
 
-def whole(value: Any) -> int:
-    """An integer."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value != int(value):
-        raise Refused("an integer is needed")
+def count(value: Any) -> int:
+    """An integer of 0 to 4294967295."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 2**32 or value != int(value):
+        raise Refused("an integer of 0 to 4294967295 is needed")
     return int(value)
 
 
-def count(value: Any) -> int:
-    """An integer of 0 or more."""
-    number = whole(value)
-    if number < 0:
-        raise Refused("an integer of 0 or more is needed")
-    return number
+def coordinate(value: Any) -> int:
+    """A number, for display: its integer part."""
+    return int(real(value))
 
 
 def at_least_one(value: Any) -> int:
-    """An integer of 0 or more, 0 meaning 1."""
+    """As `count`, 0 meaning 1."""
     return count(value) or 1
 
 
@@ -62,7 +58,7 @@ def text(value: Any) -> str:
 
 def table(value: Any) -> Mapping[str, Any]:
     """A JSON object."""
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise Refused("an object is needed")
     return value
 
@@ -93,7 +89,7 @@ KEYS = (
     Key("__name-t", "cortical_name", text, "name"),
     Key("_group-t", "group_id", text, "group"),
     *_axes("___bb{}-i", "block_boundaries", at_least_one, "dimensions"),
-    *_axes("rcord{}-i", "relative_coordinate", whole, "position"),
+    *_axes("rcord{}-i", "relative_coordinate", coordinate, "position"),
     Key("_n_cnt-i", "per_voxel_neuron_cnt", at_least_one, "neurons_per_voxel"),
     Key("fire_t-f", "firing_threshold", real, "threshold"),
     *(

@@ -101,6 +101,7 @@ def grow(
         row: Area(area.name or area.text, psp_uniform=area.psp_uniform, mp_driven_psp=area.mp_driven_psp, power=area.is_power)
         for row, area in enumerate(read.areas)
     }
+    _note_run_time(read.areas, mappings, report)
     connectome = build(table, synapses, flags, report, rules=rules, fractions=fractions, delays=delays)
     return Grown(connectome, table, synapses, read.areas, mappings, report, read.title, read.timestep)
 
@@ -123,6 +124,19 @@ def _check_neurons(areas: tuple[CorticalArea, ...], memory_limit: int) -> None:
     raise CapacityError(
         f"growing {total:,} neurons takes about {_gib(total * NEURON_BYTES)}, more than memory_limit, {_gib(memory_limit)}; {size}"
     )
+
+
+def _note_run_time(areas: tuple[CorticalArea, ...], mappings: tuple[GrownMapping, ...], report: Report) -> None:
+    """What FEAGI does while a brain runs, and this network does not."""
+    report.plastic_mappings = sum(mapping.plastic and mapping.synapses > 0 for mapping in mappings)
+    if report.plastic_mappings:
+        report.warn(f"{report.plastic_mappings:,} mappings are plastic in FEAGI; here their synapses stay as they are")
+    memories = sum(area.memory or area.id[:1] == b"m" for area in areas)
+    if memories:
+        report.warn(f"{memories:,} areas are memories: the neurons that FEAGI adds to them at run time are left out")
+    driven = sum(area.mp_driven_psp for area in areas)
+    if driven:
+        report.warn(f"{driven:,} areas deliver the potential at which they fired; here it is clamped to 0..255 and rounded")
 
 
 def _largest(areas: tuple[CorticalArea, ...], planned: list[PlannedRule]) -> str:

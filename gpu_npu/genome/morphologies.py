@@ -100,7 +100,9 @@ class Relation:
     crossed: bool = False
     unequal: bool = False
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
+        """Pairs, as they would be written out."""
         if not self.crossed:
             return len(self.source)
         same = len(np.intersect1d(self.source, self.target)) if self.unequal else 0
@@ -130,8 +132,10 @@ class Block:
     relations: tuple[Relation, Relation, Relation]
     axes: tuple[int, int, int] = (0, 1, 2)
 
-    def __len__(self) -> int:
-        return math.prod(len(relation) for relation in self.relations)
+    @property
+    def count(self) -> int:
+        """Pairs, as they would be written out."""
+        return math.prod(relation.count for relation in self.relations)
 
     def pairs(self, source: Size, target: Size) -> tuple[I64, I64]:
         """Voxel numbers, (x * Y + y) * Z + z, of all pairs."""
@@ -149,13 +153,10 @@ def _stride(size: Size, axis: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Listed:
-    """Pairs of voxels that are no product: at most `bound`, as numbers, when they are made."""
+    """Pairs of voxels that are no product: at most `count`, as numbers, when they are made."""
 
-    bound: int
+    count: int
     make: Callable[[], tuple[I64, I64]]
-
-    def __len__(self) -> int:
-        return self.bound
 
     def pairs(self, source: Size, target: Size) -> tuple[I64, I64]:
         """As for a block."""

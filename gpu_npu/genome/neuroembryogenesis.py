@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_npu.connectome import NetworkError
+
 from .areas import CorticalArea
 from .tables import NO_LIMIT, UNLIMITED_FIRES, NeuronTable
 
@@ -68,8 +70,12 @@ def _along(axis: int, shape: tuple[int, ...]) -> NDArray[np.int64]:
 def _thresholds(area: CorticalArea) -> NDArray[np.float32]:
     """threshold + x * ix + y * iy + z * iz in float32, added in that order, for all voxels; shape (X, Y, Z, 1)."""
     threshold = np.full((1, 1, 1, 1), area.threshold, np.float32)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         for axis, step in enumerate(area.threshold_increment):
             at = np.arange(area.dimensions[axis], dtype=np.float32).reshape([-1 if a == axis else 1 for a in range(4)])
             threshold = threshold + at * np.float32(step)
+    if not np.isfinite(threshold).all():
+        raise NetworkError(
+            f"area {area.title}: firing_threshold {area.threshold:g} with increments {area.threshold_increment} is more than float32 holds"
+        )
     return threshold

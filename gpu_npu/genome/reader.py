@@ -161,8 +161,17 @@ def _timestep(physiology: Mapping[str, Any]) -> float:
 
 def _check_regions(regions: Mapping[str, Any]) -> None:
     """Regions group areas for display; they must be a forest all the same."""
-    parents = {name: region.get("parent_region_id") for name, region in regions.items() if isinstance(region, Mapping)}
-    _check_chains({name: parent for name, parent in parents.items() if isinstance(parent, str)}, "brain_regions")
+    parents: dict[str, str] = {}
+    for name, region in regions.items():
+        if not isinstance(region, Mapping):
+            raise FileFormatError(f"brain_regions, {shown(name)}: {shown(region)} is not an object")
+        if isinstance(region.get("parent_region_id"), str):
+            parents[name] = region["parent_region_id"]
+        inside = region.get("regions")
+        for child in inside if isinstance(inside, (list, tuple)) else ():
+            if isinstance(child, str):
+                parents.setdefault(child, name)
+    _check_chains(parents, "brain_regions")
 
 
 def _check_chains(following: Mapping[str, str], what: str) -> None:
@@ -228,16 +237,18 @@ def _areas(blueprint: Mapping[str, Any], version: str, report: Report) -> dict[b
 
 
 def _short(key: str) -> str:
-    """The part of a key that names the property."""
-    return "-".join(key.split("-")[3:]) if key.startswith(PREFIX) else key
+    """The part of a key that names the property; in a flat key a field cx or nx, which means nothing, may stand before it."""
+    if not key.startswith(PREFIX):
+        return key
+    parts = key.split("-", 3)[2:]
+    return parts[-1] if parts[:1] in (["cx"], ["nx"]) else "-".join(parts)
 
 
 def _flat(blueprint: Mapping[str, Any]) -> Iterator[tuple[str, str, Key | None, Any]]:
-    """(area, key, meaning, value); the field cx or nx means nothing."""
+    """(area, key, meaning, value)"""
     for key, value in blueprint.items():
-        parts = key.split("-")
-        short = "-".join(parts[3:])
-        yield parts[1], key, FLAT.get("snooze-f" if short == "snooze-i" else short), value
+        area, short = key.split("-")[1], _short(key)
+        yield area, key, FLAT.get("snooze-f" if short == "snooze-i" else short), value
 
 
 def _hierarchical(blueprint: Mapping[str, Any]) -> Iterator[tuple[str, str, Key | None, Any]]:

@@ -20,6 +20,8 @@ class Report:
     """Good rules not applied, because one before them in the same source area was bad."""
     absent_targets: int = 0
     """Rules whose target area does not exist."""
+    plastic_mappings: int = 0
+    """Mappings that FEAGI's plasticity would act on; their parameters are kept, their synapses stay as they are."""
     leaks_clamped: int = 0
     """Neurons whose leak coefficient was brought into 0..1."""
     delayed_synapses: int = 0

@@ -106,7 +106,7 @@ def _bound(wiring: Wiring, source: int, target: int, rule: Rule) -> int:
         raise Unusable("synaptic_delay_bursts is 0; 1 is the least")
     if (rule.plastic or rule.morphology == "associative_memory") and rule.window == 0:
         raise Unusable("it is plastic and its plasticity_window is 0")
-    return sum(map(len, _parts(wiring, source, target, rule))) * wiring.areas[source].neurons_per_voxel
+    return sum(part.count for part in _parts(wiring, source, target, rule)) * wiring.areas[source].neurons_per_voxel
 
 
 def _parts(wiring: Wiring, source: int, target: int, rule: Rule) -> list[Part]:
