@@ -128,10 +128,8 @@ KEYS = (
     Key("", "coordinates_3d", anything),
 )
 FLAT = {key.flat: key for key in KEYS if key.flat}
-AXES_OF: dict[str, list[Key]] = {}
+AXES_OF = {key.long: [other for other in KEYS if other.long == key.long] for key in KEYS}
 """Long name -> its keys, more than one where it holds a list."""
-for _key in KEYS:
-    AXES_OF.setdefault(_key.long, []).append(_key)
 _KINDS_OF_GROUPS = {"CORE": "core", "IPU": "sensory", "OPU": "motor", "MEMORY": "memory", "CUSTOM": "custom"}
 OLD_SPELLINGS = frozenset({"excite-i", "fthlim-i", "synatt-i", "snooze-i", "plst_c-f", "plasticity_constant"})
 """Keys that FEAGI 2.6 passes over; `snooze-i` it reads again from version 3 on."""
