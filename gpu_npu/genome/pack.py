@@ -15,6 +15,7 @@ F32 = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
 LARGEST_COUNT = 65535
+SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
 LARGEST_DENOMINATOR = 1000
 """Fractions looked for: halves, thirds, ... thousandths."""
 MODES = ("scale", "round", "refuse")
@@ -88,6 +89,10 @@ def pack_synapses(
     counts["weight_rounded"] = _count(_restored(packed_w, u) != _carrying(w, driven, v))
     counts["psp_rounded"] = _count((_restored(packed_p, v) != p) & ~driven)
     scale = float(np.float32(float(u * v)))
+    if scale < SMALLEST_NORMAL:
+        raise NetworkError(
+            f"weights up to {w.max():g} and psps up to {p.max():g} need a contribution_scale of {float(u * v):g}, which float32 does not have"
+        )
     return Packed(_narrowest(packed_w), _narrowest(packed_p), inhibitory, scale, counts, float(u), float(v))
 
 

@@ -1,0 +1,165 @@
+"""What becomes of the tables in the network: flags, units, clamps, and that a saved brain is the same brain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import shared_data
+from genomes import area, genome, rule
+
+from gpu_npu import NPU
+from gpu_npu.connectome import NEURON_FIELDS, Connectome, NetworkError, Rules
+from gpu_npu.genome import grow
+from gpu_npu.io import load, save
+
+
+def assert_equal(one: Connectome, other: Connectome) -> None:
+    for name in (*NEURON_FIELDS, "valid", "created"):
+        np.testing.assert_array_equal(one.neurons[name], other.neurons[name], err_msg=name)
+    for name in ("source", "target", "weight", "psp", "inhibitory", "valid"):
+        np.testing.assert_array_equal(getattr(one.synapses, name), getattr(other.synapses, name), err_msg=name)
+    assert one.synapses.weight.dtype == other.synapses.weight.dtype and one.synapses.psp.dtype == other.synapses.psp.dtype
+    assert dict(one.areas) == dict(other.areas)
+    assert one.settings == other.settings
+
+
+def test_areas_and_their_flags() -> None:
+    brain = grow(genome({"cAAAAA": area(name="eye", uniform=True), "cBBBBB": area(driven=True), "_power": area((1, 1, 1), name="Power")}))
+    found = {area.name: area for area in brain.connectome.areas.values()}
+    assert found["eye"].psp_uniform and not found["eye"].mp_driven_psp and not found["eye"].power
+    assert not found["cBBBBB__"].psp_uniform and found["cBBBBB__"].mp_driven_psp
+    assert [name for name, area in found.items() if area.power] == ["Power"]
+    ids = brain.connectome.neurons.cortical_area
+    assert [brain.areas[i].neuron_count for i in range(len(brain.areas))] == np.bincount(ids).tolist()
+
+
+@pytest.mark.parametrize("rules", ["feagi-2.6", "feagi-2.6-fp32"])
+def test_rules(rules: str) -> None:
+    assert grow(genome({}), rules=rules).connectome.settings.rules == Rules.preset(rules)
+
+
+def test_the_default_rules_are_feagis() -> None:
+    assert grow(genome({})).connectome.settings.rules == Rules.preset("feagi-2.6")
+
+
+def test_leaks_and_excitabilities_are_brought_into_range() -> None:
+    areas = {"cAAAAA": area((1, 1, 1), leak=10), "cBBBBB": area((1, 1, 2), leak=-5), "cCCCCC": area((1, 1, 1), **{"excite-f": 50})}
+    brain = grow(genome(areas))
+    assert brain.neurons.leak_coefficient[7:].tolist() == [10, -5, -5, 0]
+    assert brain.connectome.neurons.leak_coefficient[7:].tolist() == [1, 0, 0, 0]
+    assert brain.neurons.excitability[-1] == 50 and brain.connectome.neurons.excitability[-1] == 1
+    assert brain.report.leaks_clamped == 3
+    assert "1 neurons have a leak coefficient above 1 (up to 10), taken as 1" in brain.report.warnings
+    assert "2 neurons have a leak coefficient below 0 (down to -5), taken as 0" in brain.report.warnings
+
+
+def test_a_negative_psp_turns_the_type() -> None:
+    areas = {"cAAAAA": area((1, 1, 1), {"cBBBBB": [rule(psc=2), rule(psc=-3)]}, psp=-7), "cBBBBB": area((1, 1, 1))}
+    brain = grow(genome(areas))
+    assert sorted(zip(brain.synapses.weight, brain.synapses.psp, brain.synapses.inhibitory, strict=True)) == [(2, -7, False), (3, -7, True)]
+    synapses = brain.connectome.synapses
+    assert sorted(zip(synapses.weight, synapses.psp, synapses.inhibitory, strict=True)) == [(2, 7, True), (3, 7, False)]
+    assert brain.report.negative_psps == 2
+
+
+def test_delays() -> None:
+    late = genome({"cAAAAA": area(to={"cBBBBB": [rule(synaptic_delay_bursts=4), rule()]}), "cBBBBB": area()})
+    brain = grow(late)
+    assert np.bincount(brain.synapses.delay).tolist() == [0, 8, 0, 0, 8]
+    assert brain.report.delayed_synapses == 8
+    assert "8 synapses have a delay above one burst, the longest 4; they are taken as one" in brain.report.warnings
+    with pytest.raises(NetworkError, match="8 synapses have a delay above one burst, the longest 4"):
+        grow(late, delays="refuse")
+
+
+def test_fractions_have_a_common_unit() -> None:
+    areas = {"cAAAAA": area((1, 1, 1), {"cBBBBB": [rule(psc=0.4), rule(psc=-3)]}, psp=2.5), "cBBBBB": area((1, 1, 1))}
+    brain = grow(genome(areas), fractions="refuse")
+    network = brain.connectome
+    assert network.synapses.psp.tolist() == [5, 5] and sorted(network.synapses.weight.tolist()) == [2, 15]
+    assert network.settings.contribution_scale == np.float32(0.1)
+    assert brain.report.weights_rounded == brain.report.psps_rounded == 0
+    assert (brain.report.weight_unit, brain.report.psp_unit) == (0.2, 0.5)
+
+
+def test_what_has_none_is_rounded_counted_and_said_or_refused() -> None:
+    areas = {"cAAAAA": area((1, 1, 2), {"cBBBBB": [rule(psc=0.4), rule(psc=1e6)]}), "cBBBBB": area((1, 1, 2))}
+    brain = grow(genome(areas))
+    assert brain.report.weights_rounded == 4
+    assert any("2 weights have fractions, 2 are above 65,535" in line and "4 were rounded" in line for line in brain.report.warnings)
+    assert brain.connectome.synapses.weight.max() == 65535
+    with pytest.raises(NetworkError, match="weight"):
+        grow(genome(areas), fractions="refuse")
+
+
+def test_sums_of_a_non_uniform_network_stay_in_bounds() -> None:
+    """Weights and psps as fine as 16 bits allow would be too much for one neuron that 100 synapses reach."""
+    areas = {"cAAAAA": area((100, 1, 1), {"cBBBBB": [rule("all_to_0-0-0", 1000.123)]}, psp=1000.123), "cBBBBB": area((1, 1, 1))}
+    brain = grow(genome(areas))
+    brain.connectome.validate()
+    delivered = float(brain.connectome.synapses.weight[0]) * brain.connectome.synapses.psp[0] * brain.connectome.settings.contribution_scale
+    assert delivered == pytest.approx(1000.123**2, rel=1e-3)
+
+
+def test_which_neuron_of_a_voxel() -> None:
+    """Every neuron of the source's voxel, the last one of the target's; from corner to corner the first."""
+    areas = {
+        "cAAAAA": area((2, 1, 1), {"cBBBBB": [rule()], "cCCCCC": [rule("first_to_last")]}, per_voxel=2),
+        "cBBBBB": area((2, 1, 1), per_voxel=3),
+        "cCCCCC": area((2, 1, 1), per_voxel=3),
+    }
+    synapses = grow(genome(areas)).synapses
+    a, b, c = 7, 11, 17
+    expected = [(a, b + 2), (a, c + 3), (a + 1, b + 2), (a + 1, c + 3), (a + 2, b + 5), (a + 3, b + 5)]
+    assert list(zip(synapses.source.tolist(), synapses.target.tolist(), strict=True)) == expected
+
+
+def test_thresholds_depend_on_the_place() -> None:
+    brain = grow(genome({"cAAAAA": area((2, 2, 2), threshold=1, **{"ftincx-f": 0.1, "ftincy-f": 10, "ftincz-f": 100})}))
+    f = np.float32
+    expected = [f(f(f(1) + f(x) * f(0.1)) + f(10 * y)) + f(100 * z) for x in (0, 1) for y in (0, 1) for z in (0, 1)]
+    assert brain.neurons.threshold[7:].tolist() == [float(value) for value in expected]
+    with pytest.raises(NetworkError, match="area cAAAAA: firing_threshold 3e.38 with increments"):
+        grow(genome({"cAAAAA": area((2, 2, 2), threshold=3e38, **{"ftincx-f": 3e38})}))
+
+
+def test_what_happens_at_run_time_is_said() -> None:
+    plastic = rule(plasticity_flag=True, plasticity_constant=0.5, ltp_multiplier=2, ltd_multiplier=3, plasticity_window=4)
+    areas = {"cAAAAA": area(to={"cBBBBB": [plastic], "mMMMMM": [rule("episodic_memory")]}, driven=True), "cBBBBB": area(), "mMMMMM": area()}
+    brain = grow(genome(areas))
+    (mapping,) = (m for m in brain.mappings if m.plastic)
+    assert (mapping.rule.constant, mapping.rule.ltp, mapping.rule.ltd, mapping.rule.window, mapping.synapses) == (0.5, 2, 3, 4, 8)
+    said = "\n".join(brain.report.warnings)
+    for part in ("1 mappings are plastic", "1 areas are memories", "episodic_memory makes no synapses", "1 areas deliver the potential"):
+        assert part in said
+
+
+def test_progress() -> None:
+    heard: list[tuple[str, int, int]] = []
+    grow(genome({"cAAAAA": area(to={"cAAAAA": [rule(), rule()]})}), progress=lambda *step: heard.append(step))
+    assert heard == [("neurons", 0, 15), ("neurons", 15, 15), ("mappings", 1, 2), ("mappings", 2, 2)]
+
+
+@pytest.mark.parametrize("name", ["barebones", "essential", "community_learning"])
+def test_a_saved_brain_is_the_same(name: str, tmp_path: Path) -> None:
+    grown = grow(shared_data() / "genomes" / f"{name}_genome.json").connectome
+    save(grown, tmp_path / "brain.npz")
+    again = load(tmp_path / "brain.npz")
+    assert_equal(grown, again)
+    assert sum(area.power for area in again.areas.values()) == 1
+    assert len({area.name for area in again.areas.values()}) > 5
+
+
+def test_a_grown_brain_can_be_edited_and_saved(tmp_path: Path) -> None:
+    grown = grow(shared_data() / "genomes" / "essential_genome.json")
+    with NPU.from_connectome(grown.connectome, synapse_capacity=2000, backend="reference") as npu:
+        npu.add_synapse(4, 100, 3, 9)
+        npu.set_area_parameter("threshold", 7, 4.5)
+        edited = npu.to_connectome()
+    save(edited, tmp_path / "edited.npz")
+    again = load(tmp_path / "edited.npz")
+    assert_equal(edited, again)
+    assert again.synapse_count == len(grown.synapses) + 1
+    assert {area.name for area in again.areas.values()} == {area.name or area.text for area in grown.areas}
