@@ -349,7 +349,7 @@ def test_the_memory_limit_is_the_callers() -> None:
 
 @pytest.mark.parametrize(
     "option",
-    [{"rules": "seed"}, {"bad_rules": "keep"}, {"absent_targets": ""}, {"fractions": "up"}, {"delays": "two"}, {"seed": -1}, {"seed": True}],
+    [{"rules": "seed"}, {"bad_rules": "keep"}, {"absent_targets": ""}, {"fractions": "up"}, {"delays": "2"}, {"seed": -1}, {"seed": True}],
 )
 def test_options_that_are_none(option: dict[str, Any]) -> None:
     with pytest.raises(NetworkError, match=next(iter(option))):
