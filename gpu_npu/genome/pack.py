@@ -91,7 +91,7 @@ def pack_synapses(
     scale = float(np.float32(float(u * v)))
     if scale < SMALLEST_NORMAL:
         raise NetworkError(
-            f"weights up to {w.max():g} and psps up to {p.max():g} need a contribution_scale of {float(u * v):g}, which float32 does not have"
+            f"weights up to {w.max():g} and psps up to {p.max():g} need a contribution_scale of {float(u * v):g}, below what float32 has"
         )
     return Packed(_narrowest(packed_w), _narrowest(packed_p), inhibitory, scale, counts, float(u), float(v))
 
