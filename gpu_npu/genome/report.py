@@ -36,7 +36,10 @@ class Report:
     psp_unit: float = 1.0
     """contribution_scale = weight_unit * psp_unit."""
 
+    _said: set[str] = field(default_factory=set, repr=False, compare=False)
+
     def warn(self, text: str) -> None:
         """Add a line, once."""
-        if text not in self.warnings:
+        if text not in self._said:
+            self._said.add(text)
             self.warnings.append(text)

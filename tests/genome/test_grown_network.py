@@ -95,12 +95,27 @@ def test_what_has_none_is_rounded_counted_and_said_or_refused() -> None:
 
 
 def test_sums_of_a_non_uniform_network_stay_in_bounds() -> None:
-    """Weights and psps as fine as 16 bits allow would be too much for one neuron that 100 synapses reach."""
-    areas = {"cAAAAA": area((100, 1, 1), {"cBBBBB": [rule("all_to_0-0-0", 1000.123)]}, psp=1000.123), "cBBBBB": area((1, 1, 1))}
+    """Weights and psps as fine as 16 bits allow would be too much for one neuron that 200 synapses reach."""
+    areas = {
+        "cAAAAA": area((100, 1, 1), {"cCCCCC": [rule("all_to_0-0-0", 1000.123)]}, psp=999.991),
+        "cBBBBB": area((100, 1, 1), {"cCCCCC": [rule("all_to_0-0-0", 777.457)]}, psp=123.457),
+        "cCCCCC": area((1, 1, 1)),
+    }
     brain = grow(genome(areas))
     brain.connectome.validate()
-    delivered = float(brain.connectome.synapses.weight[0]) * brain.connectome.synapses.psp[0] * brain.connectome.settings.contribution_scale
-    assert delivered == pytest.approx(1000.123**2, rel=1e-3)
+    assert brain.report.weights_rounded == brain.report.psps_rounded == 200
+    synapses, scale = brain.connectome.synapses, brain.connectome.settings.contribution_scale
+    delivered = synapses.weight.astype(float) * synapses.psp * scale
+    np.testing.assert_allclose(delivered, np.repeat([1000.123 * 999.991, 777.457 * 123.457], 100), rtol=1e-2)
+
+
+def test_every_parameter_arrives() -> None:
+    keys = ("fire_t-f", "fthlim-f", "leak_c-f", "refrac-i", "excite-f", "c_fr_c-i", "snooze-f", "mp_acc-b")
+    values = dict(zip(keys, (7, 9, 0.25, 3, 0.5, 5, 6, True), strict=True))
+    neurons = grow(genome({"cAAAAA": area((1, 1, 1), **values)})).connectome.neurons
+    fields = ("threshold", "threshold_limit", "leak_coefficient", "refractory_period", "excitability", "consecutive_fire_limit")
+    found = [neurons[name][7].item() for name in (*fields, "snooze_period", "mp_charge_accumulation")]
+    assert found == list(values.values())
 
 
 def test_which_neuron_of_a_voxel() -> None:
@@ -117,9 +132,12 @@ def test_which_neuron_of_a_voxel() -> None:
 
 
 def test_thresholds_depend_on_the_place() -> None:
-    brain = grow(genome({"cAAAAA": area((2, 2, 2), threshold=1, **{"ftincx-f": 0.1, "ftincy-f": 10, "ftincz-f": 100})}))
+    """In float32, x before y before z."""
+    brain = grow(genome({"cAAAAA": area((50, 7, 3), threshold=1.3, **{"ftincx-f": 0.1, "ftincy-f": 0.7, "ftincz-f": -100.1})}))
     f = np.float32
-    expected = [f(f(f(1) + f(x) * f(0.1)) + f(10 * y)) + f(100 * z) for x in (0, 1) for y in (0, 1) for z in (0, 1)]
+    expected = [
+        f(f(f(1.3) + f(f(x) * f(0.1))) + f(f(y) * f(0.7))) + f(f(z) * f(-100.1)) for x in range(50) for y in range(7) for z in range(3)
+    ]
     assert brain.neurons.threshold[7:].tolist() == [float(value) for value in expected]
     with pytest.raises(NetworkError, match="area cAAAAA: firing_threshold 3e.38 with increments"):
         grow(genome({"cAAAAA": area((2, 2, 2), threshold=3e38, **{"ftincx-f": 3e38})}))
