@@ -1,0 +1,535 @@
+"""The benchmarks of a backend: correct first, then microseconds a burst, synaptic events a second, bytes, edits.
+
+    python -m profiling.bench [--backend cuda] [--device N] [--quick] [--budget SECONDS] [--only WORKLOAD] [--json FILE]
+
+The golden cases must pass on the same device before anything is timed, and the digest of each network that is small
+enough must be another backend's. Sizes follow the free memory and the time there is: every workload has its share of what
+is left of the budget. Times are of the host's clock around calls that end with the result on the host, after bursts to
+warm up; everything is measured twice ("first", "again"), and noise is how far the two medians are apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import importlib
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from gpu_npu import NPU, BurstResult, Connectome, Digest, NpuError
+from gpu_npu.backends.devices.cpu import host_memory
+from gpu_npu.connectome.generators import seed_example
+from gpu_npu.io import load
+from profiling import workloads
+from profiling.workloads import ROOT, arm, silent
+
+Row = dict[str, Any]
+Step = Callable[[NPU], object]
+FIRING = 0.005
+PROBABILITIES = (0.00156, 0.05)
+ACTIVITIES = (0.0001, 0.001, 0.01, 0.05, 0.2, 0.5)
+SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
+BATCHES = (1, 1_000, 100_000)
+FLY = {"threshold": 60.0, "leak_coefficient": 0.25, "refractory_period": 2}
+FLY_DATA = ("flywire_right.npz", "flyref_right_gust.npz")
+CHECKED_BURSTS = 12
+CHECKED_SYNAPSES = {"cpu": 20_000_000, "reference": 3_000_000}
+"""The largest network that is also run on this backend, for its digest."""
+DEVICE_BYTES, HOST_BYTES = 16, 40
+"""A synapse needs at most so much while it is loaded (rows, and what the load takes beside them)."""
+FIRST_GUESS = 1e-7
+"""Seconds to make and load a synapse, before it was measured."""
+
+
+class Wrong(Exception):
+    """A result that is not what it must be; nothing of it is worth timing."""
+
+
+class Skipped(Exception):
+    """A workload for which there is no time, memory or data."""
+
+
+@dataclass
+class Suite:
+    """What the workloads share: the backend under test, the clock, and what making a network was seen to cost."""
+
+    backend: str
+    device: int | None
+    quick: bool
+    budget: float
+    data: Path
+    started: float = field(default_factory=time.perf_counter)
+    seconds_a_synapse: float = FIRST_GUESS
+    share: float = 0.0
+    """Seconds of the workload at hand."""
+
+    def left(self) -> float:
+        return self.budget - (time.perf_counter() - self.started)
+
+    def synapses(self, wanted: int, full: int) -> int:
+        """At most `wanted` with --quick, else `full`; fewer where time or memory are short."""
+        most = int(0.6 * self.share / self.seconds_a_synapse)
+        device = workloads.open_device(self.backend, self.device) if self.backend == "cuda" else None
+        if device is not None:
+            most = min(most, int(0.8 * device.memory()[0]) // DEVICE_BYTES)
+            device.close()
+        return min(most, int(0.6 * host_memory()[0]) // HOST_BYTES, wanted if self.quick else full)
+
+    def make(self) -> Any:
+        """For `NPU(backend=...)`"""
+        return workloads.maker(self.backend, self.device)
+
+    @contextlib.contextmanager
+    def loaded(self, build: Callable[[], Connectome], row: Row) -> Iterator[tuple[NPU, Connectome]]:
+        """The network on the backend; notes sizes, times and bytes."""
+        start = time.perf_counter()
+        connectome = build()
+        made = time.perf_counter()
+        with NPU.from_connectome(connectome, backend=self.make()) as npu:
+            end = time.perf_counter()
+            synapses, neurons, memory = npu.get_synapse_count(), npu.get_neuron_count(), npu.memory()
+            if synapses > 1_000_000:
+                self.seconds_a_synapse = (end - start) / synapses
+            row |= {"neurons": neurons, "synapses": synapses, "make_s": made - start, "load_s": end - made}
+            row |= {"load_synapses_per_s": synapses / (end - made), "memory": memory}
+            row |= {"bytes_per_synapse": memory["rows"] / max(synapses, 1), "bytes_per_neuron": memory["neurons"] / max(neurons, 1)}
+            yield npu, connectome
+
+    def witness(self, synapses: int) -> str | None:
+        """The backend whose digest must be the same; None where the network is too large for any."""
+        others = ("reference",) if self.backend in ("cpu", "reference") else ("cpu", "reference")
+        for other in others:
+            if other != self.backend and synapses <= CHECKED_SYNAPSES[other] and _runs(other):
+                return other
+        return None
+
+    def check(self, npu: NPU, connectome: Connectome, row: Row, *, prepare: Step | None = None, every: Step | None = None) -> None:
+        """The digest of the first bursts: the same by `run`, run again, burst by burst, and on another backend."""
+
+        def start(subject: NPU) -> None:
+            subject.reset()
+            for step in (prepare, every):
+                if step is not None:
+                    step(subject)
+
+        def digest(subject: NPU) -> str:
+            start(subject)
+            return subject.run(CHECKED_BURSTS, None if every is None else lambda _: every(subject)).digest
+
+        row["digest"], row["digest_bursts"] = digest(npu), CHECKED_BURSTS
+        if digest(npu) != row["digest"]:
+            raise Wrong(f"{CHECKED_BURSTS} bursts fire other neurons when they are run again")
+        start(npu)
+        alone = []
+        for _ in range(CHECKED_BURSTS):
+            alone.append(npu.process_burst())
+            if every is not None:
+                every(npu)
+        if _digest(alone) != row["digest"]:
+            raise Wrong(f"run fires other neurons than {CHECKED_BURSTS} times process_burst")
+        row["agrees_with"] = other = self.witness(row["synapses"])
+        if other is not None:
+            with NPU.from_connectome(connectome, backend=workloads.maker(other)) as witness:
+                if digest(witness) != row["digest"]:
+                    raise Wrong(f"fires other neurons than {other}")
+
+    def time(self, npu: NPU, row: Row, every: Step | None = None, *, seconds: float, most: int = 1000) -> None:
+        """Bursts one by one, bursts by `run`, and phase by phase; each for a part of the seconds. `every`: before each burst."""
+        stimulus = every or (lambda subject: None)
+        for _ in range(3 * workloads.GROUPS):
+            stimulus(npu)
+            npu.process_burst()
+        passes: list[list[float]] = []
+        fired = events = count = 0
+        for _ in range(2):
+            times: list[float] = []
+            end = time.perf_counter() + 0.3 * seconds
+            while len(times) < most and (len(times) < 10 or time.perf_counter() < end):
+                stimulus(npu)
+                start = time.perf_counter()
+                result = npu.process_burst()
+                times.append(1e6 * (time.perf_counter() - start))
+                fired, events, count = fired + result.neuron_count, events + result.synaptic_injections, count + 1
+            passes.append(times)
+        both = np.concatenate(passes)
+        medians = [float(np.median(times)) for times in passes]
+        row |= {"fired": fired / count, "events": events / count}
+        row["burst"] = {
+            "p50_us": float(np.median(both)),
+            "p99_us": float(np.percentile(both, 99)),
+            "first_us": medians[0],
+            "again_us": medians[1],
+            "noise": abs(medians[0] - medians[1]) / min(medians),
+            "bursts": count,
+        }
+        best = row["burst"]["p50_us"]
+        if every is None:  # what is injected from outside goes burst by burst
+            row["run"] = self._time_run(npu, best, 0.3 * seconds)
+            best = row["run"]["p50_us"]
+        row["events_per_s"] = 1e6 * row["events"] / best
+        npu.time_phases(True)
+        bursts = 0
+        end = time.perf_counter() + 0.1 * seconds
+        while bursts < 100 and (bursts < 5 or time.perf_counter() < end):
+            stimulus(npu)
+            npu.process_burst()
+            bursts += 1
+        row["phases_us"] = {name: 1e6 * value / bursts for name, value in (npu.phase_seconds or {}).items()}
+        npu.time_phases(False)
+
+    @staticmethod
+    def _time_run(npu: NPU, burst_us: float, seconds: float) -> Row:
+        """Microseconds a burst inside `run`, over chunks of some milliseconds."""
+        chunk = max(workloads.GROUPS, min(2000, int(0.02 / (1e-6 * burst_us))) // workloads.GROUPS * workloads.GROUPS)
+        passes: list[list[float]] = []
+        for _ in range(2):
+            times: list[float] = []
+            end = time.perf_counter() + seconds / 2
+            while len(times) < 50 and (len(times) < 3 or time.perf_counter() < end):
+                start = time.perf_counter()
+                npu.run(chunk)
+                times.append(1e6 * (time.perf_counter() - start) / chunk)
+            passes.append(times)
+        medians = [float(np.median(times)) for times in passes]
+        both = np.concatenate(passes)
+        return {
+            "p50_us": float(np.median(both)),
+            "slowest_us": float(both.max()),
+            "first_us": medians[0],
+            "again_us": medians[1],
+            "noise": abs(medians[0] - medians[1]) / min(medians),
+            "chunk": chunk,
+            "chunks": len(both),
+        }
+
+
+def _digest(results: Sequence[BurstResult]) -> str:
+    digest = Digest()
+    for result in results:
+        digest.update(result.burst, result.fired_neurons)
+    return digest.hexdigest()
+
+
+def _runs(backend: str) -> bool:
+    try:
+        with NPU(1, backend=workloads.maker(backend)):
+            return True
+    except NpuError:
+        return False
+
+
+# -- workloads: each a generator of rows -------------------------------------------------------------------------------
+Work = Callable[[Suite], Iterator[Row]]
+
+
+def seed(suite: Suite) -> Iterator[Row]:
+    """The network of the seed document: 22,590 neurons, 500,000 synapses."""
+    row: Row = {"name": "seed"}
+    with suite.loaded(seed_example, row) as (npu, connectome):
+        suite.check(npu, connectome, row)
+        npu.run(50)  # from there on as many fire as ever will
+        suite.time(npu, row, seconds=suite.share)
+    yield row
+
+
+def latency(suite: Suite) -> Iterator[Row]:
+    """A burst with next to nothing to do, alone and with one neuron injected before it."""
+    row: Row = {"name": "latency"}
+    with suite.loaded(lambda: silent(64, 4), row) as (npu, connectome):
+        suite.check(npu, connectome, row, prepare=functools.partial(arm, fired=4))
+        suite.time(npu, row, seconds=suite.share / 2, most=5000)
+        yield row
+        other = {**row, "name": "latency, one injected"}
+        other.pop("run")
+        times = []
+        for _ in range(200 if suite.quick else 2000):
+            start = time.perf_counter()
+            npu.inject([3], 1.0)
+            npu.process_burst()
+            times.append(1e6 * (time.perf_counter() - start))
+        other["burst"] = {"p50_us": float(np.median(times)), "p99_us": float(np.percentile(times, 99)), "bursts": len(times)}
+        other["events_per_s"] = 1e6 * other["events"] / other["burst"]["p50_us"]
+        yield other
+
+
+def fly(suite: Suite) -> Iterator[Row]:
+    """The right hemisphere of a fly's brain, its gustatory inputs driven in every burst."""
+    network, stimulus = (suite.data / name for name in FLY_DATA)
+    if not (network.is_file() and stimulus.is_file()):
+        raise Skipped(f"{' and '.join(FLY_DATA)} are not in {suite.data.name}; --data says where they are")
+    with np.load(stimulus) as file:
+        ids = file["stim"].astype(np.uint32)
+
+    def drive(npu: NPU) -> None:
+        npu.inject(ids, FLY["threshold"])
+
+    row: Row = {"name": "fly hemisphere"}
+    with suite.loaded(lambda: load(network, **FLY), row) as (npu, connectome):
+        suite.check(npu, connectome, row, every=drive)
+        for _ in range(50):
+            drive(npu)
+            npu.process_burst()
+        suite.time(npu, row, drive, seconds=suite.share)
+    yield row
+
+
+def _exactly(suite: Suite, row: Row, neurons: int, degree: int, fired: int, *, each_psp: bool) -> None:
+    with suite.loaded(lambda: silent(neurons, degree, each_psp=each_psp), row) as (npu, connectome):
+        suite.check(npu, connectome, row, prepare=functools.partial(arm, fired=fired))
+        suite.time(npu, row, seconds=suite.share / 3)
+    if row["fired"] != fired:
+        raise Wrong(f"{row['fired']} neurons fire in a burst, not {fired}")
+
+
+def synthetic(probability: float) -> Work:
+    def work(suite: Suite) -> Iterator[Row]:
+        neurons = max(200, round((suite.synapses(2_000_000, 1_000_000_000) / probability) ** 0.5))
+        row: Row = {"name": f"synthetic {probability:g}"}
+        _exactly(suite, row, neurons, max(1, round(neurons * probability)), max(1, round(neurons * FIRING)), each_psp=False)
+        yield row
+
+    work.__doc__ = f"Connection probability {probability:g}, {FIRING:.1%} fire in each burst, one psp."
+    return work
+
+
+def million(suite: Suite) -> Iterator[Row]:
+    """1,000,000 neurons, up to 1,000 synapses each, 1 % fire in each burst."""
+    neurons = 20_000 if suite.quick else 1_000_000
+    degree = min(1000, suite.synapses(2_000_000, 1_000_000_000) // neurons)
+    if not degree:
+        raise Skipped("no time or memory for a synapse a neuron")
+    row: Row = {"name": "million"}
+    _exactly(suite, row, neurons, degree, neurons // 100, each_psp=True)
+    yield row
+
+
+def activity(suite: Suite) -> Iterator[Row]:
+    """One network, from 0.01 % to half of its neurons firing in each burst."""
+    neurons = 20_000 if suite.quick else 1_000_000
+    degree = min(100, suite.synapses(1_000_000, 100_000_000) // neurons)
+    if not degree:
+        raise Skipped("no time or memory for a synapse a neuron")
+    base: Row = {}
+    with suite.loaded(lambda: silent(neurons, degree), base) as (npu, connectome):
+        for part in ACTIVITIES:
+            row = {**base, "name": f"activity {part:.2%}"}
+            fired = max(1, round(neurons * part))
+            suite.check(npu, connectome, row, prepare=functools.partial(arm, fired=fired))
+            suite.time(npu, row, seconds=suite.share / 3 / len(ACTIVITIES))
+            if row["fired"] != fired:
+                raise Wrong(f"{row['fired']} neurons fire in a burst, not {fired}")
+            yield row
+
+
+def size(neurons: int) -> Work:
+    def work(suite: Suite) -> Iterator[Row]:
+        degree = min(20 if suite.quick else 100, suite.synapses(max(neurons, 4_000_000), 1_000_000_000) // neurons)
+        if not degree:
+            raise Skipped("no time or memory for a synapse a neuron")
+        row: Row = {"name": f"size {neurons:.0e}".replace("e+0", "e")}
+        _exactly(suite, row, neurons, degree, neurons // 100, each_psp=True)
+        yield row
+
+    work.__doc__ = f"{neurons:,} neurons, up to 100 synapses each, 1 % fire in each burst."
+    return work
+
+
+def edits(suite: Suite) -> Iterator[Row]:
+    """Synapses added, reweighted and removed in batches; with the burst behind them, in which they hold."""
+    neurons = 10_000 if suite.quick else 1_000_000
+    degree = min(100, suite.synapses(500_000, 100_000_000) // neurons)
+    if not degree:
+        raise Skipped("no time or memory for a synapse a neuron")
+    row: Row = {"name": "edits"}
+    with suite.loaded(lambda: silent(neurons, degree, spare=4 * max(BATCHES)), row) as (npu, _):
+        rng, before = np.random.default_rng(1), npu.get_synapse_count()
+        row["edits_per_s"], row["edit_us"] = {}, {}
+        part = suite.share / 3 / len(BATCHES)
+        for batch in BATCHES:
+            rows: dict[str, list[float]] = {"add": [], "reweight": [], "remove": []}
+            end = time.perf_counter() + part
+            while len(rows["add"]) < 200 and (len(rows["add"]) < 3 or time.perf_counter() < end):
+                pairs = rng.integers(0, neurons, (2, batch), dtype=np.uint32)
+                weights = rng.integers(1, 256, batch, dtype=np.uint8)
+                for name, edit in (
+                    ("add", lambda p=pairs, w=weights: npu.add_synapses(p[0], p[1], w, 1)),
+                    ("reweight", lambda p=pairs, w=weights: npu.update_weights(p[0], p[1], 255 - w)),
+                    ("remove", lambda p=pairs: npu.remove_synapses(p[0], p[1])),
+                ):
+                    npu.process_burst()
+                    start = time.perf_counter()
+                    done = edit()
+                    npu.process_burst()
+                    rows[name].append(time.perf_counter() - start)
+                    if done is not None and not done.all():
+                        raise Wrong(f"{name}: {np.count_nonzero(~done)} of {batch} synapses just added were not found")
+            for name, times in rows.items():
+                median = float(np.median(times))
+                row["edits_per_s"][f"{name} {batch}"], row["edit_us"][f"{name} {batch}"] = batch / median, 1e6 * median
+        if npu.get_synapse_count() != before:
+            raise Wrong(f"{npu.get_synapse_count():,} synapses are left of {before:,}")
+    yield row
+
+
+WORKLOADS: dict[str, tuple[Work, float]] = {
+    "seed": (seed, 1),
+    "latency": (latency, 0.5),
+    "fly": (fly, 1.5),
+    **{f"synthetic-{probability:g}": (synthetic(probability), 3) for probability in PROBABILITIES},
+    "million": (million, 4),
+    "activity": (activity, 2.5),
+    **{f"size-{neurons}": (size(neurons), weight) for neurons, weight in zip(SIZES, (0.3, 0.7, 1, 3), strict=True)},
+    "edits": (edits, 1.5),
+}
+"""Name -> what yields its rows, and its share of the time."""
+
+
+# -- the suite ---------------------------------------------------------------------------------------------------------
+def golden(backend: str, device: int | None) -> int:
+    """Run every golden case on the backend; how many. AssertionError where one differs."""
+    folder = str(ROOT / "tests")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    golden_cases = importlib.import_module("golden_cases")
+
+    make = workloads.maker(backend, device)
+    for name in golden_cases.CASES:
+        subject = make()
+        try:
+            golden_cases.run_case(golden_cases.load_case(name), subject)
+        finally:
+            subject.close()
+    return len(golden_cases.CASES)
+
+
+def run(suite: Suite, names: Sequence[str], report: Row, save: Callable[[], None], console: Console) -> bool:
+    """Fill the report, saving it after each workload; whether everything that ran was right."""
+    started = time.perf_counter()
+    try:
+        report["golden"] = {"cases": golden(suite.backend, suite.device), "passed": True}
+    except (AssertionError, NpuError) as error:
+        report["golden"] = {"passed": False, "problem": str(error).strip()[:2000]}
+        console.print("[red]the golden cases do not pass; nothing is timed[/]")
+        save()
+        return False
+    console.print(f"golden cases pass ({report['golden']['cases']}, {time.perf_counter() - started:.1f} s)")
+    save()
+    right, rows = True, report["workloads"]
+    for number, name in enumerate(names):
+        work, weight = WORKLOADS[name]
+        weights = [WORKLOADS[later][1] for later in names[number:]]
+        suite.share = max(0.0, suite.left()) * weight / sum(weights)
+        start = time.perf_counter()
+        problem: Row | None = None
+        try:
+            for row in work(suite):
+                rows.append({"workload": name, "status": "ran", **row})
+                console.print(f"{row['name']}: {time.perf_counter() - start:.1f} s")
+        except Skipped as reason:
+            problem = {"status": "skipped", "problem": str(reason)}
+        except (Wrong, NpuError, MemoryError) as error:
+            problem = {"status": "failed", "problem": str(error)[:2000], "trace": traceback.format_exc(limit=-3)[-2000:]}
+            right = False
+        if problem is not None:
+            rows.append({"workload": name, "name": name, **problem})
+            console.print(f"{name} {problem['status']}: {problem['problem']}", style="red" if problem["status"] == "failed" else None)
+        rows[-1]["seconds"] = time.perf_counter() - start
+        save()
+    report["complete"] = True
+    save()
+    return right
+
+
+def table(report: Row) -> Table:
+    """What people look at first."""
+    told = Table(title=f"{report['device']}, commit {report['commit'][:12]}, {report['date']}", title_justify="left")
+    for name in (
+        "workload",
+        "neurons",
+        "synapses",
+        "fired",
+        "events",
+        "burst µs p50",
+        "p99",
+        "run µs",
+        "noise",
+        "deliver µs",
+        "dynamics µs",
+        "G events/s",
+        "B/syn",
+        "load s",
+    ):
+        told.add_column(name, justify="left" if name == "workload" else "right")
+    for row in report["workloads"]:
+        if row["status"] != "ran":
+            told.add_row(row["name"], f"{row['status']}: {row['problem']}"[:60])
+            continue
+        sizes = (f"{row['neurons']:,}", f"{row['synapses']:,}")
+        tail = (f"{row['bytes_per_synapse']:.2f}", f"{row['load_s']:.2f}")
+        if "burst" in row:
+            burst, in_run = row["burst"], row.get("run", {})
+            noise = f"{burst['noise']:.0%}" if "noise" in burst else ""
+            run_us = f"{in_run['p50_us']:,.1f}" if in_run else ""
+            middle = (f"{row['fired']:,.0f}", f"{row['events']:,.0f}", f"{burst['p50_us']:,.1f}", f"{burst['p99_us']:,.1f}", run_us, noise)
+            phases = [f"{row['phases_us'][phase]:,.1f}" for phase in ("propagation", "dynamics")]
+            told.add_row(row["name"], *sizes, *middle, *phases, f"{row['events_per_s'] / 1e9:.3f}", *tail)
+        else:
+            told.add_row(row["name"], *sizes, *[""] * 9, *tail)
+            for what, rate in row["edits_per_s"].items():
+                told.add_row(f"  {what}", "", "", "", f"{rate:,.0f}/s", f"{row['edit_us'][what]:,.1f}")
+    return told
+
+
+def write(path: Path, content: Row) -> None:
+    """A file that is always whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m profiling.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--backend", choices=workloads.BACKENDS, default="cuda", help="(%(default)s)")
+    parser.add_argument("--device", type=int, help="number of the GPU")
+    parser.add_argument("--quick", action="store_true", help="small networks: a couple of minutes on a CPU")
+    parser.add_argument("--budget", type=float, help="seconds for all (300; with --quick 100)")
+    parser.add_argument("--only", action="append", choices=tuple(WORKLOADS), metavar="WORKLOAD", help=f"of {', '.join(WORKLOADS)}")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder with the fly hemisphere")
+    parser.add_argument("--commit", help="where there is no repository to ask")
+    parser.add_argument("--json", type=Path, help="write the figures here, workload by workload")
+    options = parser.parse_args(arguments)
+    try:
+        report: Row = {"benchmark": "suite", **workloads.facts(options.backend, options.device, options.commit), "quick": options.quick}
+    except NpuError as error:
+        print(f"Error: {error}".splitlines()[0], file=sys.stderr)
+        return 2
+    report |= {"complete": False, "workloads": []}
+    suite = Suite(options.backend, options.device, options.quick, options.budget or (100 if options.quick else 300), options.data)
+    console = Console(width=None if sys.stdout.isatty() else 200)
+
+    def save() -> None:
+        if options.json:
+            write(options.json, report)
+
+    right = run(suite, options.only or list(WORKLOADS), report, save, console)
+    console.print(table(report))
+    return 0 if right else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""The networks that are timed, made so that what happens in a burst is known exactly; and what they are timed on.
+
+A network is silent until it is armed: then groups of power neurons take turns, so that exactly as many neurons fire in each
+burst as was asked for, other ones than in the burst before, and the rows of several fired sets are read in rotation.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_npu import NPU, Connectome, Settings
+from gpu_npu.backends.base import Backend
+from gpu_npu.backends.devices.base import Device, Program
+from gpu_npu.backends.executor import Executor
+from gpu_npu.doctor import cuda_driver, kernel_digest
+
+ROOT = Path(__file__).resolve().parents[1]
+BACKENDS = ("cuda", "cpu", "emulated", "reference")
+GROUPS = 5
+"""Of power neurons; fewer where more than a fifth of the neurons fire at once."""
+UNREACHABLE = 1e9
+"""A threshold that no potential comes near; as a negative one, a threshold that every potential reaches."""
+INHIBITORY = 77
+"""Of 256 synapses."""
+
+
+# -- what runs -----------------------------------------------------------------------------------------------------
+def open_device(backend: str, device: int | None = None, program: Program | None = None) -> Device:
+    """The device below a backend; BackendUnavailableError where it cannot be had."""
+    if backend == "cuda":
+        from gpu_npu.backends.devices.cuda import CudaDevice
+
+        return CudaDevice(device, program=program)
+    if backend == "emulated":
+        from gpu_npu.backends.devices.emulated import EmulatedDevice
+
+        return EmulatedDevice(block=64, seed=1, program=program)
+    from gpu_npu.backends.devices.cpu import CpuDevice
+
+    return CpuDevice(program=program)
+
+
+def maker(backend: str, device: int | None = None) -> Callable[[], Backend]:
+    """Makes new backends of this kind."""
+    if backend == "reference":
+        from gpu_npu.backends.reference import Reference
+
+        return Reference
+    return lambda: Executor(open_device(backend, device))
+
+
+def facts(backend: str, device: int | None = None, commit: str | None = None) -> dict[str, Any]:
+    """What a result is worth nothing without. commit: where there is no repository to ask."""
+    opened = maker(backend, device)()
+    description = opened.description
+    if backend != "reference":
+        opened.close()
+    driver = cuda_driver()
+    cupy = [found for found in importlib.metadata.distributions() if str(found.metadata["Name"]).lower().startswith("cupy")]
+    return {
+        "backend": backend,
+        "device": description,
+        "driver": driver.release if driver else None,
+        "cuda": "{}.{}".format(*driver.cuda) if driver else None,
+        "cupy": ", ".join(f"{found.metadata['Name']} {found.version}" for found in cupy) or None,
+        "commit": commit or _commit(),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "kernel_digest": kernel_digest(),
+        "machine": f"{platform.system()} {platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+    }
+
+
+def _commit() -> str:
+    """The commit that is checked out, "-dirty" behind it where files differ from it; "unknown" without a repository."""
+    try:
+        asked = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return "unknown"
+    return asked.stdout.strip() or "unknown"
+
+
+# -- networks ------------------------------------------------------------------------------------------------------
+def silent(neurons: int, degree: int, *, each_psp: bool = True, spare: int = 0, seed: int = 0) -> Connectome:
+    """`degree` synapses leave every neuron, one to each of `degree` equal ranges of targets, drawn within it; nothing fires.
+
+    each_psp: psps are drawn synapse by synapse; else they are 1. spare: synapses that can still be added. O(synapses),
+    about 12 bytes of host memory each.
+    """
+    rng = np.random.Generator(np.random.SFC64(seed))
+    degree = min(degree, neurons)
+    width = neurons // degree
+    connectome = Connectome(neurons, neurons * degree + spare, settings=Settings(power_amount=1.0))
+    connectome.add_neurons(neurons, threshold=UNREACHABLE, leak_coefficient=0.25)
+    first = np.arange(degree, dtype=np.uint32) * np.uint32(width)
+    rows = max(1, 20_000_000 // degree)  # at a time
+    for start in range(0, neurons, rows):
+        sources = np.arange(start, min(start + rows, neurons), dtype=np.uint32)
+        count = len(sources) * degree
+        target = rng.integers(0, width, (len(sources), degree), dtype=np.uint32)
+        target += first
+        weight = rng.integers(1, 256, count, dtype=np.uint8)
+        psp = rng.integers(1, 256, count, dtype=np.uint8) if each_psp else 1
+        inhibitory = rng.integers(0, 256, count, dtype=np.uint8) < INHIBITORY
+        connectome.add_synapses(np.repeat(sources, degree), target.ravel(), weight, psp, inhibitory)
+    return connectome
+
+
+def arm(npu: NPU, fired: int, seed: int = 0) -> int:
+    """Let exactly so many neurons of a silent network fire in each burst, from burst 1 on; after how many bursts the
+    fired sets repeat."""
+    neurons = npu.neuron_capacity
+    groups = max(1, min(GROUPS, neurons // max(fired, 1)))
+    everyone = np.arange(neurons, dtype=np.uint32)
+    power = np.random.default_rng(seed).permutation(everyone)[: fired * groups]
+    threshold: NDArray[np.float32] = np.full(neurons, UNREACHABLE, np.float32)
+    period, countdown = (np.zeros(neurons, np.uint16) for _ in range(2))
+    threshold[power] = -UNREACHABLE
+    period[power] = groups - 1
+    countdown[power] = np.repeat(np.arange(groups), fired)
+    npu.reset()
+    npu.set_parameter("threshold", everyone, threshold)
+    npu.set_parameter("refractory_period", everyone, period)
+    npu.set_parameter("refractory_countdown", everyone, countdown)
+    npu.set_power_neurons(power)
+    return groups
