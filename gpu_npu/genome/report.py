@@ -17,7 +17,7 @@ class Report:
     dropped_rules: int = 0
     """Mapping rules that FEAGI does not take: parts of them are missing."""
     lost_rules: int = 0
-    """Good rules not applied, because one before them in the same source area was bad."""
+    """Rules never looked at, because one before them in the same source area was bad."""
     absent_targets: int = 0
     """Rules whose target area does not exist."""
     plastic_mappings: int = 0

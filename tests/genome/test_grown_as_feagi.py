@@ -165,7 +165,7 @@ def test_growing_vision_takes_seconds() -> None:
 
 
 def test_what_a_bad_rule_takes_with_it() -> None:
-    """community_learning has plastic rules without a window: FEAGI loses eight good mappings by them."""
+    """community_learning has plastic rules without a window: FEAGI never looks at eight mappings behind them."""
     grown = brain("community_learning")
     assert grown.report.lost_rules == 8
     lost = [line for line in grown.report.warnings if "lost here" in line]
