@@ -85,7 +85,7 @@ class Suite:
         if device is not None:
             most = min(most, int(0.8 * device.memory()[0]) // DEVICE_BYTES)
             device.close()
-        return min(most, int(0.6 * host_memory()[0]) // HOST_BYTES, wanted if self.quick else full)
+        return rounded(min(most, int(0.6 * host_memory()[0]) // HOST_BYTES, wanted if self.quick else full))
 
     def make(self) -> Any:
         """For `NPU(backend=...)`"""
@@ -213,6 +213,12 @@ class Suite:
             "chunk": chunk,
             "chunks": len(both),
         }
+
+
+def rounded(count: int) -> int:
+    """1, 2 or 5 and zeros, not above count: runs with a little more or less time are then of equal size."""
+    digits = 10 ** max(0, len(str(count)) - 1)
+    return next((step * digits for step in (5, 2, 1) if step * digits <= count), 0)
 
 
 def _digest(results: Sequence[BurstResult]) -> str:
@@ -397,21 +403,21 @@ WORKLOADS: dict[str, tuple[Work, float]] = {
 
 
 # -- the suite ---------------------------------------------------------------------------------------------------------
-def golden(backend: str, device: int | None) -> int:
-    """Run every golden case on the backend; how many. AssertionError where one differs."""
+def golden(backend: str, device: int | None, names: Sequence[str] = ()) -> int:
+    """Run these golden cases, or all, on the backend; how many. AssertionError where one differs."""
     folder = str(ROOT / "tests")
     if folder not in sys.path:
         sys.path.append(folder)
     golden_cases = importlib.import_module("golden_cases")
-
     make = workloads.maker(backend, device)
-    for name in golden_cases.CASES:
+    cases = names or golden_cases.CASES
+    for name in cases:
         subject = make()
         try:
             golden_cases.run_case(golden_cases.load_case(name), subject)
         finally:
             subject.close()
-    return len(golden_cases.CASES)
+    return len(cases)
 
 
 def run(suite: Suite, names: Sequence[str], report: Row, save: Callable[[], None], console: Console) -> bool:

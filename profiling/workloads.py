@@ -63,8 +63,7 @@ def facts(backend: str, device: int | None = None, commit: str | None = None) ->
     """What a result is worth nothing without. commit: where there is no repository to ask."""
     opened = maker(backend, device)()
     description = opened.description
-    if backend != "reference":
-        opened.close()
+    opened.close()
     driver = cuda_driver()
     cupy = [found for found in importlib.metadata.distributions() if str(found.metadata["Name"]).lower().startswith("cupy")]
     return {

@@ -1,0 +1,85 @@
+"""A small run that meets every kernel, for tools that make a run very much slower (compute-sanitizer).
+
+    python -m profiling.small_run [--backend cuda] [--device N]
+
+Some golden cases, then bursts and edits of every kind, held to the reference. On a GPU CuPy's memory pool is left out, so
+that every array is an allocation of its own and a step beyond its end is seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from gpu_npu import NPU, STATE_FIELDS, NpuError
+from gpu_npu.backends.base import Backend
+from gpu_npu.doctor import small_network
+from profiling import bench, workloads
+
+CASES = ("edits", "edge_forced_feagi_2_6")
+BURSTS = 4
+
+
+def script(npu: NPU) -> tuple[list[str], list[bytes]]:
+    """Everything that can be done to a network, with bursts in between: digests, and the state at the end."""
+    rng = np.random.default_rng(3)
+    pairs = rng.integers(0, 300, (2, 400), dtype=np.uint32)
+    digests = []
+
+    def bursts() -> None:
+        npu.inject(np.arange(40), 3.5)
+        npu.force_fire([250, 251])
+        digests.append(npu.run(BURSTS).digest)
+
+    bursts()
+    npu.add_synapses(pairs[0], pairs[1], rng.integers(1, 9, 400), 2, rng.random(400) < 0.2)
+    bursts()
+    npu.update_weights(pairs[0, :200], pairs[1, :200], rng.integers(1, 99, 200))
+    npu.remove_synapses(pairs[0, 100:], pairs[1, 100:])
+    bursts()
+    npu.add_neurons(5, threshold=2.0)
+    npu.delete_neuron(17)
+    npu.set_parameter("threshold", np.arange(50), 4.0)
+    npu.set_area_parameter("leak_coefficient", 2, 0.2)
+    npu.set_area(1, psp_uniform=False, mp_driven_psp=True)
+    npu.reserve(neurons=400, synapses=20_000)
+    bursts()
+    npu.outgoing_synapses([3, 4])
+    npu.incoming_synapses([5])
+    state = [npu.get_parameter(field).tobytes() for field in STATE_FIELDS]
+    npu.reset()
+    bursts()
+    return digests, state
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backend", choices=workloads.BACKENDS, default="cuda", help="(%(default)s)")
+    parser.add_argument("--device", type=int, help="number of the GPU")
+    options = parser.parse_args(arguments)
+    if options.backend == "cuda":
+        importlib.import_module("cupy").cuda.set_allocator(None)
+    make = workloads.maker(options.backend, options.device)
+
+    def outcome(backend: Backend) -> tuple[list[str], list[bytes]]:
+        with NPU.from_connectome(small_network(), backend=backend, neuron_capacity=320, synapse_capacity=10_000) as npu:
+            return script(npu)
+
+    try:
+        count = bench.golden(options.backend, options.device, CASES)
+        if outcome(make()) != outcome(workloads.maker("reference")()):
+            print("Error: other spikes or another state than the reference", file=sys.stderr)
+            return 1
+    except (AssertionError, NpuError) as error:
+        print(f"Error: {str(error).strip() or type(error).__name__}", file=sys.stderr)
+        return 1
+    print(f"{count} golden cases, and {5 * BURSTS} bursts with edits, are right")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
