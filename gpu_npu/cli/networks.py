@@ -11,8 +11,7 @@ import numpy as np
 
 from gpu_npu import Area, Connectome
 from gpu_npu.connectome.generators import fixed_out_degree, seed_example
-from gpu_npu.genome import Grown, grow
-from gpu_npu.genome.export import Imported, read_export
+from gpu_npu.genome import Grown, Imported, grow, read_export
 from gpu_npu.io import load
 
 

@@ -1,6 +1,7 @@
 """Networks as FEAGI makes them: genomes that are grown, and exports of running brains. No backend is known here."""
 
 from .areas import CorticalArea, Rule
+from .export import Imported, read_export
 from .grow import Grown, grow
 from .reader import Genome, read_genome
 from .report import Report
@@ -12,10 +13,12 @@ __all__ = [
     "Genome",
     "Grown",
     "GrownMapping",
+    "Imported",
     "NeuronTable",
     "Report",
     "Rule",
     "SynapseTable",
     "grow",
+    "read_export",
     "read_genome",
 ]
