@@ -105,31 +105,18 @@ class FireCandidateList:
         return _position(self.neurons, neuron) is not None
 
     def get(self, neuron: int) -> float | None:
-        """Candidate potential of a neuron, or None where it was no candidate."""
+        """Potential of a neuron, or None where it is not in the list."""
         at = _position(self.neurons, neuron)
         return None if at is None else float(self.potentials[at])
 
 
 @dataclass(frozen=True)
-class FireQueue:
+class FireQueue(FireCandidateList):
     """The neurons that fired in burst `burst`: ids, firing potentials, coordinates (n, 3) and areas, in the same order."""
 
     burst: int
-    neurons: U32
-    potentials: F32
     coordinates: U32
     cortical_areas: U32
-
-    def __len__(self) -> int:
-        return len(self.neurons)
-
-    def __contains__(self, neuron: int) -> bool:
-        return _position(self.neurons, neuron) is not None
-
-    def get(self, neuron: int) -> float | None:
-        """Firing potential of a neuron, or None where it did not fire."""
-        at = _position(self.neurons, neuron)
-        return None if at is None else float(self.potentials[at])
 
     def in_area(self, area: int) -> U32:
         """The neurons of one area that fired."""

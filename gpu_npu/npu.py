@@ -760,7 +760,7 @@ class NPU:
         ids, potentials = backend.fire_queue(previous=previous)
         coordinates, areas = backend.read("coordinates")[ids], backend.read("cortical_area")[ids]
         burst = max(0, self._burst_count - 1) if previous else self._burst_count
-        return FireQueue(burst, ids, potentials, coordinates, areas)
+        return FireQueue(ids, potentials, burst, coordinates, areas)
 
     @_annotated("transfer")
     def _read(self, name: str) -> NDArray[Any]:
