@@ -9,6 +9,7 @@ together; at random, and in the order of rows of 1,024 synapses sorted by target
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -39,7 +40,8 @@ def seconds_of(device: Device, launch: Launch, budget: float) -> tuple[float, in
     """(median seconds of a launch, launches in all), in batches that are waited for."""
     device.launch([launch])
     device.wait()
-    batch, times, launches = 1, [], 1
+    times: list[float] = []
+    batch, launches = 1, 1
     end = time.perf_counter() + budget
     while len(times) < 3 or (len(times) < 15 and time.perf_counter() < end):
         start = time.perf_counter()
@@ -95,7 +97,7 @@ def run(device: Device, *, quick: bool, budget: float) -> list[dict[str, Any]]:
     for size in sizes:
         for dtype in (np.uint32, np.uint64):
             for row in (1, ROW):
-                probes.append(lambda part, s=size, d=dtype, r=row: red_rate(device, d, s, r, additions, part))
+                probes.append(functools.partial(red_rate, device, dtype, size, row, additions))
     return [probe(budget / len(probes)) for probe in probes]
 
 

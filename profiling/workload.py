@@ -45,6 +45,7 @@ def parse(arguments: Sequence[str], program: str = "profiling.workload") -> argp
     parser.add_argument("--warm-up", type=int, default=50, help="bursts before them (%(default)s)")
     parser.add_argument("--backend", choices=("cuda", "cpu", "reference"), default="cuda", help="(%(default)s)")
     parser.add_argument("--device", type=int, help="number of the GPU")
+    parser.add_argument("--plain", action="store_true", help="annotate nothing: the package nvtx is then not needed")
     parser.add_argument("--neurons", type=int, default=1_000_000, help="of a random network (%(default)s)")
     parser.add_argument("--degree", type=int, default=100, help="synapses leaving each of them (%(default)s)")
     parser.add_argument("--fired", type=int, default=10_000, help="of them that fire in each burst (%(default)s)")
@@ -76,7 +77,7 @@ def run(options: argparse.Namespace) -> str:
         with np.load(options.inject) as file:
             stimulus = file["stim"]
     connectome, power = network(options)
-    with NPU.from_connectome(connectome, backend=options.backend, device=options.device, annotate=True) as npu:
+    with NPU.from_connectome(connectome, backend=options.backend, device=options.device, annotate=not options.plain) as npu:
 
         def bursts(count: int) -> str:
             digest = Digest()
@@ -89,7 +90,7 @@ def run(options: argparse.Namespace) -> str:
         npu.annotate(False)
         npu.set_power_neurons(power)
         bursts(options.warm_up)
-        npu.annotate(True)
+        npu.annotate(not options.plain)
         return bursts(options.bursts)
 
 

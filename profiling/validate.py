@@ -1,0 +1,365 @@
+"""Everything there is to know from a machine with a GPU, in one command and one file.
+
+    python -m profiling.validate [--device N] [--budget SECONDS] [--out FOLDER] [--data FOLDER] [--commit TEXT]
+
+Stages: the tests that take a backend, on CUDA alone; compute-sanitizer's four tools over a small run; the rates of the
+device; the benchmarks; Nsight Compute's metrics of the kernels. Each stage is a process of its own with a share of the
+time that is left, ends as ran, failed or unavailable, and is in the file as soon as it ends:
+
+    FOLDER/validate-DATE-COMMIT.json
+
+which `gpu-npu doctor` reads. The exit status is 0 where tests, rates and benchmarks ran and no sanitizer found anything,
+else 1. Of a stage that was cut short the file has what it had come to.
+With --backend cpu or emulated all of it is rehearsed without a GPU: the file is named rehearsal-..., and is never passed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import csv
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpu_npu import NpuError
+from gpu_npu.backends import kernels
+from profiling import ncu_kernels, workloads
+from profiling.bench import write
+from profiling.workloads import ROOT
+
+Report = dict[str, Any]
+TAIL = 4000
+"""Characters of output that are kept."""
+NEEDED_TESTS = ("tests/test_golden.py", "tests/test_agreement.py", "tests/test_npu.py", "tests/backends/test_devices.py")
+"""Files of which a test must have passed on the backend: nothing that ran is no success."""
+SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
+FOUND = 86
+"""Exit status of compute-sanitizer where it found something, told apart from one of the program."""
+PLACES = ("/usr/local/cuda/bin", "/opt/nvidia/nsight-compute")
+"""Where NVIDIA's tools are when they are not on PATH."""
+NCU_NETWORK = ("random", "--neurons", "1000000", "--degree", "100", "--fired", "10000", "--warm-up", "6", "--bursts", "6", "--plain")
+NCU_LAUNCHES = ("--launch-skip=16", "--launch-count=16")
+"""Launches of a burst's kernels that are left out, and looked at."""
+NCU_PEAKS = (
+    "gpu__time_duration.sum",
+    "sm__throughput.avg.pct_of_peak_sustained_elapsed",
+    "dram__throughput.avg.pct_of_peak_sustained_elapsed",
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What stages need: the backend, where things are, the environment of every process."""
+
+    backend: str
+    data: Path
+    commit: str
+    environment: Mapping[str, str]
+    work: Path
+    """For files between a stage and its process."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a process ended. status None: at its time limit, with everything it had started."""
+
+    status: int | None
+    seconds: float
+    output: str
+
+    def verdict(self, limit: float) -> Report:
+        tail = {"seconds": round(self.seconds, 2), "tail": self.output[-TAIL:]}
+        if self.status is None:
+            return {"status": "failed", "problem": f"not done after its {limit:.0f} s", **tail}
+        return {"status": "ran" if self.status == 0 else "failed", "exit": self.status, **tail}
+
+
+def execute(command: Sequence[str], limit: float, environment: Mapping[str, str]) -> Done:
+    """Run a command for at most `limit` seconds; output and errors are kept together."""
+    start = time.perf_counter()
+    with tempfile.TemporaryFile() as kept:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=kept,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        status: int | None = None
+        try:
+            status = process.wait(max(limit, 0.1))
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # and what it left behind
+            process.wait()
+        kept.seek(0)
+        return Done(status, time.perf_counter() - start, kept.read().decode(errors="replace"))
+
+
+def tool(name: str) -> str | None:
+    """Where one of NVIDIA's tools is."""
+    if found := shutil.which(name):
+        return found
+    for place in map(Path, PLACES):
+        for path in sorted([place / name, *place.glob(f"*/{name}")], reverse=True):
+            if os.access(path, os.X_OK) and path.is_file():
+                return str(path)
+    return None
+
+
+def missing(name: str) -> Report:
+    return {"status": "unavailable", "seconds": 0.0, "problem": f"{name} is neither on PATH nor in {', '.join(PLACES)}"}
+
+
+# -- the stages: each returns what is to be said of it, and what it brings to the report --------------------------------
+Outcome = tuple[Report, Report]
+
+
+def test_files() -> list[str]:
+    """The files with tests that take a backend."""
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    texts = {path: path.read_text(encoding="utf-8") for path in files}
+    return [str(path.relative_to(ROOT)) for path, text in texts.items() if "backend_factory" in text or "gpu_mode" in text]
+
+
+def tests(job: Job, limit: float) -> Outcome:
+    """Every test that takes a backend, on this backend alone."""
+    outcomes = job.work / "outcomes"
+    workers = min(4, len(os.sched_getaffinity(0)) // 2)
+    parallel = ["-p", "xdist.plugin", f"-n{workers}"] if workers > 1 and importlib.util.find_spec("xdist") else []
+    select = ["-p", "profiling.selection", f"--only-backend={job.backend}", f"--outcomes={outcomes}", "-m", "not long"]
+    gpu = "--gpu=require" if job.backend == "cuda" else "--gpu=never"
+    plain = {**job.environment, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # whatever else is installed has no say
+    quiet = ["-q", "-ra", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
+    done = execute([sys.executable, "-m", "pytest", *select, gpu, *quiet, *parallel, *test_files()], limit, plain)
+    verdict = done.verdict(limit)
+    files: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    failed = []
+    if outcomes.is_file():
+        for line in outcomes.read_text(encoding="utf-8").splitlines():
+            one = json.loads(line)
+            files[one["file"]][one["outcome"]] += 1
+            failed += [one["test"]] if one["outcome"] == "failed" else []
+    total = sum(files.values(), collections.Counter())
+    counts = {kind: total[kind] for kind in ("passed", "failed", "skipped")}
+    empty = [name for name in NEEDED_TESTS if not files[name]["passed"]]
+    if verdict["status"] == "ran" and (empty or failed):
+        problem = f"no test passed in {', '.join(empty)}" if empty else f"{len(failed)} tests failed"
+        verdict |= {"status": "failed", "problem": problem}
+    return {**verdict, **counts}, {"tests": {**counts, "files": {name: dict(count) for name, count in files.items()}, "failures": failed}}
+
+
+def sanitizer(name: str) -> Callable[[Job, float], Outcome]:
+    def stage(job: Job, limit: float) -> Outcome:
+        path = tool("compute-sanitizer")
+        if path is None or job.backend != "cuda":
+            return missing("compute-sanitizer") if path is None else {"status": "unavailable", "seconds": 0.0, "problem": "no GPU"}, {}
+        command = [path, f"--tool={name}", f"--error-exitcode={FOUND}", "--target-processes=all"]
+        done = execute([*command, sys.executable, "-m", "profiling.small_run", f"--backend={job.backend}"], limit, job.environment)
+        verdict = done.verdict(limit)
+        summary = re.findall(r"={5,} (\w+ SUMMARY: .*)", done.output)
+        verdict["summary"] = summary[-1] if summary else None
+        if verdict["status"] == "failed" and re.search(r"Device not supported|failed to initialize", done.output, re.I):
+            return {**verdict, "status": "unavailable", "problem": "compute-sanitizer cannot work on this machine"}, {}
+        if done.status == 0 and not summary:
+            return {**verdict, "status": "failed", "problem": "compute-sanitizer said nothing"}, {}
+        if done.status:  # neither success nor the time limit
+            problem = f"{name} found something" if done.status == FOUND else "the run under it failed"
+            verdict |= {"red": True, "problem": problem}
+        return verdict, {}
+
+    return stage
+
+
+def program(module: str, key: str, *options: str) -> Callable[[Job, float], Outcome]:
+    """A stage that is a module of profiling which writes a file of its own."""
+
+    def stage(job: Job, limit: float) -> Outcome:
+        path = job.work / f"{key}.json"
+        command = [sys.executable, "-m", f"profiling.{module}", f"--backend={job.backend}", f"--commit={job.commit}", f"--json={path}"]
+        command += [option.format(data=job.data, budget=0.75 * limit) for option in options]
+        if job.backend != "cuda":
+            command.append("--quick")
+        verdict = execute(command, limit, job.environment).verdict(limit)
+        report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if verdict["status"] == "ran" and report is None:
+            verdict |= {"status": "failed", "problem": "nothing was written"}
+        return verdict, {} if report is None else {key: report}
+
+    return stage
+
+
+def metrics(job: Job, limit: float) -> Outcome:
+    """What Nsight Compute's counters say of a burst's kernels: median of each metric by kernel."""
+    path = tool("ncu")
+    if path is None or job.backend != "cuda":
+        return missing("ncu") if path is None else {"status": "unavailable", "seconds": 0.0, "problem": "no GPU"}, {}
+    names = "|".join(name for name, kernel in kernels.kernels().items() if kernel.file not in ("indexing.cu", "parameters.cu"))
+    what = [f"--kernel-name=regex:^({names})$", *NCU_LAUNCHES, f"--metrics={','.join((*NCU_PEAKS, *ncu_kernels.METRICS))}"]
+    state = ["--cache-control=none", "--clock-control=none", "--csv", "--page=raw"]  # the clocks of a lent GPU are left alone
+    command = [path, *what, *state, sys.executable, "-m", "profiling.workload", *NCU_NETWORK]
+    done = execute(command, limit, job.environment)
+    verdict = done.verdict(limit)
+    found = raw_page(done.output)
+    if verdict["status"] == "ran" and not found:
+        verdict |= {"status": "failed", "problem": "ncu named no kernel"}
+    if verdict["status"] == "failed" and re.search(r"ERR_NVGPUCTRPERM|Failed to initialize|LibraryNotLoaded", done.output):
+        verdict |= {"status": "unavailable", "problem": "the counters cannot be read on this machine"}
+    return verdict, {"metrics": found} if found else {}
+
+
+def raw_page(output: str) -> dict[str, dict[str, Any]]:
+    """Kernel -> launches, and metric -> {unit, median}, of `ncu --csv --page=raw` with a program's output around it."""
+    lines = output.splitlines()
+    start = next((i for i, line in enumerate(lines) if line.startswith('"ID"')), None)
+    if start is None:
+        return {}
+    header, units, *rows = csv.reader(line for line in lines[start:] if line.startswith('"'))
+    by_kernel: dict[str, list[dict[str, str]]] = collections.defaultdict(list)
+    for row in rows:
+        named = dict(zip(header, row, strict=False))
+        by_kernel[named["Kernel Name"].partition("(")[0]].append(named)
+    told: dict[str, dict[str, Any]] = {}
+    for kernel, launches in by_kernel.items():
+        told[kernel] = {"launches": len(launches)}
+        for name, unit in zip(header, units, strict=False):
+            if "__" not in name:
+                continue
+            values = sorted(float(one[name].replace(",", "")) for one in launches if re.fullmatch(r"[\d.,eE+-]+", one.get(name, "")))
+            if values:
+                told[kernel][name] = {"unit": unit, "median": values[len(values) // 2]}
+    return told
+
+
+Stage = Callable[[Job, float], Outcome]
+STAGES: dict[str, tuple[Stage, float]] = {
+    "tests": (tests, 30),
+    **{name: (sanitizer(name), 6) for name in SANITIZERS},
+    "rates": (program("probe", "rates", "--budget={budget}"), 7),
+    "benchmarks": (program("bench", "benchmarks", "--budget={budget}", "--data={data}"), 32),
+    "metrics": (metrics, 7),
+}
+"""Name -> stage, and its share of the time; what it leaves goes to those behind it."""
+MUST_RUN = ("tests", "rates", "benchmarks")
+
+
+# -- all of them ---------------------------------------------------------------------------------------------------------
+def environment(device: int | None) -> dict[str, str]:
+    """That of every stage: the repository is importable, and GPU `device` is the only one, number 0."""
+    changed = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
+    if device is not None:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        changed["CUDA_VISIBLE_DEVICES"] = visible[device] if visible != [""] and device < len(visible) else str(device)
+    return changed
+
+
+def validate(report: Report, job: Job, names: Sequence[str], budget: float, save: Callable[[], None], say: Callable[[str], None]) -> bool:
+    """Run the stages, saving after each; whether all that must run ran, and nothing failed."""
+    end = time.perf_counter() + budget
+    for number, name in enumerate(names):
+        stage, share = STAGES[name]
+        limit = max(0.0, end - time.perf_counter()) * share / sum(STAGES[later][1] for later in names[number:])
+        report["stages"][name] = {"status": "running", "limit": round(limit, 1)}
+        save()
+        verdict, brought = stage(job, limit)
+        report["stages"][name] |= verdict
+        report |= brought
+        report["ok"] = ok(report["stages"])
+        if "rates" in report and report.get("benchmarks", {}).get("workloads"):
+            report["limits"] = limits(report)
+        save()
+        detail = verdict.get("problem") or verdict.get("summary") or ""
+        if name == "tests":
+            detail = f"{verdict['passed']} passed, {verdict['failed']} failed, {verdict['skipped']} skipped. {detail}"
+        say(f"{name}: {verdict['status']} in {verdict['seconds']:.1f} s. {detail}".rstrip())
+        if verdict["status"] == "failed":
+            say(verdict["tail"])
+    for one in report.get("limits", []):
+        say(f"{one['name']}: {one['took_us']:,.1f} us, {'within' if one['within'] else 'NOT within'} its limit of {one['limit_us']:,.1f}")
+    return ok(report["stages"])
+
+
+def ok(stages: Mapping[str, Report]) -> bool:
+    """Whether all that must run ran, and no sanitizer ended with anything but success."""
+    ran = {name for name, stage in stages.items() if stage["status"] == "ran"}
+    return ran.issuperset(MUST_RUN) and not any(stages[name].get("red") for name in SANITIZERS if name in stages)
+
+
+def limits(report: Report) -> list[Report]:
+    """For each workload the microseconds a burst may take by the rates measured in this run, and what it took.
+
+    10 us + events / (0.6 RED) + 64 bytes * neurons / copy: RED the best rate over as much memory as its accumulators (8
+    bytes a neuron) take, or the next more that was measured.
+    """
+    rates = report["rates"]["rows"]
+    copied = 1e9 * max(row["gigabytes_per_s"] for row in rates if row["probe"] == "copy")
+    reds = [row for row in rates if "additions_per_s" in row]
+    told = []
+    for row in report["benchmarks"]["workloads"]:
+        if "burst" not in row:
+            continue
+        footprint = 8 * row["neurons"] / 2**20
+        largest = max(red["megabytes"] for red in reds)
+        size = min((red["megabytes"] for red in reds if red["megabytes"] >= footprint), default=largest)
+        red = max(red["additions_per_s"] for red in reds if red["megabytes"] == size)
+        limit = 10 + 1e6 * (row["events"] / (0.6 * red) + 64 * row["neurons"] / copied)
+        took = row.get("run", row["burst"])["p50_us"]
+        told.append({"name": row["name"], "limit_us": limit, "took_us": took, "within": took <= limit, "red_per_s": red})
+    return told
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m profiling.validate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--backend", choices=("cuda", "cpu", "emulated"), default="cuda", help="(%(default)s) others rehearse")
+    parser.add_argument("--device", type=int, help="number of the GPU")
+    parser.add_argument("--budget", type=float, default=540.0, metavar="SECONDS", help="for all stages (%(default)s)")
+    parser.add_argument("--out", type=Path, default=ROOT / "profiling" / "results", metavar="FOLDER", help="(profiling/results)")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder with the fly hemisphere")
+    parser.add_argument("--commit", help="where there is no repository to ask")
+    parser.add_argument("--only", action="append", choices=tuple(STAGES), metavar="STAGE", help=f"of {', '.join(STAGES)}")
+    options = parser.parse_args(arguments)
+    if options.device is not None and (options.device < 0 or options.backend != "cuda"):
+        parser.error(f"--device {options.device}: the number of a GPU, 0 or more, with --backend cuda")
+    try:
+        facts = workloads.facts(options.backend, options.device, options.commit)
+    except NpuError as error:
+        print(f"Error: {error}".splitlines()[0], file=sys.stderr)
+        return 2
+    kind = "validate" if options.backend == "cuda" else "rehearsal"
+    stamp = re.sub(r"[^0-9TZ]", "", facts["date"])
+    path = options.out / f"{kind}-{stamp}-{facts['commit'][:12]}.json"
+    report: Report = {"benchmark": "validation", "rehearsal": kind != "validate", "passed": False, **facts, "ok": False, "stages": {}}
+
+    def save() -> None:
+        report["passed"] = report["ok"] and not report["rehearsal"]
+        write(path, report)
+
+    with tempfile.TemporaryDirectory() as work:
+        job = Job(options.backend, options.data.resolve(), facts["commit"], environment(options.device), Path(work))
+        good = validate(report, job, options.only or list(STAGES), options.budget, save, lambda line: print(line, flush=True))
+    what = "rehearsed on" if report["rehearsal"] else "validated on"
+    print(f"{'OK' if good else 'NOT OK'}: {what} {facts['device']}; written to {path}")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
