@@ -433,6 +433,7 @@ def run(suite: Suite, names: Sequence[str], report: Row, save: Callable[[], None
     console.print(f"golden cases pass ({report['golden']['cases']}, {time.perf_counter() - started:.1f} s)")
     save()
     right, rows = True, report["workloads"]
+    suite.started = time.perf_counter()
     for number, name in enumerate(names):
         work, weight = WORKLOADS[name]
         weights = [WORKLOADS[later][1] for later in names[number:]]
@@ -513,7 +514,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--backend", choices=workloads.BACKENDS, default="cuda", help="(%(default)s)")
     parser.add_argument("--device", type=int, help="number of the GPU")
     parser.add_argument("--quick", action="store_true", help="small networks: a couple of minutes on a CPU")
-    parser.add_argument("--budget", type=float, help="seconds for all (300; with --quick 100)")
+    parser.add_argument("--budget", type=float, help="seconds for the workloads (300; with --quick 100)")
     parser.add_argument("--only", action="append", choices=tuple(WORKLOADS), metavar="WORKLOAD", help=f"of {', '.join(WORKLOADS)}")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder with the fly hemisphere")
     parser.add_argument("--commit", help="where there is no repository to ask")

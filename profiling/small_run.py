@@ -11,7 +11,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ CASES = ("edits", "edge_forced_feagi_2_6")
 BURSTS = 4
 
 
-def script(npu: NPU) -> tuple[list[str], list[bytes]]:
+def script(npu: NPU, on_device: Callable[[Any], Any]) -> tuple[list[str], list[bytes]]:
     """Everything that can be done to a network, with bursts in between: digests, and the state at the end."""
     rng = np.random.default_rng(3)
     pairs = rng.integers(0, 300, (2, 400), dtype=np.uint32)
@@ -48,6 +49,9 @@ def script(npu: NPU) -> tuple[list[str], list[bytes]]:
     npu.set_area(1, psp_uniform=False, mp_driven_psp=True)
     npu.reserve(neurons=400, synapses=20_000)
     bursts()
+    npu.rebuild_indexes()
+    npu.inject(on_device(np.arange(60, 90, dtype=np.uint32)), on_device(np.full(30, 2.5, np.float32)))
+    bursts()
     npu.outgoing_synapses([3, 4])
     npu.incoming_synapses([5])
     state = [npu.get_parameter(field).tobytes() for field in STATE_FIELDS]
@@ -61,23 +65,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--backend", choices=workloads.BACKENDS, default="cuda", help="(%(default)s)")
     parser.add_argument("--device", type=int, help="number of the GPU")
     options = parser.parse_args(arguments)
+    on_device: Callable[[Any], Any] = np.asarray
     if options.backend == "cuda":
-        importlib.import_module("cupy").cuda.set_allocator(None)
+        cupy = importlib.import_module("cupy")
+        cupy.cuda.set_allocator(None)
+        on_device = cupy.asarray
     make = workloads.maker(options.backend, options.device)
 
-    def outcome(backend: Backend) -> tuple[list[str], list[bytes]]:
+    def outcome(backend: Backend, place: Callable[[Any], Any]) -> tuple[list[str], list[bytes]]:
         with NPU.from_connectome(small_network(), backend=backend, neuron_capacity=320, synapse_capacity=10_000) as npu:
-            return script(npu)
+            return script(npu, place)
 
     try:
         count = bench.golden(options.backend, options.device, CASES)
-        if outcome(make()) != outcome(workloads.maker("reference")()):
+        if outcome(make(), on_device) != outcome(workloads.maker("reference")(), np.asarray):
             print("Error: other spikes or another state than the reference", file=sys.stderr)
             return 1
     except (AssertionError, NpuError) as error:
         print(f"Error: {str(error).strip() or type(error).__name__}", file=sys.stderr)
         return 1
-    print(f"{count} golden cases, and {5 * BURSTS} bursts with edits, are right")
+    print(f"{count} golden cases, and {6 * BURSTS} bursts with edits, are right")
     return 0
 
 

@@ -30,6 +30,7 @@ GROUPS = 5
 """Of power neurons; fewer where more than a fifth of the neurons fire at once."""
 UNREACHABLE = 1e9
 """A threshold that no potential comes near; as a negative one, a threshold that every potential reaches."""
+SYNAPSES_AT_A_TIME = 20_000_000
 INHIBITORY = 77
 """Of 256 synapses."""
 
@@ -105,7 +106,7 @@ def silent(neurons: int, degree: int, *, each_psp: bool = True, spare: int = 0, 
     connectome = Connectome(neurons, neurons * degree + spare, settings=Settings(power_amount=1.0))
     connectome.add_neurons(neurons, threshold=UNREACHABLE, leak_coefficient=0.25)
     first = np.arange(degree, dtype=np.uint32) * np.uint32(width)
-    rows = max(1, 20_000_000 // degree)  # at a time
+    rows = max(1, SYNAPSES_AT_A_TIME // degree)
     for start in range(0, neurons, rows):
         sources = np.arange(start, min(start + rows, neurons), dtype=np.uint32)
         count = len(sources) * degree
