@@ -141,17 +141,23 @@ class Executor(Backend):
         self._schedule = [launch for step in self._steps.values() for launch in step]
 
     def reserve(self, *, neuron_capacity: int, synapse_capacity: int) -> None:
-        self._synapse_capacity = max(synapse_capacity, self._synapse_capacity)
-        neurons = max(neuron_capacity, self._neurons)
-        self._rows.reserve(neurons, arena_estimate(self._synapse_capacity, neurons, *self._dtypes))
-        if neurons > self._neurons:
-            self._grow(neurons)
-
-    def _grow(self, neurons: int) -> None:
+        synapses, neurons = max(synapse_capacity, self._synapse_capacity), max(neuron_capacity, self._neurons)
         split = self._arrays["arrivals"].nbytes > 0
-        before, old_count = self._lengths(split=split), self._neurons
         after = lengths(neurons, ledger_slots=self._slots, arena_bytes=0, split=split)
-        larger = {a.name: self._device.alloc(after[a.per] * a.width, a.dtype) for a in ARRAYS if a.group != "rows"}
+        resident = [array for array in ARRAYS if array.group != "rows"] if neurons > self._neurons else []
+        fresh = self._device.alloc_all([(after[array.per] * array.width, array.dtype) for array in resident])
+        try:
+            self._rows.reserve(neurons, arena_estimate(synapses, neurons, *self._dtypes))
+        except DeviceMemoryError:
+            self._free(*fresh)
+            raise
+        self._synapse_capacity = synapses
+        if resident:
+            self._move_to(neurons, {array.name: new for array, new in zip(resident, fresh, strict=True)}, after)
+
+    def _move_to(self, neurons: int, larger: dict[str, Any], after: dict[str, int]) -> None:
+        """Copy all that is kept per id to larger arrays, and give the old ones back."""
+        before, old_count = self._lengths(split=self._arrays["arrivals"].nbytes > 0), self._neurons
         for name, new in larger.items():
             array = _ARRAY[name]
             if array.per == "ledger word":
@@ -204,12 +210,15 @@ class Executor(Backend):
         self._power = neurons.copy()
 
     def burst(self, number: int) -> BurstOutput:
-        self._turn(number)
         if self._seconds is None and self._ranges is None:
-            self._device.launch(self._staging.take() + self._schedule)
+            injection = self._staging.take()  # may need memory: before anything changes
+            self._turn(number)
+            self._device.launch(injection + self._schedule)
             return self._collect()
         with self._phase("injection", number):
-            self._launch_apart(self._staging.take())
+            injection = self._staging.take()
+            self._turn(number)
+            self._launch_apart(injection)
         for phase, launches in self._steps.items():
             with self._phase(phase, number):
                 self._launch_apart(launches)
@@ -262,20 +271,20 @@ class Executor(Backend):
         state["rectify_input"] = rules.rectify_input
         state["potential_floor"], state["potential_ceiling"] = rules.potential_floor, rules.potential_ceiling
         state["power_amount"], state["random_seed"] = settings.power_amount, settings.random_seed
-        self._set_units()
+        self._set_units(self._areas)
 
-    def _set_units(self) -> None:
-        bits = fixed_point_bits(self._areas)
+    def _set_units(self, areas: dict[int, Area]) -> None:
+        bits = fixed_point_bits(areas)
+        self._count_arrivals(bits, self._in_degree_bound)
         self._state["fraction_bits"] = bits
         unit = np.float32(float(self._settings.contribution_scale) * 2.0**-bits)
         self._state["unit"] = settle(np.array([unit], np.float32))
-        self._count_arrivals()
 
-    def _count_arrivals(self) -> None:
+    def _count_arrivals(self, fraction_bits: int, in_degree: int) -> None:
         """Arrivals are counted in the low bits of the accumulators where sum and count provably fit 63 bits together, else
-        apart."""
+        apart. Called before the change that makes it necessary, as it may need memory."""
         bits = count_bits(*self._dtypes)
-        apart = not self._may_pack or bool(self._state["fraction_bits"][0]) or self._in_degree_bound >= 1 << bits
+        apart = not self._may_pack or fraction_bits > 0 or in_degree >= 1 << bits
         allocated = self._arrays["arrivals"].nbytes > 0
         if apart != allocated and self._neurons:
             fresh = self._device.alloc(self._neurons if apart else 0, np.uint32)
@@ -286,9 +295,10 @@ class Executor(Backend):
         self._state["arrival_bits"] = 0 if apart else bits
 
     def set_area(self, area: int, flags: Area) -> None:
-        self._areas[area] = flags
+        areas = {**self._areas, area: flags}
+        self._set_units(areas)
         self._write_area(area, valid_only=False, mask=_AREA_FLAGS, bits=_area_flags(flags))
-        self._set_units()
+        self._areas = areas
 
     def _flags_of_areas(self, areas: U32) -> NDArray[np.uint8]:
         """The bits that a neuron has from its area."""
@@ -402,17 +412,18 @@ class Executor(Backend):
     def _add(self, batch: SynapseBatch, *, exact: bool) -> None:
         if not len(batch):
             return
-        self._rows.add(batch, exact=exact)
         # A bound that only additions raise; looked at closely when it says that counts might not fit any more.
         few = len(batch) * 8 < self._neurons
         arrivals = np.unique(batch.target, return_counts=True)[1] if few else np.bincount(batch.target)
-        self._in_degree_bound += int(arrivals.max())
-        if self._in_degree_bound >= 1 << count_bits(*self._dtypes):
-            degrees = np.zeros(self._neurons, np.int64)
+        bound = self._in_degree_bound + int(arrivals.max())
+        if bound >= 1 << count_bits(*self._dtypes):
+            degrees = np.bincount(batch.target, minlength=self._neurons)
             for part in self._rows.list():
                 degrees += np.bincount(part.target, minlength=self._neurons)
-            self._in_degree_bound = int(degrees.max())
-        self._count_arrivals()
+            bound = int(degrees.max())
+        self._count_arrivals(int(self._state["fraction_bits"][0]), bound)
+        self._rows.add(batch, exact=exact)
+        self._in_degree_bound = bound
 
     def remove_synapses(self, source: U32, target: U32) -> NDArray[np.bool_]:
         return self._rows.edit(source, target, None)

@@ -148,7 +148,7 @@ class RowStore:
         rows = max(high - low for low, high in pieces)
         sizes = (rows, rows, rows + 1, widest, widest, widest)
         dtypes = (np.uint32, ROW_DTYPE, np.uint32, np.uint32, *self._dtypes)
-        buffers = [self._device.alloc(size, dtype) for size, dtype in zip(sizes, dtypes, strict=True)]
+        buffers = self._device.alloc_all(list(zip(sizes, dtypes, strict=True)))
         for low, high in pieces:
             span = slice(first[low], first[high])
             offsets = (first[low : high + 1] - first[low]).astype(np.uint32)
@@ -209,26 +209,33 @@ class RowStore:
             self._grow(max(self._end + units, size + size // 16))
 
     def _grow(self, units: int) -> None:
-        larger = self._device.alloc(units * BLOCK_ALIGNMENT, np.uint8)
-        if self._end:
-            self._device.copy(larger, 0, self._arena, 0, self._end * BLOCK_ALIGNMENT)
-        self._free(self._arena)
-        self._arena = larger
+        self._move_to(self._table, self._device.alloc(units * BLOCK_ALIGNMENT, np.uint8))
         self.growths += 1
         self.bytes_grown += self._end * BLOCK_ALIGNMENT
+
+    def _move_to(self, table: Any, arena: Any) -> None:
+        """Copy what is there to a larger table or arena (or the present ones), and give the old ones back."""
+        old = []
+        if table is not self._table:
+            self._device.copy(table, 0, self._table, 0, self._neurons)
+            old.append(self._table)
+        if arena is not self._arena:
+            self._device.copy(arena, 0, self._arena, 0, self._end * BLOCK_ALIGNMENT)
+            old.append(self._arena)
+        self._free(*old)
+        self._table, self._arena = table, arena
         self._bind()
 
     def reserve(self, neurons: int, arena_bytes: int) -> None:
-        """Grow the table to `neurons` rows and the arena to at least `arena_bytes`."""
-        if neurons > self._neurons:
-            larger = self._device.alloc(neurons, ROW_DTYPE)
-            if self._neurons:
-                self._device.copy(larger, 0, self._table, 0, self._neurons)
-            self._free(self._table)
-            self._table, self._neurons = larger, neurons
-            self._bind()
-        if arena_bytes > self._arena.nbytes:
-            self._grow(self._whole(arena_bytes) // BLOCK_ALIGNMENT)
+        """Grow the table to `neurons` rows and the arena to at least `arena_bytes`: both or, for want of memory, neither."""
+        more_rows, more_bytes = neurons > self._neurons, self._whole(arena_bytes) > self._arena.nbytes
+        wanted: list[tuple[int, DTypeLike]] = [(neurons, ROW_DTYPE)] * more_rows + [(self._whole(arena_bytes), np.uint8)] * more_bytes
+        fresh = iter(self._device.alloc_all(wanted))
+        self._move_to(next(fresh) if more_rows else self._table, next(fresh) if more_bytes else self._arena)
+        self._neurons = max(neurons, self._neurons)
+        if more_bytes:
+            self.growths += 1
+            self.bytes_grown += self._end * BLOCK_ALIGNMENT
 
     # -- removing and reweighting ----------------------------------------------------------------------------------
     def edit(self, source: U32, target: U32, weight: NDArray[Any] | None) -> NDArray[np.bool_]:

@@ -194,13 +194,18 @@ def test_no_memory_for_an_edit_changes_nothing() -> None:
     """Growth that the device refuses leaves network and bursts as they were."""
     connectome = random_network(200, 50)
     need = sum(loaded(connectome, device=EmulatedDevice()).memory().values())
-    executor = loaded(connectome, device=EmulatedDevice(memory_limit=need + 60_000 + 7 * 10_000))
+    device = EmulatedDevice(memory_limit=need + 130_000)
+    executor = loaded(connectome, device=device)
     before = synapses(executor)
     with pytest.raises(DeviceMemoryError, match=r"bytes needed, .* free"):
         executor.add_synapses(random_batch(np.random.default_rng(0), 200, 20_000))
     for ours, theirs in zip(before, synapses(executor), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert executor.synapse_count == connectome.synapse_count
+    allocated = device.allocated
+    with pytest.raises(DeviceMemoryError, match=r"bytes needed, .* free"):
+        executor.reserve(neuron_capacity=5_000, synapse_capacity=connectome.synapse_count)
+    assert device.allocated == allocated
     executor.add_synapses(random_batch(np.random.default_rng(0), 200, 10))
     assert executor.synapse_count == connectome.synapse_count + 10
 

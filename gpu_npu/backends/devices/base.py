@@ -88,6 +88,18 @@ class Device(ABC):
         self._allocated += needed
         return array
 
+    def alloc_all(self, wanted: Sequence[tuple[int, DTypeLike]]) -> list[Any]:
+        """An array for each (count, dtype), or none at all: DeviceMemoryError gives back those that could be had."""
+        arrays: list[Any] = []
+        try:
+            for count, dtype in wanted:
+                arrays.append(self.alloc(count, dtype))
+        except DeviceMemoryError:
+            for array in arrays:
+                self.free(array)
+            raise
+        return arrays
+
     def free(self, array: Any) -> None:
         """Give an array back; using it afterwards is an error. What is still queued may use it."""
         self._own(array)
