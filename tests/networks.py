@@ -198,7 +198,7 @@ class Maker:
         count = len(source)
         if count and self.chance(0.3):
             source[:] = source[0]
-        if count and self.chance(0.2):
+        if count and self.chance(0.2) and count < 20_000:  # with one source for all, more would not fit a sum in fixed point
             target[:] = source
         same = self.rng.random(count) < 0.1  # parallel synapses, though the network is wide
         source[same], target[same] = source[:1].repeat(same.sum()), target[:1].repeat(same.sum())
