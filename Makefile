@@ -16,8 +16,10 @@ run: $(VENV)/installed-run$(EXTRAS)
 test: lint
 	$(BIN)/python -m pytest -m "not long" -n $(WORKERS)
 
+# What is timed is timed alone.
 test-long: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m long -n $(WORKERS)
+	$(BIN)/python -m pytest -m long -n $(WORKERS) --ignore=tests/test_speed.py
+	$(BIN)/python -m pytest -m long tests/test_speed.py
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check
