@@ -150,16 +150,18 @@ def tests(job: Job, limit: float) -> Outcome:
     quiet = ["-q", "-ra", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
     done = execute([sys.executable, "-m", "pytest", *select, gpu, *quiet, *parallel, *test_files()], limit, plain)
     verdict = done.verdict(limit)
-    files: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
-    failed = []
+    by_test: dict[str, Report] = {}
     if outcomes.is_file():
-        for line in outcomes.read_text(encoding="utf-8").splitlines():
-            one = json.loads(line)
-            files[one["file"]][one["outcome"]] += 1
-            failed += [one["test"]] if one["outcome"] == "failed" else []
+        for one in map(json.loads, outcomes.read_text(encoding="utf-8").splitlines()):
+            if one["test"] not in by_test or by_test[one["test"]]["outcome"] != "failed":  # a failure behind a test that passed counts
+                by_test[one["test"]] = one
+    files: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    for one in by_test.values():
+        files[one["file"]][one["outcome"]] += 1
+    failed = [name for name, one in by_test.items() if one["outcome"] == "failed"]
     total = sum(files.values(), collections.Counter())
     counts = {kind: total[kind] for kind in ("passed", "failed", "skipped")}
-    empty = [name for name in NEEDED_TESTS if not files[name]["passed"]]
+    empty = [name for name in NEEDED_TESTS if name not in files or not files[name]["passed"]]
     if verdict["status"] == "ran" and (empty or failed):
         problem = f"no test passed in {', '.join(empty)}" if empty else f"{len(failed)} tests failed"
         verdict |= {"status": "failed", "problem": problem}
