@@ -88,6 +88,13 @@ def test_no_test_is_no_success(job: Job) -> None:
     assert brought["tests"]["files"] == {}
 
 
+def test_a_file_in_which_nothing_ran_is_no_success(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validate, "test_files", lambda: ["tests/test_golden.py"])
+    verdict, _ = validate.tests(Job("cpu", job.data, job.commit, job.environment, job.work), 100)
+    assert (verdict["status"], verdict["exit"], verdict["passed"]) == ("failed", 0, 28)
+    assert verdict["problem"] == "no test passed in tests/test_agreement.py, tests/test_npu.py, tests/backends/test_devices.py"
+
+
 def test_a_gpu_that_is_not_there_fails(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(validate, "test_files", lambda: ["tests/test_golden.py"])
     hidden = Job(job.backend, job.data, job.commit, {**job.environment, "CUDA_VISIBLE_DEVICES": "-1"}, job.work)
