@@ -20,7 +20,7 @@ METRICS = (
     "lts__t_sectors_op_red.sum",  # atomic additions whose result nobody reads: propagation, counters
     "lts__t_sectors_op_atom.sum",
 )
-STATE = ("--cache-control=none", "--clock-control=base")
+STATE = ("--cache-control=none", "--clock-control=none")
 """The network of one burst is still in L2 in the next, so caches stay as they are; clocks are held, so that runs compare."""
 PHASES = ("injection", "propagation", "dynamics", "archival")
 

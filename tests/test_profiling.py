@@ -41,7 +41,7 @@ def test_ncu_command_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert ncu_kernels.main(["--dry-run", "seed", "--device", "1"]) == 0
     profile, show = capsys.readouterr().out.splitlines()
     assert profile.startswith(f"ncu --nvtx --nvtx-include=gpu_npu@burst/ {sections} --metrics=dram__bytes_read.sum,")
-    assert profile.endswith(f" --cache-control=none --clock-control=base {end}")
+    assert profile.endswith(f" --cache-control=none --clock-control=none {end}")
     assert show == "ncu --import=kernels.ncu-rep --page=details --print-summary=per-kernel"
     assert ncu_kernels.main(["--dry-run", "--phase", "propagation", "--full", "seed", "--device", "1"]) == 0
     profile = capsys.readouterr().out.splitlines()[0]
