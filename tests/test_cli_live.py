@@ -26,8 +26,16 @@ ENDLESS = ("run", "seed", "--bursts", "100000000", "--backend", "cpu")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and pseudo-terminals")
 
 
+WITH_CTRL_C = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+"""Shells start what runs in the background with SIGINT ignored, and that is handed down: tests may be started so too."""
+
+
 def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-W", "error", "-m", "gpu_npu", *map(str, arguments)]
+    return [sys.executable, "-c", WITH_CTRL_C, "-W", "error", "-m", "gpu_npu", *map(str, arguments)]
 
 
 def environment(**more: str) -> dict[str, str]:
