@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import importlib.metadata
 import json
@@ -20,6 +19,7 @@ import numpy as np
 
 from gpu_npu.backends import kernels
 from gpu_npu.backends.toolchain import cache, gxx, nvrtc
+from gpu_npu.backends.toolchain.driver import ask as ask_driver
 from gpu_npu.connectome import STATE_FIELDS, Area, BackendUnavailableError, Connectome, KernelError, NpuError
 from gpu_npu.connectome.generators import fixed_out_degree
 from gpu_npu.npu import NPU
@@ -166,22 +166,8 @@ class CudaDriver:
 
 def cuda_driver() -> CudaDriver | None:
     """The NVIDIA driver of this machine, asked directly, without CUDA's libraries; None where there is none."""
-    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-    try:
-        library = ctypes.CDLL(name)
-    except OSError:
-        return None
-    version = ctypes.c_int()
-    library.cuDriverGetVersion(ctypes.byref(version))
-    gpus = []
-    count = ctypes.c_int()
-    if library.cuInit(0) == 0 and library.cuDeviceGetCount(ctypes.byref(count)) == 0:
-        for index in range(count.value):
-            text, device = ctypes.create_string_buffer(128), ctypes.c_int()
-            if library.cuDeviceGet(ctypes.byref(device), index) == 0:
-                library.cuDeviceGetName(text, len(text), device)
-                gpus.append(text.value.decode(errors="replace"))
-    return CudaDriver(_driver_release(), (version.value // 1000, version.value % 1000 // 10), tuple(gpus))
+    answer = ask_driver()
+    return None if answer is None else CudaDriver(_driver_release(), *answer)
 
 
 def _driver_release() -> str:

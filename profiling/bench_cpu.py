@@ -155,10 +155,12 @@ def compare(fired: int, workers: int, rounds: int, **size: int) -> dict[str, Any
             },
             rounds,
         )
-        events = npu.process_burst().synaptic_injections
+        events, memory = npu.process_burst().synaptic_injections, npu.memory()
     return {
         "neurons": connectome.neuron_capacity,
         "synapses": connectome.synapse_count,
+        "bytes_a_synapse": memory["rows"] / connectome.synapse_count,
+        "bytes_a_neuron": memory["neurons"] / connectome.neuron_capacity,
         "fired": fired,
         "events": events,
         "workers": workers,

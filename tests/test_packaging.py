@@ -294,6 +294,14 @@ class Driver:
         count._obj.value = self._gpus
         return 0
 
+    def cuDeviceGet(self, device: Any, index: int) -> int:
+        device._obj.value = index
+        return 0
+
+    def cuDeviceGetName(self, name: Any, size: int, device: Any) -> int:
+        name.value = f"GPU {device.value}".encode()
+        return 0
+
     def cuDriverGetVersion(self, version: Any) -> int:
         version._obj.value = self._version
         return 0
@@ -322,6 +330,11 @@ def test_the_extra_that_the_driver_supports(library: Driver | None, extra: str, 
 
     monkeypatch.setattr(ctypes, "CDLL", load)
     assert driver.extra() == extra
+    answer = driver.ask()
+    assert (answer is None) == (library is None)
+    if extra:
+        assert answer is not None
+        assert answer[1][0] == "GPU 0"
 
 
 def test_make_asks_the_driver(tmp_path: Path) -> None:

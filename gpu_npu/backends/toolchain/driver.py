@@ -15,24 +15,27 @@ EXTRAS = {13: "cuda13", 12: "cuda12"}
 """CUDA major version of the driver, at least -> extra."""
 
 
-def cuda_version() -> tuple[int, int] | None:
-    """(major, minor) of the newest CUDA that the driver supports; None where there is no driver or no GPU."""
+def ask() -> tuple[tuple[int, int], tuple[str, ...]] | None:
+    """((major, minor) of the newest CUDA that the driver supports, names of its GPUs); None where there is no driver."""
     try:
         driver = ctypes.CDLL(LIBRARY)
     except OSError:
         return None
-    version, count = ctypes.c_int(), ctypes.c_int()
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
-        return None
-    if driver.cuDriverGetVersion(ctypes.byref(version)):
-        return None
-    return version.value // 1000, version.value % 1000 // 10
+    version, count, gpus = ctypes.c_int(), ctypes.c_int(), []
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
+        for index in range(count.value):
+            name, device = ctypes.create_string_buffer(128), ctypes.c_int()
+            if driver.cuDeviceGet(ctypes.byref(device), index) == 0:
+                driver.cuDeviceGetName(name, len(name), device)
+                gpus.append(name.value.decode(errors="replace"))
+    return (version.value // 1000, version.value % 1000 // 10), tuple(gpus)
 
 
 def extra() -> str:
-    """The newest extra that the driver can run, or "" where there is none."""
-    version = cuda_version()
-    return next((name for major, name in EXTRAS.items() if version and version[0] >= major), "")
+    """The newest extra that the driver can run, or "" where there is none, or no GPU."""
+    version, gpus = ask() or ((0, 0), ())
+    return next((name for major, name in EXTRAS.items() if gpus and version[0] >= major), "")
 
 
 if __name__ == "__main__":
