@@ -149,7 +149,7 @@ class Executor(Backend):
         try:
             self._rows.reserve(neurons, arena_estimate(synapses, neurons, *self._dtypes))
         except DeviceMemoryError:
-            self._free(*fresh)
+            self._device.release(*fresh)
             raise
         self._synapse_capacity = synapses
         if resident:
@@ -349,51 +349,36 @@ class Executor(Backend):
         return values if width == 1 else values.reshape(-1, width)
 
     def _fetch(self, name: str, count: int, at: int = 0) -> NDArray[Any]:
-        array = self._arrays[name]
-        host: NDArray[Any] = np.empty(count, array.dtype)
-        if count:
-            self._device.download(array, host, at)
-        self._device.wait()
-        return host
-
-    def _temporary(self, host: NDArray[Any]) -> Any:
-        array = self._device.alloc(host.size, host.dtype)
-        self._device.upload(array, np.ascontiguousarray(host).ravel())
-        return array
-
-    def _free(self, *arrays: Any) -> None:
-        self._device.wait()
-        for array in arrays:
-            self._device.free(array)
+        return self._device.fetched(self._arrays[name], count, at)
 
     def _scatter(self, field: str, neurons: U32, values: NDArray[Any]) -> None:
         if not len(neurons):
             return
-        ids, data = self._temporary(neurons), self._temporary(np.ascontiguousarray(values).ravel().view(np.uint8))
+        ids, data = self._device.uploaded(neurons), self._device.uploaded(np.ascontiguousarray(values).view(np.uint8))
         size = np.uint32(values.nbytes // len(neurons))
         target = self._arrays[field]
         args = (np.uint64(len(neurons)), ids, target, size, data)
         self._device.launch([Launch("scatter_values", args, single=len(neurons) <= FEW)])
-        self._free(ids, data)
+        self._device.release(ids, data)
 
     def _write_flags(self, neurons: U32, mask: int, bits: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
         """Set the flags of `mask` as in `bits` (None: clear them); returns what all flags were."""
         before: NDArray[np.uint8] = np.empty(len(neurons), np.uint8)
         if not len(neurons):
             return before
-        ids, old = self._temporary(neurons), self._device.alloc(len(neurons), np.uint8)
-        new = None if bits is None else self._temporary(bits)
+        ids, old = self._device.uploaded(neurons), self._device.alloc(len(neurons), np.uint8)
+        new = None if bits is None else self._device.uploaded(bits)
         args = (self._state, np.uint64(len(neurons)), ids, np.uint32(mask), new, old)
         self._device.launch([Launch("write_flags", args, single=len(neurons) <= FEW)])
         self._device.download(old, before)
-        self._free(ids, old, *(() if new is None else (new,)))
+        self._device.release(ids, old, new)
         return before
 
     def _write_area(
         self, area: int, *, valid_only: bool, mask: int, bits: int, field: str | None = None, value: NDArray[Any] | None = None
     ) -> int:
         written = self._device.alloc(1, np.uint32)
-        data = None if value is None else self._temporary(np.ascontiguousarray(value).ravel().view(np.uint8))
+        data = None if value is None else self._device.uploaded(np.ascontiguousarray(value).ravel().view(np.uint8))
         target = None if field is None else self._arrays[field]
         size = np.uint32(0 if value is None else value.nbytes)
         flags = (np.uint32(mask), np.uint32(bits))
@@ -402,7 +387,7 @@ class Executor(Backend):
         )
         count: U32 = np.empty(1, np.uint32)
         self._device.download(written, count)
-        self._free(written, *(() if data is None else (data,)))
+        self._device.release(written, data)
         return int(count[0])
 
     # -- synapses ------------------------------------------------------------------------------------------------

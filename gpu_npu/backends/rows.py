@@ -91,35 +91,16 @@ class RowStore:
     def _launch(self, kernel: str, *args: Any, items: int) -> None:
         self._device.launch([Launch(kernel, args, single=items <= FEW)])
 
-    def _upload(self, host: NDArray[Any]) -> Any:
-        array = self._device.alloc(max(len(host), 1), host.dtype)
-        if len(host):
-            self._device.upload(array, np.ascontiguousarray(host))
-        return array
-
-    def _free(self, *arrays: Any) -> None:
-        """Temporary arrays, once everything queued has run."""
-        self._device.wait()
-        for array in arrays:
-            self._device.free(array)
-
-    def _download(self, array: Any, count: int) -> NDArray[Any]:
-        host: NDArray[Any] = np.empty(count, array.dtype)
-        if count:
-            self._device.download(array, host)
-        self._device.wait()
-        return host
-
     def _read(self, ids: U32) -> Rows:
         """Table entries of these rows."""
-        on_device, out = self._upload(ids), self._device.alloc(max(len(ids), 1), ROW_DTYPE)
+        on_device, out = self._device.uploaded(ids), self._device.alloc(len(ids), ROW_DTYPE)
         self._launch("gather_values", np.uint64(len(ids)), on_device, self._table, np.uint32(ROW_DTYPE.itemsize), out, items=len(ids))
-        rows = self._download(out, len(ids))
-        self._free(on_device, out)
+        rows = self._device.fetched(out, len(ids))
+        self._device.release(on_device, out)
         return rows
 
     def _read_all(self) -> Rows:
-        return self._download(self._table, self._neurons)
+        return self._device.fetched(self._table, self._neurons)
 
     def _slot_bytes(self, rows: Rows) -> NDArray[np.int64]:
         return np.where(rows["psp"] == PSP_EACH, np.int64(self._bytes_each), np.int64(self._bytes_one))
@@ -156,7 +137,7 @@ class RowStore:
             for buffer, host in zip(buffers, parts, strict=True):
                 self._device.upload(buffer, np.ascontiguousarray(host))
             self._launch("append_synapses", self._state, np.uint64(high - low), *buffers, items=high - low)
-        self._free(*buffers)
+        self._device.release(*buffers)
         self.count += len(batch)
 
     @staticmethod
@@ -222,7 +203,7 @@ class RowStore:
         if arena is not self._arena:
             self._device.copy(arena, 0, self._arena, 0, self._end * BLOCK_ALIGNMENT)
             old.append(self._arena)
-        self._free(*old)
+        self._device.release(*old)
         self._table, self._arena = table, arena
         self._bind()
 
@@ -245,13 +226,13 @@ class RowStore:
         order = np.argsort(source, kind="stable")
         ordered = source[order]
         first = runs(ordered)
-        arrays = [self._upload(ordered[first[:-1]]), self._upload(first.astype(np.uint32)), self._upload(target[order])]
-        weights = None if weight is None else self._upload(weight[order])
+        arrays = [self._device.uploaded(host) for host in (ordered[first[:-1]], first.astype(np.uint32), target[order])]
+        weights = None if weight is None else self._device.uploaded(weight[order])
         found = self._device.alloc(len(source), np.uint8)
         self._launch("edit_synapses", self._state, np.uint64(len(first) - 1), *arrays, weights, found, items=len(first) - 1)
         there: NDArray[np.bool_] = np.empty(len(source), np.bool_)
-        there[order] = self._download(found, len(source)).view(np.bool_)
-        self._free(*arrays, found, *(() if weights is None else (weights,)))
+        there[order] = self._device.fetched(found, len(source)).view(np.bool_)
+        self._device.release(*arrays, found, weights)
         if weight is None:
             removed = int(np.count_nonzero(there))
             self._removed += removed
@@ -265,26 +246,25 @@ class RowStore:
         n = self._neurons if ids is None else len(ids)
         if n == 0:
             return
-        on_device = None if ids is None else self._upload(ids)
-        bits = None if wanted is None else self._upload(wanted)
+        on_device = None if ids is None else self._device.uploaded(ids)
+        bits = None if wanted is None else self._device.uploaded(wanted)
         counts = self._device.alloc(n, np.uint32)
         self._launch("list_synapses", self._state, np.uint64(n), on_device, np.uint32(0), bits, counts, *(None,) * 5, items=n)
-        first = np.concatenate(([0], np.cumsum(self._download(counts, n), dtype=np.int64)))
-        self._free(counts, *(() if on_device is None else (on_device,)))
+        first = np.concatenate(([0], np.cumsum(self._device.fetched(counts, n), dtype=np.int64)))
+        self._device.release(counts, on_device)
         for low, high in self._pieces(first):
             if first[high] > first[low]:
                 yield self._list_piece(ids, low, high, first, bits)
-        if bits is not None:
-            self._free(bits)
+        self._device.release(bits)
 
     def _list_piece(self, ids: U32 | None, low: int, high: int, first: NDArray[np.int64], bits: Any) -> SynapseBatch:
         count = int(first[high] - first[low])
-        rows = None if ids is None else self._upload(ids[low:high])
-        starts = self._upload((first[low:high] - first[low]).astype(np.uint64))
+        rows = None if ids is None else self._device.uploaded(ids[low:high])
+        starts = self._device.uploaded((first[low:high] - first[low]).astype(np.uint64))
         out = [self._device.alloc(count, dtype) for dtype in (np.uint32, np.uint32, *self._dtypes)]
         self._launch("list_synapses", self._state, np.uint64(high - low), rows, np.uint32(low), bits, None, starts, *out, items=high - low)
-        source, packed, weight, psp = (self._download(array, count) for array in out)
-        self._free(starts, *out, *(() if rows is None else (rows,)))
+        source, packed, weight, psp = (self._device.fetched(array, count) for array in out)
+        self._device.release(starts, *out, rows)
         target = packed & TARGET_MASK
         inhibitory = (packed & INHIBITORY) != 0
         if (order := pair_order(source, target)) is not None:
@@ -313,15 +293,16 @@ class RowStore:
             begin = int(ends[low] - units[low])
             high = max(int(np.searchsorted(ends, begin + limit, side="right")), low + 1)
             in_scratch = (ends - units)[low:high] - begin
-            arrays = [self._upload(ids[low:high]), self._upload(planned[low:high]), self._upload(in_scratch.astype(np.uint64))]
+            hosts = (ids[low:high], planned[low:high], in_scratch.astype(np.uint64))
+            arrays = [self._device.uploaded(host) for host in hosts]
             packed_sorted = self._device.alloc(high - low, np.uint32)
             on_device, entries, packed = arrays
             count = np.uint64(high - low)
             self._launch("pack_rows", self._state, count, on_device, packed, packed_sorted, scratch, items=high - low)
             self._launch("place_rows", self._state, count, on_device, entries, packed, packed_sorted, scratch, items=high - low)
-            self._free(*arrays, packed_sorted)
+            self._device.release(*arrays, packed_sorted)
             low = high
-        self._free(scratch)
+        self._device.release(scratch)
         self._end = int(ends[-1]) if len(ends) else 0
         self._abandoned = self._removed = 0
         self.compactions += 1

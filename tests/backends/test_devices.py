@@ -92,6 +92,18 @@ def test_transfers(device: Device) -> None:
     assert not get(device, a).any()
 
 
+def test_transfers_of_a_moment(device: Device) -> None:
+    """Uploaded, fetched and released arrays; what is empty, and what was not needed, among them."""
+    before = device.allocated
+    pairs, nothing = np.arange(6, dtype=np.uint16).reshape(3, 2), np.zeros(0, np.float32)
+    array, empty = device.uploaded(pairs), device.uploaded(nothing)
+    assert device.fetched(array, 3, 2).tolist() == [2, 3, 4]
+    assert device.fetched(empty, 0).size == 0
+    assert device.allocated == before + 12
+    device.release(array, None, empty)
+    assert device.allocated == before
+
+
 def test_launches_run_in_order_and_see_each_other(device: Device) -> None:
     values = put(device, numbers(3000))
     one = Launch("increment", (values, np.uint64(3000)))

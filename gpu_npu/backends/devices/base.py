@@ -158,6 +158,27 @@ class Device(ABC):
     def host_buffer(self, count: int, dtype: DTypeLike) -> Host:
         """A host array of zeros that transfers are fastest with."""
 
+    # -- transfers of a moment: for edits and queries, not for bursts --------------------------------------------
+    def uploaded(self, host: Host) -> Any:
+        """A new flat array with these items."""
+        array = self.alloc(host.size, host.dtype)
+        self.upload(array, np.ascontiguousarray(host).reshape(-1))
+        return array
+
+    def fetched(self, array: Any, count: int, at: int = 0) -> Host:
+        """array[at : at + count] on the host, after a wait."""
+        host: Host = np.empty(count, array.dtype)
+        self.download(array, host, at)
+        self.wait()
+        return host
+
+    def release(self, *arrays: Any) -> None:
+        """Free arrays once everything asked for has happened; None stands for one that was not needed."""
+        self.wait()
+        for array in arrays:
+            if array is not None:
+                self.free(array)
+
     # -- kernels -------------------------------------------------------------------------------------------------
     def launch(self, launches: Sequence[Launch]) -> None:
         """Run these in order. Raises KernelError where an argument does not fit the kernel; then none runs."""
