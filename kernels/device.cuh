@@ -5,11 +5,21 @@
 #ifdef __CUDA_ON_CPU__
 #define READ_ONLY(pointer) (*(pointer))
 __device__ __forceinline__ void prefetch(const void* p) { __builtin_prefetch(p); }
+__device__ __forceinline__ u8* shared_memory() { return cuemu::dynamic_shared(); }
+__device__ __forceinline__ u32 shared_memory_bytes() { return cuemu::dynamic_shared_bytes(); }
 #else
 // A load through the read-only path: for rows, which no thread writes during propagation.
 #define READ_ONLY(pointer) __ldg(pointer)
 // Warps in flight hide the latency of a row on a GPU; only a CPU is told ahead of time.
 __device__ __forceinline__ void prefetch(const void*) {}
+// The dynamic shared memory of the block, aligned to 16, and how many bytes of it the launch gave.
+extern __shared__ __align__(16) u8 dynamic_shared[];
+__device__ __forceinline__ u8* shared_memory() { return dynamic_shared; }
+__device__ __forceinline__ u32 shared_memory_bytes() {
+    u32 bytes;
+    asm("mov.u32 %0, %%dynamic_smem_size;" : "=r"(bytes));
+    return bytes;
+}
 #endif
 
 // CUDA has no signed 64-bit atomicAdd; two's complement makes the unsigned one do.

@@ -377,5 +377,3 @@ class ScalarModel:
 
     def close(self) -> None:
         """Nothing to give back."""
-
-

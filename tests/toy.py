@@ -25,13 +25,16 @@ ARGUMENTS = {
     "divergent_halves": ("*i4",),
     "early_exit": ("*i4",),
     "block_scan": ("*u4", "*u4", "*u4", "u8"),
+    "shared_histogram": ("*u4", "*u4", "*u4", "u8"),
     "deadlock": ("*i4",),
     "wrong_mask": ("*i4",),
     "missing_atomic": ("*u4",),
+    "dynamic_shared_out_of_bounds": ("*u4",),
     "out_of_bounds": ("*u4",),
     "before_the_start": ("*u4",),
     "shared_out_of_bounds": ("*u4",),
 }
+WIDE = ("shared_histogram", "dynamic_shared_out_of_bounds")
 TOY = np.dtype([("n", "u8"), ("out", "u8"), ("in", "u8"), ("scale", "f4"), ("padding", "u4", 99)], align=True)
 UNIT = '#include "toy.cu"\n'
 
@@ -39,4 +42,5 @@ UNIT = '#include "toy.cu"\n'
 def program() -> Program:
     """All toy kernels."""
     text = Path(__file__).with_name("kernels").joinpath("toy.cu").read_text(encoding="utf-8")
-    return Program({"toy.cu": text}, UNIT, {name: Kernel(name, "toy.cu", 128, False, codes) for name, codes in ARGUMENTS.items()})
+    kernels = {name: Kernel(name, "toy.cu", 128, False, codes, name in WIDE) for name, codes in ARGUMENTS.items()}
+    return Program({"toy.cu": text}, UNIT, kernels)

@@ -13,23 +13,27 @@ from gpu_npu.connectome.errors import KernelError
 
 FILES = ("injection.cu", "propagation.cu", "dynamics.cu", "archival.cu", "indexing.cu", "parameters.cu")
 HEADERS = ("types.cuh", "device.cuh", "physics.cuh", "rows.cuh")
-BLOCK = 256
-"""Threads a block on a GPU; every kernel is right at any block size."""
+BLOCK, WIDE_BLOCK = 256, 1024
+"""Threads a block on a GPU, of a KERNEL and of a WIDE_KERNEL; every kernel is right at any block size."""
 ONE_BLOCK = frozenset({"scan_fired"})
 
-_SIGNATURE = re.compile(r"^KERNEL (\w+)\(([^)]*)\)", re.MULTILINE)
+_SIGNATURE = re.compile(r"^(WIDE_)?KERNEL (\w+)\(([^)]*)\)", re.MULTILINE)
 _CODES = {"u8": "u1", "u16": "u2", "u32": "u4", "u64": "u8", "i64": "i8", "float": "f4", "Row": "row", "State": "state"}
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel's name and arguments. A code is a NumPy dtype code, with * in front for a pointer, or "state"."""
+    """A kernel's name and arguments. A code is a NumPy dtype code, with * in front for a pointer, or "state".
+
+    `wide`: launched with one block a multiprocessor and all the dynamic shared memory that a block can have.
+    """
 
     name: str
     file: str
     block: int
     single_block: bool
     arguments: tuple[str, ...]
+    wide: bool = False
 
 
 def folder() -> Path:
@@ -64,7 +68,7 @@ def kernels() -> Mapping[str, Kernel]:
     """Name -> Kernel, read from the sources so that a signature is written once."""
     found = {}
     for file in FILES:
-        for name, arguments in _SIGNATURE.findall(sources()[file]):
+        for wide, name, arguments in _SIGNATURE.findall(sources()[file]):
             codes = tuple(_code(argument) for argument in arguments.split(","))
-            found[name] = Kernel(name, file, BLOCK, name in ONE_BLOCK, codes)
+            found[name] = Kernel(name, file, WIDE_BLOCK if wide else BLOCK, name in ONE_BLOCK, codes, bool(wide))
     return found

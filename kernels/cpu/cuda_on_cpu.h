@@ -14,8 +14,9 @@
 //                             array is a local one, and the kernel is a plain loop. One block a worker: the CPU backend.
 //
 // What a kernel must keep to: `extern "C" __global__ void`, no template on the kernel itself; grids and blocks of one
-// dimension, any size; WARP_SIZE, never a literal 32, 31 or 5; warp- or block-uniform bounds around collectives; static
-// __shared__ only; no threads that spin for one another, no inline PTX.
+// dimension, any size; WARP_SIZE, never a literal 32, 31 or 5; warp- or block-uniform bounds around collectives; dynamic
+// shared memory by cuemu::dynamic_shared() where CUDA has an `extern __shared__`; no threads that spin for one another, no
+// inline PTX.
 #pragma once
 #include <atomic>
 #include <bit>

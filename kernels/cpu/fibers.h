@@ -86,6 +86,9 @@ struct Worker {            // an OS thread
     unsigned true_count = 0;                        // results of the last barrier
     bool all_true = false;
 
+    unsigned char* shared = nullptr;                // dynamic shared memory of the block
+    unsigned shared_bytes = 0;
+
     void *main_sp = nullptr, *main_tsan = nullptr;
     const void* main_stack = nullptr;
     size_t main_size = 0;
@@ -301,6 +304,12 @@ template <class L> CUEMU_RT void begin_launch(const L& launch, unsigned id) {
     w.random = (launch.seed + id) * 0x9e3779b97f4a7c15ull | 1;
     gridDim.x = launch.grid;
     blockDim.x = launch.block;
+    if (w.shared_bytes != launch.shared) {                           // just as long, so that ASan sees its end
+        ::operator delete[](w.shared, std::align_val_t(16));
+        w.shared = nullptr;
+        w.shared = launch.shared ? new (std::align_val_t(16)) unsigned char[launch.shared] : nullptr;
+        w.shared_bytes = launch.shared;
+    }
 }
 template <class L> CUEMU_RT void run_block(const L& launch) {
     Worker& w = *me;
@@ -316,6 +325,7 @@ template <class L> CUEMU_RT void run_block(const L& launch) {
             w.order[i] = w.order[j];
             w.order[j] = i;
         }
+    if (w.shared) std::memset(w.shared, 0xcb, w.shared_bytes);       // as on a GPU, what it holds at first is nobody's business
     if (CUEMU_TSAN) {                                                // all made here: making one orders its maker before it
         while (w.made < w.threads) get_fiber(w);
         w.used = 0;

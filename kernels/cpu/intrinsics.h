@@ -105,6 +105,17 @@ CUEMU_F int __float2int_rz(float x) { return cuemu::saturate<int>(x); }
 CUEMU_F unsigned __float2uint_rn(float x) { return cuemu::saturate<unsigned>(std::nearbyint(x)); }
 CUEMU_F unsigned __float2uint_rz(float x) { return cuemu::saturate<unsigned>(x); }
 
+// ------------------------------------------------------------------------------------------- dynamic shared memory
+namespace cuemu {
+#ifdef CUEMU_FLAT
+CUEMU_F unsigned char* dynamic_shared() { return nullptr; }
+CUEMU_F unsigned dynamic_shared_bytes() { return 0; }
+#else
+inline unsigned char* dynamic_shared() { return me->shared; }
+inline unsigned dynamic_shared_bytes() { return me->shared_bytes; }
+#endif
+}  // namespace cuemu
+
 // ---------------------------------------------------------------------------------------------------- collectives
 #ifdef CUEMU_FLAT
 CUEMU_F void __syncthreads() {}

@@ -17,7 +17,7 @@ struct Launch {          // mirrored in gpu_npu/backends/devices/cpu.py
     Body body;           // of one block
     void** args;         // args[i] points to the i-th argument's value
     uint64_t seed;       // emulated build: 0 is index order, anything else shuffles the schedule of a block's threads
-    uint32_t grid, block, workers, unused;
+    uint32_t grid, block, workers, shared;  // shared: bytes of dynamic shared memory a block (emulated build)
 };
 
 // ------------------------------------------------------------------------------------------------------- one block

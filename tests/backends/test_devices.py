@@ -478,11 +478,15 @@ class FakeCupy(types.ModuleType):
             CUDARuntimeError=FakeError, driverGetVersion=lambda: driver, runtimeGetVersion=lambda: 13020, getDeviceCount=devices,
             getDevice=lambda: self.current[-1], memGetInfo=lambda: (10**9, 2 * 10**9), memcpyHostToDevice=1, memcpyDeviceToHost=2,
             memcpyDeviceToDevice=3, memcpyAsync=note("memcpy"), memsetAsync=note("memset"), streamSynchronize=note("synchronise"),
-            getDeviceProperties=lambda index: {"major": 9, "minor": 0, "name": b"Fake", "multiProcessorCount": 132},
+            getDeviceProperties=lambda index: {"major": 9, "minor": 0, "name": b"Fake", "multiProcessorCount": 132, "sharedMemPerBlockOptin": 232448},
         )  # fmt: skip
         self.cuda = types.SimpleNamespace(
             runtime=runtime, Device=Switch, get_current_stream=lambda: self.stream,
-            driver=types.SimpleNamespace(CUDADriverError=FakeError, occupancyMaxActiveBlocksPerMultiprocessor=lambda ptr, block, shared: 4),
+            driver=types.SimpleNamespace(
+                CUDADriverError=FakeError, occupancyMaxActiveBlocksPerMultiprocessor=lambda ptr, block, shared: 1 if shared else 4,
+                CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES=1, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8,
+                funcGetAttribute=lambda attribute, ptr: 448, funcSetAttribute=note("attribute"),
+            ),
             function=types.SimpleNamespace(Module=Module), memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             alloc=lambda nbytes: FakeMemory(next(addresses)), alloc_pinned_memory=bytearray,
         )  # fmt: skip
@@ -517,6 +521,10 @@ def test_cuda_says_why_it_does_not_start(monkeypatch: pytest.MonkeyPatch, option
 def test_each_cuda_method_is_one_call_on_the_callers_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = with_fake(monkeypatch)
     device = CudaDevice(1, program=program())
+    # 227 KiB a block, less what two wide kernels use by themselves
+    assert [fake.calls.pop(1) for _ in range(2)] == [
+        ("attribute", 1, name, 8, 232000) for name in ("shared_histogram", "dynamic_shared_out_of_bounds")
+    ]
     assert device.description == "GPU 1, Fake, compute capability 9.0"
     assert device.memory() == (10**9 + 500, 2 * 10**9)
     a, b = device.alloc(10, np.uint32), device.alloc(10, np.uint32)
@@ -530,6 +538,7 @@ def test_each_cuda_method_is_one_call_on_the_callers_stream(monkeypatch: pytest.
         Launch("by_value", (toy, np.uint32(5), np.array([2], np.float32), np.uint64(9))),
         Launch("increment", (a, np.uint64(10)), single=True),
         Launch("is_null", (None, b)),
+        Launch("dynamic_shared_out_of_bounds", (b,)),
     ]
     device.launch(launches)
     device.wait()
@@ -542,6 +551,8 @@ def test_each_cuda_method_is_one_call_on_the_callers_stream(monkeypatch: pytest.
         ("memcpy", 1, host.ctypes.data, 8192 + 4, 12, 2, 88),
     ]
     ran = [(*call[:4], [(value.dtype, value.shape, value.tolist()) for value in call[4]]) for call in calls[6:9]]
+    assert [call[5] for call in calls[6:10]] == [0, 0, 0, 232000]
+    assert calls.pop(9)[:4] == ("run dynamic_shared_out_of_bounds", 1, (132,), (128,))
     assert ran[0][:4] == ("run by_value", 1, (4 * 132,), (128,))
     assert calls[6][4][0] is toy  # read where it lies
     assert ran[0][4][1:] == [(np.uint32, (1,), [5]), (np.float32, (1,), [2.0]), (np.uint64, (1,), [9])]

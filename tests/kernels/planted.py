@@ -19,6 +19,13 @@ def scan(device: EmulatedDevice, n: int) -> None:
     device.wait()
 
 
+def histogram(device: EmulatedDevice) -> None:
+    """shared_histogram, in dynamic shared memory."""
+    values, counts, nbytes = (device.alloc(size, np.uint32) for size in (500, 4096, 1))
+    device.launch([Launch("shared_histogram", (values, counts, nbytes, np.uint64(500)))])
+    device.wait()
+
+
 def main(sanitizer: str, case: str, bug: str = "0") -> None:
     shape = {"block": 1, "blocks": 8} if case == "missing_atomic_between_blocks" else {"block": 64, "blocks": 2}
     if bug != "0":
@@ -28,6 +35,7 @@ def main(sanitizer: str, case: str, bug: str = "0") -> None:
         scan(with_bug, 1000)
     elif case == "clean":
         scan(with_bug, 1000)
+        histogram(with_bug)
         values, cells = with_bug.alloc(500, np.uint32), [with_bug.alloc(8, dtype) for dtype in (np.int32, np.uint32, np.uint64)]
         for _ in range(3):
             with_bug.launch([Launch("atomics", (*cells, values, np.uint64(500))), Launch("increment", (values, np.uint64(500)))])

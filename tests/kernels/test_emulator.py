@@ -149,6 +149,18 @@ def test_a_thread_outside_its_own_mask_is_reported() -> None:
         run(emulated(**ONE_WARP), "wrong_mask", np.zeros(32, np.int32))
 
 
+@pytest.mark.parametrize("shared", [0, 40, 4096])
+def test_dynamic_shared_memory(shared: int) -> None:
+    """As long as the device says, a block's own, and not zero at first."""
+    values = np.random.default_rng(4).integers(0, 1000, 3000, dtype=np.uint32)
+    for shape in SHAPES:
+        device = emulated(shared=shared, seed=1, **shape)
+        _, counts, nbytes = run(device, "shared_histogram", values, np.zeros(1024, np.uint32), np.zeros(1, np.uint32), np.uint64(3000))
+        assert nbytes[0] == shared
+        expected = np.bincount(values % max(shared // 4, 1), minlength=1024) if shared else np.zeros(1024)
+        assert np.array_equal(counts, expected)
+
+
 def planted(sanitizer: str, case: str, bug: int = 0) -> tuple[int, str]:
     done = run_sanitized(sanitizer, [str(Path(__file__).with_name("planted.py")), sanitizer, case, str(bug)])
     return done.returncode, done.stderr
@@ -177,6 +189,7 @@ def test_tsan_finds_missing_atomics_and_barriers(case: str, bug: int) -> None:
         ("out_of_bounds", "AddressSanitizer: use-after-poison"),
         ("before_the_start", "AddressSanitizer: use-after-poison"),
         ("shared_out_of_bounds", "runtime error: index 8 out of bounds"),
+        ("dynamic_shared_out_of_bounds", "AddressSanitizer: heap-buffer-overflow"),
     ],
 )
 def test_asan_finds_accesses_out_of_bounds(case: str, message: str) -> None:

@@ -138,6 +138,25 @@ KERNEL block_scan(const u32* flag, u32* out, u32* count, u64 n) {  // indices wh
     }
 }
 
+#ifdef __CUDA_ON_CPU__
+__device__ inline u8* dynamic_shared() { return cuemu::dynamic_shared(); }
+__device__ inline u32 dynamic_shared_bytes() { return cuemu::dynamic_shared_bytes(); }
+#else
+extern __shared__ __align__(16) u8 room[];
+__device__ inline u8* dynamic_shared() { return room; }
+__device__ inline u32 dynamic_shared_bytes() { u32 n; asm("mov.u32 %0, %%dynamic_smem_size;" : "=r"(n)); return n; }
+#endif
+KERNEL shared_histogram(const u32* values, u32* counts, u32* bytes, u64 n) {  // in dynamic shared memory, as far as there is any
+    u32* mine = (u32*)dynamic_shared();
+    u32 cells = dynamic_shared_bytes() / 4;
+    for (u32 i = threadIdx.x; i < cells; i += blockDim.x) mine[i] = 0;
+    SYNC(1);
+    for (u64 i = thread_id(); i < n && cells; i += thread_count()) atomicAdd(mine + values[i] % cells, 1u);
+    SYNC(2);
+    for (u32 i = threadIdx.x; i < cells; i += blockDim.x) if (mine[i]) atomicAdd(counts + i, mine[i]);
+    if (thread_id() == 0) bytes[0] = dynamic_shared_bytes();
+}
+
 // -- bugs ----------------------------------------------------------------------------------------------------------------
 KERNEL deadlock(int* out) {  // a collective and a barrier in two branches
     if (threadIdx.x < 16) out[0] = (int)__ballot_sync(0xffffffffu, 1);
@@ -145,6 +164,7 @@ KERNEL deadlock(int* out) {  // a collective and a barrier in two branches
 }
 KERNEL wrong_mask(int* out) { out[threadIdx.x] = (int)__ballot_sync(1u << (lane_id() ^ 1), 1); }
 KERNEL missing_atomic(u32* out) { out[0] += 1; }
+KERNEL dynamic_shared_out_of_bounds(u32* out) { dynamic_shared()[dynamic_shared_bytes()] = 1; out[0] = 1; }
 KERNEL out_of_bounds(u32* out) { out[thread_id()] = 1; }
 KERNEL before_the_start(u32* out) { if (thread_id() == 0) out[-1] = 7; }
 KERNEL shared_out_of_bounds(u32* out) {

@@ -138,7 +138,7 @@ class _CLaunch(ctypes.Structure):
 
     _fields_ = (
         ("body", ctypes.c_void_p), ("args", ctypes.c_void_p), ("seed", ctypes.c_uint64),
-        ("grid", ctypes.c_uint32), ("block", ctypes.c_uint32), ("workers", ctypes.c_uint32), ("unused", ctypes.c_uint32),
+        ("grid", ctypes.c_uint32), ("block", ctypes.c_uint32), ("workers", ctypes.c_uint32), ("shared", ctypes.c_uint32),
     )  # fmt: skip
 
 
@@ -151,10 +151,10 @@ class PreparedBatch:
         self.address = ctypes.addressof(self.launches)
         self._keep: list[Any] = []
 
-    def add(self, body: int, cells: list[Any], *, grid: int, block: int, workers: int, seed: int = 0) -> None:
-        """`cells`: a NumPy array for each argument, holding its value."""
+    def add(self, body: int, cells: list[Any], *, grid: int, block: int, workers: int, seed: int = 0, shared: int = 0) -> None:
+        """`cells`: a NumPy array for each argument, holding its value. `shared`: bytes of dynamic shared memory a block."""
         args = (ctypes.c_void_p * len(cells))(*(cell.ctypes.data for cell in cells))
-        self.launches[self.count] = _CLaunch(body, ctypes.addressof(args), seed, grid, block, workers, 0)
+        self.launches[self.count] = _CLaunch(body, ctypes.addressof(args), seed, grid, block, workers, shared)
         self.count += 1
         self._keep.append((args, cells))
 
@@ -162,9 +162,7 @@ class PreparedBatch:
 class CpuLibrary:
     """A CPU build of the kernels, loaded and held against the table of kernels."""
 
-    def __init__(
-        self, program: Program, *, flavour: toolchain.Flavour = "flat", sanitize: str = "", defines: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, program: Program, *, flavour: toolchain.Flavour = "flat", sanitize: str = "", defines: Iterable[str] = ()) -> None:
         kernels = program.kernels
         self._library, self.origin = toolchain.load_cpu(
             program.sources, program.unit, kernels, flavour=flavour, sanitize=sanitize, defines=defines

@@ -60,10 +60,21 @@ class CudaDevice(Device):
             self._functions = {name: self._module.get_function(name) for name in self._kernels}
             # As many blocks as the GPU holds at once: every kernel strides over its work.
             processors, occupancy = properties["multiProcessorCount"], cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor
+            most = properties["sharedMemPerBlockOptin"]
+            self._shared = {name: self._claim_shared(name, most) if kernel.wide else 0 for name, kernel in self._kernels.items()}
             self._grids = {
-                name: 1 if kernel.single_block else processors * max(occupancy(self._functions[name].ptr, kernel.block, 0), 1)
+                name: 1
+                if kernel.single_block
+                else processors * max(occupancy(self._functions[name].ptr, kernel.block, self._shared[name]), 1)
                 for name, kernel in self._kernels.items()
             }
+
+    def _claim_shared(self, name: str, most: int) -> int:
+        """All the dynamic shared memory that a block of this kernel can have beside its static one: bytes."""
+        driver, pointer = self._cupy.cuda.driver, self._functions[name].ptr
+        dynamic = int(most - driver.funcGetAttribute(driver.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, pointer))
+        driver.funcSetAttribute(pointer, driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, dynamic)
+        return dynamic
 
     @property
     def description(self) -> str:
@@ -140,7 +151,7 @@ class CudaDevice(Device):
             runtime.memcpyAsync(dst, src, nbytes, getattr(runtime, kind), stream)
 
     # -- kernels -------------------------------------------------------------------------------------------------
-    def _prepare(self, launches: tuple[Launch, ...]) -> list[tuple[Any, tuple[int], tuple[int], tuple[Any, ...]]]:
+    def _prepare(self, launches: tuple[Launch, ...]) -> list[tuple[Any, tuple[int], tuple[int], tuple[Any, ...], int]]:
         prepared = []
         for launch in launches:
             kernel = self._kernels[launch.kernel]
@@ -148,13 +159,13 @@ class CudaDevice(Device):
             # CuPy passes a NumPy array of size 1 by value, structs too, and takes the value at the launch.
             values = tuple(self._pointer(arg) if code.startswith("*") else np.atleast_1d(np.asarray(arg)) for code, arg in pairs)
             grid = 1 if launch.single else self._grids[kernel.name]
-            prepared.append((self._functions[kernel.name], (grid,), (kernel.block,), values))
+            prepared.append((self._functions[kernel.name], (grid,), (kernel.block,), values, self._shared[kernel.name]))
         return prepared
 
-    def _launch(self, prepared: list[tuple[Any, tuple[int], tuple[int], tuple[Any, ...]]]) -> None:
+    def _launch(self, prepared: list[tuple[Any, tuple[int], tuple[int], tuple[Any, ...], int]]) -> None:
         with self._current():
-            for function, grid, block, values in prepared:
-                function(grid, block, values)
+            for function, grid, block, values, shared in prepared:
+                function(grid, block, values, shared)
 
     # -- arrays of the user --------------------------------------------------------------------------------------
     def adopt(self, obj: object, dtype: DTypeLike) -> CudaArray | None:

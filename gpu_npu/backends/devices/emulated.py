@@ -59,7 +59,8 @@ class EmulatedView:
 
 
 class EmulatedDevice(Device):
-    """Kernels run with `block` threads a block on `blocks` blocks, dealt out to `workers` OS threads.
+    """Kernels run with `block` threads a block on `blocks` blocks, dealt out to `workers` OS threads. Wide ones have `shared`
+    bytes of dynamic shared memory a block.
 
     `seed`: 0 for threads in index order, anything else shuffles their schedule, differently at every launch. `sanitize`:
     "", "address,undefined" or "thread" (the process must run with that sanitizer's library preloaded). `asynchronous`:
@@ -71,14 +72,17 @@ class EmulatedDevice(Device):
     propagation: ClassVar[Literal["rows", "owned"]] = "rows"
 
     def __init__(
-        self, *, block: int = 64, blocks: int = 3, workers: int = 2, seed: int = 0, sanitize: str = "",
+        self, *, block: int = 64, blocks: int = 3, workers: int = 2, seed: int = 0, shared: int = 16384, sanitize: str = "",
         asynchronous: bool = True, memory_limit: int | None = None, defines: Iterable[str] = (), program: Program | None = None,
     ) -> None:  # fmt: skip
         super().__init__(program)
-        if not (1 <= block <= 1024 and blocks >= 1 and workers >= 1):
-            raise NetworkError(f"block={block}, blocks={blocks}, workers={workers}: at least 1 each, and at most 1024 threads a block")
+        if not (1 <= block <= 1024 and blocks >= 1 and workers >= 1 and shared >= 0):
+            raise NetworkError(
+                f"block={block}, blocks={blocks}, workers={workers}, shared={shared}: at least 1 each (shared: 0), "
+                "and at most 1024 threads a block"
+            )
         self._block, self._blocks, self._workers, self._seed = block, blocks, workers, seed
-        self._asynchronous, self._limit = asynchronous, memory_limit
+        self._asynchronous, self._limit, self._shared = asynchronous, memory_limit, shared
         self._library = CpuLibrary(self._program, flavour="emulated", sanitize=sanitize, defines=defines)
         self._value_bytes = self._library.value_bytes
         self._sanitize = sanitize
@@ -194,7 +198,7 @@ class EmulatedDevice(Device):
             cells = [self._pointer(arg) if code.startswith("*") else np.array(arg) for code, arg in pairs]
             seed = self._seed and (self._seed << 32) + self._launched
             body, workers = self._library.bodies[kernel.name], min(self._workers, blocks)
-            batch.add(body, cells, grid=blocks, block=self._block, workers=workers, seed=seed)
+            batch.add(body, cells, grid=blocks, block=self._block, workers=workers, seed=seed, shared=self._shared if kernel.wide else 0)
         self._do(lambda: self._library.launch(batch))
 
     def _check_guards(self, array: EmulatedArray) -> None:
