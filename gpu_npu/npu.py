@@ -102,7 +102,9 @@ class NPU:
         areas: Mapping[int, Area] | None = None,
         annotate: bool = False,
     ) -> None:
-        empty = Connectome(neuron_count, synapse_capacity, weight_dtype=weight_dtype, psp_dtype=psp_dtype, settings=settings, areas=areas)
+        empty = Connectome(
+            neuron_count, synapse_capacity, weight_dtype=weight_dtype, psp_dtype=psp_dtype, settings=settings, areas=areas
+        )
         self._start(empty, empty.neuron_capacity, empty.synapse_capacity, fire_ledger_window, backend, device, annotate)
         self._loaded: Connectome | None = None
 
@@ -599,12 +601,16 @@ class NPU:
         return True
 
     @_annotated("edit")
-    def add_synapses(self, source: ArrayLike, target: ArrayLike, weight: ArrayLike, psp: ArrayLike, inhibitory: ArrayLike = False) -> None:
+    def add_synapses(
+        self, source: ArrayLike, target: ArrayLike, weight: ArrayLike, psp: ArrayLike, inhibitory: ArrayLike = False
+    ) -> None:
         """Add synapses between reserved ids, in the order given, which is their age: arrays of one length, or one value for all.
 
         CapacityError beyond the reserved capacity; SumOverflowError where a sum may not fit.
         """
-        batch = check_synapses(source, target, weight, psp, inhibitory, self._neuron_capacity, self._weight_dtype, self._psp_dtype)
+        batch = check_synapses(
+            source, target, weight, psp, inhibitory, self._neuron_capacity, self._weight_dtype, self._psp_dtype
+        )
         free = self._synapse_capacity - self.get_synapse_count()
         if len(batch) > free:
             raise CapacityError(

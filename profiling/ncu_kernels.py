@@ -1,6 +1,6 @@
 """The kernels of some bursts one by one with Nsight Compute: how close each comes to what the GPU can do, and why not.
 
-python -m profiling.ncu_kernels [--phase PHASE] [--full] [--output FILE] [--dry-run] NETWORK [options of profiling.workload]
+    python -m profiling.ncu_kernels [--phase PHASE] [--full] [--output FILE] [--dry-run] NETWORK [options of profiling.workload]
 """
 
 from __future__ import annotations

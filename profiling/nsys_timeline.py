@@ -1,6 +1,6 @@
 """The timeline of some bursts with Nsight Systems: a report to open in its window, and tables of it on the terminal.
 
-python -m profiling.nsys_timeline [--output FILE] [--dry-run] NETWORK [options of profiling.workload]
+    python -m profiling.nsys_timeline [--output FILE] [--dry-run] NETWORK [options of profiling.workload]
 """
 
 from __future__ import annotations

@@ -134,7 +134,9 @@ class Maker:
         return Settings(rules, scale, float(self.rng.choice([0, 1, 3])) * unit, int(self.rng.integers(0, 2**32)))
 
     def some_area(self) -> Area:
-        return Area(psp_uniform=not (self.on("nonuniform") and self.chance(0.6)), mp_driven_psp=self.on("driven") and self.chance(0.5))
+        return Area(
+            psp_uniform=not (self.on("nonuniform") and self.chance(0.6)), mp_driven_psp=self.on("driven") and self.chance(0.5)
+        )
 
     def column(self, field: str, count: int) -> NDArray[Any]:
         """Values of a field for `count` neurons."""

@@ -377,3 +377,5 @@ class ScalarModel:
 
     def close(self) -> None:
         """Nothing to give back."""
+
+

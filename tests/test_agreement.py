@@ -55,7 +55,9 @@ def test_the_plans_of_the_default_profile_are_active() -> None:
     @given(plan=plans())
     def look(plan: Plan) -> None:
         maker, backend = Maker(plan), Reference()
-        backend.load(maker.connectome, neuron_capacity=maker.capacity, synapse_capacity=maker.synapse_capacity, ledger_window=plan.bursts)
+        backend.load(
+            maker.connectome, neuron_capacity=maker.capacity, synapse_capacity=maker.synapse_capacity, ledger_window=plan.bursts
+        )
         outputs = [perform(backend, name, arguments) for name, arguments in maker.make_script()]
         spikes = sum(len(output.fired) for output in outputs if hasattr(output, "fired"))
         carried = sum(output.synaptic_injections for output in outputs if hasattr(output, "fired"))

@@ -96,12 +96,16 @@ def test_a_life_range_by_range(backend_factory: BackendFactory, nvtx: Recorder) 
     npu.add_neuron(threshold=2.0)
     npu.set_parameter("threshold", [0], 3.0)
     npu.rebuild_indexes()
-    assert nvtx.take() == [(0, f"edit {name}", 3) for name in ("update_weights", "add_neurons", "set_parameter", "rebuild_indexes")]
+    assert nvtx.take() == [
+        (0, f"edit {name}", 3) for name in ("update_weights", "add_neurons", "set_parameter", "rebuild_indexes")
+    ]
     npu.get_parameter("threshold")
     npu.to_connectome()
     assert len(npu.fire_queue.neurons) == npu.get_fire_history(3).size
     assert len(npu.neuron_array.threshold) == 4
-    assert nvtx.take() == [(0, f"transfer {name}", 3) for name in ("get_parameter", "to_connectome", "queue", "fired_in", "read")]
+    assert nvtx.take() == [
+        (0, f"transfer {name}", 3) for name in ("get_parameter", "to_connectome", "queue", "fired_in", "read")
+    ]
     npu.close()
 
 

@@ -181,7 +181,9 @@ def arena_estimate(synapses: int, neurons: int, weight_dtype: DTypeLike, psp_dty
     return synapses * synapse_bytes(weight_dtype, psp_dtype) + min(synapses, neurons) * (BLOCK_ALIGNMENT - 1)
 
 
-def estimate_bytes(neuron_capacity: int, synapse_capacity: int, weight_dtype: DTypeLike, psp_dtype: DTypeLike, ledger_window: int) -> int:
+def estimate_bytes(
+    neuron_capacity: int, synapse_capacity: int, weight_dtype: DTypeLike, psp_dtype: DTypeLike, ledger_window: int
+) -> int:
     """Device bytes of a network of these capacities, before it is loaded."""
     arena = arena_estimate(synapse_capacity, neuron_capacity, weight_dtype, psp_dtype)
     length = lengths(neuron_capacity, ledger_slots=max(ledger_window, 2), arena_bytes=arena, split=True)

@@ -210,3 +210,5 @@ def _ids_in_file(path: Path, key: str | None) -> NDArray[Any]:
         if name is None:
             raise FileFormatError(f"{path}: which array holds the ids? It has {archive.names}; name one: {path}:NAME")
         return archive.array(name)
+
+

@@ -211,10 +211,14 @@ class Connectome:
         return int(np.count_nonzero(members))
 
     # -- synapses ------------------------------------------------------------------------------------------------
-    def add_synapses(self, source: ArrayLike, target: ArrayLike, weight: ArrayLike, psp: ArrayLike, inhibitory: ArrayLike = False) -> None:
+    def add_synapses(
+        self, source: ArrayLike, target: ArrayLike, weight: ArrayLike, psp: ArrayLike, inhibitory: ArrayLike = False
+    ) -> None:
         """Add synapses in the order given, which is their age; scalars serve all. Parallel ones and self-loops are allowed."""
         self._writable()
-        batch = check_synapses(source, target, weight, psp, inhibitory, self.neuron_capacity, self.weight_dtype, self.psp_dtype)
+        batch = check_synapses(
+            source, target, weight, psp, inhibitory, self.neuron_capacity, self.weight_dtype, self.psp_dtype
+        )
         self._room(len(batch))
         self.synapses.append(batch)
 

@@ -74,7 +74,7 @@ class Rules:
 
     @classmethod
     def preset(cls, name: str) -> Rules:
-        """ "seed" (the defaults), "feagi-2.6" or "feagi-2.6-fp32"."""
+        """"seed" (the defaults), "feagi-2.6" or "feagi-2.6-fp32"."""
         if name == "seed":
             return cls()
         if name == "feagi-2.6":

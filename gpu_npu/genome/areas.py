@@ -92,7 +92,10 @@ KEYS = (
     *_axes("rcord{}-i", "relative_coordinate", coordinate, "position"),
     Key("_n_cnt-i", "per_voxel_neuron_cnt", at_least_one, "neurons_per_voxel"),
     Key("fire_t-f", "firing_threshold", real, "threshold"),
-    *(Key(f"ftinc{axis}-f", f"firing_threshold_increment_{axis}", real, "threshold_increment", i) for i, axis in enumerate("xyz")),
+    *(
+        Key(f"ftinc{axis}-f", f"firing_threshold_increment_{axis}", real, "threshold_increment", i)
+        for i, axis in enumerate("xyz")
+    ),
     Key("fthlim-f", "firing_threshold_limit", real, "threshold_limit"),
     Key("refrac-i", "refractory_period", count, "refractory_period"),
     Key("leak_c-f", "leak_coefficient", real, "leak_coefficient"),

@@ -117,7 +117,9 @@ class Imported:
     report: ImportReport
 
 
-def read_export(path: str | os.PathLike[str], *, fractions: str = "scale", delays: str = "one", rules: str = "feagi-2.6") -> Imported:
+def read_export(
+    path: str | os.PathLike[str], *, fractions: str = "scale", delays: str = "one", rules: str = "feagi-2.6"
+) -> Imported:
     """Read a `.connectome` file of version 1, 2 or 3.
 
     fractions: for weights and psps that are no whole numbers up to 65,535: "scale" (one unit for all, exact where there is

@@ -390,7 +390,9 @@ TO_FIRST = frozenset({"first_to_last", "last_to_first"})
 """They end in the first neuron of the target's voxel; all others in the last."""
 
 
-def parts_of(name: str, definitions: Mapping[str, Morphology], source: Size, target: Size, *, between_memories: bool) -> list[Part]:
+def parts_of(
+    name: str, definitions: Mapping[str, Morphology], source: Size, target: Size, *, between_memories: bool
+) -> list[Part]:
     """The parts that make up a morphology between two areas; the union of their pairs is what connects.
 
     Unusable: no such morphology, or one that cannot be applied.

@@ -478,7 +478,9 @@ class FakeCupy(types.ModuleType):
             CUDARuntimeError=FakeError, driverGetVersion=lambda: driver, runtimeGetVersion=lambda: 13020, getDeviceCount=devices,
             getDevice=lambda: self.current[-1], memGetInfo=lambda: (10**9, 2 * 10**9), memcpyHostToDevice=1, memcpyDeviceToHost=2,
             memcpyDeviceToDevice=3, memcpyAsync=note("memcpy"), memsetAsync=note("memset"), streamSynchronize=note("synchronise"),
-            getDeviceProperties=lambda index: {"major": 9, "minor": 0, "name": b"Fake", "multiProcessorCount": 132, "sharedMemPerBlockOptin": 232448},
+            getDeviceProperties=lambda index: {
+                "major": 9, "minor": 0, "name": b"Fake", "multiProcessorCount": 132, "sharedMemPerBlockOptin": 232448,
+            },
         )  # fmt: skip
         self.cuda = types.SimpleNamespace(
             runtime=runtime, Device=Switch, get_current_stream=lambda: self.stream,

@@ -92,7 +92,9 @@ def loaded(connectome: Connectome | None = None, window: int = 3) -> Reference:
         connectome.add_neurons(3, threshold=1.0)
         connectome.add_synapses([0, 1], [1, 2], [10, 20], [1, 1])
     backend = Reference()
-    backend.load(connectome, neuron_capacity=connectome.neuron_capacity, synapse_capacity=connectome.synapse_capacity, ledger_window=window)
+    backend.load(
+        connectome, neuron_capacity=connectome.neuron_capacity, synapse_capacity=connectome.synapse_capacity, ledger_window=window
+    )
     return backend
 
 

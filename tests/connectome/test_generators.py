@@ -109,7 +109,9 @@ def test_refused(make: Callable[[], Connectome], message: str) -> None:
 
 
 def fired_share(backend: Backend, network: Connectome, bursts: int) -> Any:
-    backend.load(network, neuron_capacity=network.neuron_capacity, synapse_capacity=network.synapse_capacity, ledger_window=1)
+    backend.load(
+        network, neuron_capacity=network.neuron_capacity, synapse_capacity=network.synapse_capacity, ledger_window=1
+    )
     powered = [area for area, flags in network.areas.items() if flags.power]
     backend.set_power(np.flatnonzero(np.isin(network.neurons.cortical_area, powered)).astype(np.uint32))
     return np.array([len(backend.burst(number).fired) for number in range(1, bursts + 1)]) / network.neuron_count

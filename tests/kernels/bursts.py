@@ -34,7 +34,9 @@ BUGS: Mapping[str, Bug] = {
     "the last synapse of a row is left out": Bug(
         "propagation.cu", "deliver(s, d, lane_id(), d.length, ", "deliver(s, d, lane_id(), d.length - 1, "
     ),
-    "no barrier between the warps' sums and their use": Bug("archival.cu", "= before + sum;\n    __syncthreads();", "= before + sum;"),
+    "no barrier between the warps' sums and their use": Bug(
+        "archival.cu", "= before + sum;\n    __syncthreads();", "= before + sum;"
+    ),
     "no barrier before shared counters are added to": Bug("dynamics.cu", "total[c] = 0;\n    __syncthreads();", "total[c] = 0;"),
     "a row is squeezed without waiting for its readers": Bug("indexing.cu", "__syncwarp();  // in place, a slot", "// in place, a slot"),
 }

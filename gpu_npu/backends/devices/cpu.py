@@ -162,7 +162,9 @@ class PreparedBatch:
 class CpuLibrary:
     """A CPU build of the kernels, loaded and held against the table of kernels."""
 
-    def __init__(self, program: Program, *, flavour: toolchain.Flavour = "flat", sanitize: str = "", defines: Iterable[str] = ()) -> None:
+    def __init__(
+        self, program: Program, *, flavour: toolchain.Flavour = "flat", sanitize: str = "", defines: Iterable[str] = ()
+    ) -> None:
         kernels = program.kernels
         self._library, self.origin = toolchain.load_cpu(
             program.sources, program.unit, kernels, flavour=flavour, sanitize=sanitize, defines=defines

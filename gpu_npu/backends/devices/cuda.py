@@ -63,9 +63,7 @@ class CudaDevice(Device):
             most = properties["sharedMemPerBlockOptin"]
             self._shared = {name: self._claim_shared(name, most) if kernel.wide else 0 for name, kernel in self._kernels.items()}
             self._grids = {
-                name: 1
-                if kernel.single_block
-                else processors * max(occupancy(self._functions[name].ptr, kernel.block, self._shared[name]), 1)
+                name: 1 if kernel.single_block else processors * max(occupancy(self._functions[name].ptr, kernel.block, self._shared[name]), 1)
                 for name, kernel in self._kernels.items()
             }
 
