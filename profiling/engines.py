@@ -8,9 +8,9 @@ so that all engines must fire the same neurons in every burst; one that does not
 
 Each engine is set up as its library does it best, and reads the ids of the fired neurons back:
 
-    product   weights as CSR by target, times the vector of spikes: every synapse is read in every burst, nothing waits
-    rows      only the rows of fired neurons are gathered and added up
-    genn      a simulator that writes its own kernels; needs pygenn (profiling/README.md says how to come by it)
+    product            weights as CSR by target, times the vector of spikes: every synapse is read in every burst, nothing waits
+    rows               only the rows of fired neurons are gathered and added up
+    brainevent, genn   simulators with kernels of their own (profiling/README.md says how to come by them)
 
 They take turns in rounds of equally many bursts. A library that is not there, or that fails, is written down as such.
 """
@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.metadata
+import os
 import sys
 import tempfile
 import time
@@ -47,8 +48,6 @@ DRIVEN = 10
 """One of so many neurons is driven, and fires once in about SWEEP bursts by that alone."""
 SWEEP = 20
 ROUNDS = 5
-FAILURES = (ImportError, OSError, RuntimeError, ValueError, TypeError, AttributeError, MemoryError)
-"""What a library that is not ours may raise when it cannot do what is asked."""
 SIZES = {"seed-sized": (22_590, 22, 200), "100,000 neurons": (100_000, 100, 50), "1,000,000 neurons": (1_000_000, 100, 50)}
 """Neurons, synapses of each, bursts of a round."""
 
@@ -197,6 +196,8 @@ class Torch(Engine):
 
     def __init__(self, network: Network, device: str, *, product: bool, most_fired: int) -> None:
         self._torch = torch = importlib.import_module("torch")
+        if device == "cpu":
+            torch.set_num_threads(1)  # its threads spin and take the cores from whoever runs beside it; one was faster
         place = partial(torch.as_tensor, device=device)
         self._neurons, self._threshold, self._most = network.neurons, network.threshold, most_fired
         self._potential, self._drive = place(network.potential), place(network.drive)
@@ -204,10 +205,12 @@ class Torch(Engine):
         self._spikes = torch.zeros(network.neurons, dtype=torch.bool, device=device)
         self._matrix: Any = None
         if product:
-            rows = torch.arange(0, network.target.size + 1, network.degree, dtype=torch.int64, device=device)
-            columns, data = place(network.target.astype(np.int64).ravel()), place(network.signed().ravel())
-            by_source = torch.sparse_csr_tensor(rows, columns, data, (network.neurons, network.neurons))
-            self._matrix = by_source.to_sparse_csc().transpose(0, 1)  # the same numbers, read as CSR by target
+            target, order = torch.sort(place(network.target.astype(np.int32).ravel()), stable=True)
+            start = torch.zeros(network.neurons + 1, dtype=torch.int32, device=device)
+            start[1:] = torch.bincount(target, minlength=network.neurons).cumsum(0)
+            source, weight = (order // network.degree).to(torch.int32), place(network.signed().ravel())[order]
+            shape = (network.neurons, network.neurons)
+            self._matrix = torch.sparse_csr_tensor(start, source, weight, shape, check_invariants=True)  # by target
             return
         none = np.zeros((1, network.degree))
         self._target = place(np.concatenate((network.target, none)).astype(np.int32))
@@ -282,6 +285,39 @@ class Genn(Engine):
         return [np.sort(np.asarray(ids)[when == step]).astype(np.uint32) for step in range(bursts)]
 
 
+class Brainevent(Engine):
+    """brainevent on JAX: its product of spikes and CSR by source, all bursts of a run in one compiled loop."""
+
+    def __init__(self, network: Network, bursts: int) -> None:
+        """`bursts`: how many every `run` computes."""
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX would take most of the memory of a GPU
+        jax, brainevent = importlib.import_module("jax"), importlib.import_module("brainevent")
+        xp = jax.numpy
+        rows = np.arange(0, network.target.size + 1, network.degree, dtype=np.int32)  # looked at while it is compiled
+        columns, data = xp.asarray(network.target.ravel().astype(np.int32)), xp.asarray(network.signed().ravel())
+        drive = xp.asarray(network.drive)
+
+        def burst(arrays: Any, state: Any, _: None) -> Any:
+            potential, countdown, spikes = state
+            matrix = brainevent.CSR((*arrays, rows), shape=(network.neurons, network.neurons))
+            free = countdown == 0
+            total = xp.maximum(potential + (brainevent.BinaryArray(spikes) @ matrix + drive), 0)
+            fires = free & (total >= network.threshold)
+            potential = xp.where(free, xp.where(fires, 0, total), potential)
+            return (potential, xp.where(free, PERIOD * fires, countdown - 1), fires), fires
+
+        self._bursts, self._arrays = bursts, (data, columns)
+        self._loop = jax.jit(lambda arrays, state: jax.lax.scan(partial(burst, arrays), state, None, length=bursts))
+        nothing = xp.zeros(network.neurons, xp.int32)
+        self._state = (xp.asarray(network.potential), nothing, nothing > 0)
+
+    def run(self, bursts: int) -> list[Ids]:
+        if bursts != self._bursts:
+            raise ValueError(f"this engine runs {self._bursts} bursts at a time, not {bursts}")
+        self._state, recorded = self._loop(self._arrays, self._state)
+        return [np.flatnonzero(spikes).astype(np.uint32) for spikes in np.asarray(recorded)]
+
+
 Maker = Callable[[Network, int, int, Path], Engine]
 """(network, most that fire in a burst, bursts of a run, a folder) -> an engine that has it."""
 
@@ -300,11 +336,12 @@ def contenders(backend: str, device: int | None) -> dict[str, Maker]:
         f"{array} rows": lambda network, *_: Arrays(network, load(array), None),
         "torch product": lambda network, most, *_: Torch(network, place, product=True, most_fired=most),
         "torch rows": lambda network, most, *_: Torch(network, place, product=False, most_fired=most),
+        "brainevent": lambda network, _, bursts, *__: Brainevent(network, bursts),
         "genn": lambda network, _, bursts, folder: Genn(network, "cuda" if on_gpu else "single_threaded_cpu", folder, bursts),
     }
 
 
-LIBRARIES = ("numpy", "scipy", "cupy-cuda13x", "cupy-cuda12x", "torch", "pygenn")
+LIBRARIES = ("numpy", "scipy", "cupy-cuda13x", "cupy-cuda12x", "torch", "jax", "brainevent", "pygenn")
 
 
 def versions() -> dict[str, str]:
@@ -347,7 +384,7 @@ class Turns:
             start = time.perf_counter()
             fired = self._engine.run(bursts)
             self._times.append(time.perf_counter() - start)
-        except FAILURES as error:
+        except Exception as error:  # what is not ours may raise anything; it is written down, and the others go on
             status = "unavailable" if isinstance(error, ImportError) else "failed"
             problem = f"{type(error).__name__}: {error}"[:500]
             self.row |= {"status": status, "problem": problem, "trace": traceback.format_exc(limit=-3)[-1500:]}
