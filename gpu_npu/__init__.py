@@ -8,6 +8,7 @@ from gpu_npu.connectome import (
     CapacityError,
     Connectome,
     DeviceMemoryError,
+    EngineError,
     FileFormatError,
     KernelError,
     NetworkError,
@@ -20,6 +21,7 @@ from gpu_npu.connectome import (
     SynapseArray,
     SynapseBatch,
 )
+from gpu_npu.engine import BurstEngine, EngineStatus
 from gpu_npu.fire import BurstResult, Digest, FireCandidateList, FireLedger, FireQueue, RunResult
 from gpu_npu.npu import NPU
 
@@ -31,11 +33,14 @@ __all__ = [
     "STATE_FIELDS",
     "Area",
     "BackendUnavailableError",
+    "BurstEngine",
     "BurstResult",
     "CapacityError",
     "Connectome",
     "DeviceMemoryError",
     "Digest",
+    "EngineError",
+    "EngineStatus",
     "FileFormatError",
     "FireCandidateList",
     "FireLedger",

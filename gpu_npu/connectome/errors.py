@@ -21,6 +21,10 @@ class SumOverflowError(NpuError, OverflowError):
     """A synaptic sum that cannot be proven to fit its 64-bit accumulator."""
 
 
+class EngineError(NpuError, RuntimeError):
+    """Something asked of a burst engine that its state does not allow, or the failure that ended it."""
+
+
 class FileFormatError(NpuError, ValueError):
     """A file that is truncated, corrupt or of another format."""
 

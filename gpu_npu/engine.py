@@ -1,0 +1,503 @@
+"""BurstEngine: an NPU that keeps going. It is the only clock: bursts happen on its thread, at a frequency or as fast as
+it goes, and everything else (edits, sensory input, subscribers) is arranged around them.
+
+    turn     what was submitted and injected, in order; the wait for the deadline
+    burst    sources -> inject -> process_burst
+    publish  sinks
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from gpu_npu.connectome import Connectome, EngineError, NetworkError, NeuronIndexError
+from gpu_npu.connectome.validation import check_ids, check_potentials
+from gpu_npu.fire import U32, BurstResult
+from gpu_npu.io.manager import Manager, connectome_of
+from gpu_npu.npu import NPU
+from gpu_npu.streams.base import Sink, Source
+from gpu_npu.streams.callbacks import CallbackSink
+from gpu_npu.timing import SECOND, Histogram, Pace, Summary, check_frequency, now
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+MOST_STAGED = 2**24
+"""Potentials and forced neurons that may wait for one burst."""
+MOST_SUBMITTED = 2**16
+"""Calls that may wait: submitted, injections, steps."""
+
+
+@dataclass(frozen=True)
+class EngineStatus:
+    """What an engine says of itself; times in seconds, counts since it was made.
+
+    Attributes
+    ----------
+    state : "paused" (also before the first start), "running", "stopped" or "failed".
+    frequency : the target in Hz; None is as fast as it goes.
+    burst : number of the last burst.
+    bursts, fired, sensory_injections, synaptic_injections : computed by this engine, and what they add up to.
+    bursts_per_second : over the last second or so; 0 where no burst came.
+    burst_seconds : time of a burst, from taking the sensory input to the fired ids at hand.
+    lateness_seconds : of the beginning of a burst, after its deadline; only bursts at a frequency have one.
+    overruns : deadlines that passed while a burst, its publishing or an edit was still under way.
+    missed : deadlines that were skipped, because a later one had passed too.
+    refused : injections that the NPU refused when their turn came.
+    waiting : calls that wait for their turn.
+    sinks, sources : name -> counters of its own.
+    error : what ended a failed engine.
+    """
+
+    state: Literal["paused", "running", "stopped", "failed"]
+    frequency: float | None
+    burst: int
+    bursts: int
+    fired: int
+    sensory_injections: int
+    synaptic_injections: int
+    bursts_per_second: float
+    burst_seconds: Summary
+    lateness_seconds: Summary
+    overruns: int
+    missed: int
+    refused: int
+    waiting: int
+    sinks: dict[str, dict[str, int]]
+    sources: dict[str, dict[str, int]]
+    error: str | None
+
+
+class BurstEngine:
+    """Bursts of a network, on a thread of their own, controlled from any other.
+
+    Parameters
+    ----------
+    source : an NPU; or a Connectome; or an object with `neurons` (id -> neuron), `synapses`, `neuron_count` and
+        `synapse_capacity`, see `gpu_npu.io.manager`. An NPU that is handed in belongs to the engine until it has
+        stopped and is not closed by it; otherwise the engine makes one, and `close` closes it.
+    frequency : bursts a second, 0.01 to 1e6; None or infinity: as fast as it goes. `frequency` can be set at any time.
+    power_neurons : as in `NPU.set_power_neurons`.
+    npu_options : of `NPU.from_connectome`, where the engine makes the NPU: backend, device, fire_ledger_window, ...
+
+    A new engine is paused: `start` lets it run, `step` computes single bursts. All methods may be called from any thread.
+    What waits for the burst thread (`step`, `pause`, `stop`, the result of a future) must not be waited for on it.
+
+    What goes wrong in a burst, a sink, a source or a callback ends the engine: no further burst is computed, streams are
+    closed, the state is "failed", `error` holds the exception; `wait` and leaving a `with` block raise it. What goes
+    wrong in something submitted goes to its future, and the engine goes on.
+    """
+
+    def __init__(
+        self,
+        source: NPU | Connectome | Manager,
+        frequency: float | None = None,
+        *,
+        power_neurons: ArrayLike | None = None,
+        **npu_options: Any,
+    ) -> None:
+        self._pace = Pace(check_frequency(frequency))
+        if isinstance(source, NPU):
+            if npu_options:
+                raise NetworkError(f"{', '.join(npu_options)}: options of an NPU that the engine makes; this one is made already")
+            self.npu, self._owned = source, False
+        else:
+            connectome = source if isinstance(source, Connectome) else connectome_of(source)
+            self.npu, self._owned = NPU.from_connectome(connectome, **npu_options), True
+        """The NPU. While the engine lives, it is touched by what is submitted alone; once stopped, it is the caller's."""
+        try:
+            if power_neurons is not None:
+                self.npu.set_power_neurons(power_neurons)
+        except BaseException:
+            self._release()
+            raise
+        self.burst_times, self.lateness = Histogram(), Histogram()
+        self.error: BaseException | None = None
+        """What ended a failed engine."""
+        self._condition = threading.Condition()
+        self._queue: deque[_Call] = deque()
+        self._urgent = 0
+        """Calls in the queue that somebody may be waiting for."""
+        self._steps: deque[_Steps] = deque()
+        self._staged = self._drained = 0
+        """Potentials waiting in the queue or the NPU, and those of them that are in the NPU already."""
+        self._running = self._stopping = self._bursting = self._ended = False
+        self._sinks: dict[str, Sink] = {}
+        self._sources: dict[str, Source] = {}
+        """Both are replaced, never changed: the burst thread reads them without a lock."""
+        self._last = self.npu.burst_count
+        self._bursts = self._fired = self._sensory = self._synaptic = 0
+        self._overruns = self._missed = self._refused = 0
+        self._rate, self._mark = 0.0, (now(), 0)
+        self._thread = threading.Thread(target=self._live, name="gpu-npu burst", daemon=True)
+        atexit.register(self.stop)  # an interpreter that ends must not find the thread in a kernel
+        self._thread.start()
+
+    # -- control -------------------------------------------------------------------------------------------------
+    def start(self) -> None:
+        """Run, from now on: the first burst is due at once. Does nothing where it runs."""
+        with self._condition:
+            self._check_alive()
+            if not self._running:
+                self._running = True
+                self._pace.restart()
+                self._mark = now(), self._bursts
+                self._condition.notify_all()
+
+    resume = start
+
+    def pause(self) -> None:
+        """No further bursts; returns after the one at hand (on the burst thread: at once). Steps under way are finished."""
+        with self._condition:
+            self._check_alive()
+            self._running, self._rate = False, 0.0
+            self._condition.notify_all()
+            if threading.current_thread() is not self._thread:
+                self._condition.wait_for(lambda: not self._bursting)
+
+    def step(self, n: int = 1) -> BurstResult:
+        """Compute n bursts of a paused engine, without a pace; returns the result of the last."""
+        if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
+            raise NetworkError(f"n: {n!r} is not an integer of 1 or more")
+        steps = _Steps(int(n))
+        with self._condition:
+            self._check_alive()
+            if self._running:
+                raise EngineError("the engine is running, so it takes no steps; pause() it first")
+            self._check_room(0)
+            self._steps.append(steps)
+            self._condition.notify_all()
+        return steps.future.result()
+
+    def process_burst(self) -> U32:
+        """Compute one burst of a paused engine; returns what fired."""
+        return self.step().fired_neurons
+
+    def stop(self, wait: bool = True) -> None:
+        """The end: what was submitted is still applied, the burst at hand finished, streams are closed.
+
+        Stopping twice is no error. wait=False, needed in a callback, returns before that is done.
+        """
+        with self._condition:
+            self._stopping = True
+            self._running = False
+            self._condition.notify_all()
+        if wait and threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def fail(self, error: BaseException) -> None:
+        """The end, because of this error: for streams that find something wrong on a thread of their own."""
+        with self._condition:
+            if not self._ended and self.error is None:
+                self.error = error
+        self.stop(wait=False)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the engine has ended, at most so many seconds; says whether it has. EngineError if it failed."""
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            return False
+        if self.error is not None:
+            raise self._failure() from self.error
+        return True
+
+    def close(self) -> None:
+        """Stop, and close the NPU if the engine made it."""
+        self.stop()
+        self._release()
+
+    def __enter__(self) -> BurstEngine:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+        if kind is None:
+            self.wait()
+
+    def _release(self) -> None:
+        if self._owned:
+            self.npu.close()
+
+    def _check_alive(self) -> None:
+        if self._stopping or self._ended:
+            raise self._failure() if self.error is not None else EngineError("the engine was stopped; make a new one")
+
+    def _failure(self) -> EngineError:
+        return EngineError(f"the engine failed after burst {self._last:,}: {type(self.error).__name__}: {self.error}")
+
+    # -- facts ---------------------------------------------------------------------------------------------------
+    @property
+    def state(self) -> Literal["paused", "running", "stopped", "failed"]:
+        """As in `EngineStatus`."""
+        if self._ended:
+            return "stopped" if self.error is None else "failed"
+        return "running" if self._running else "paused"
+
+    @property
+    def frequency(self) -> float | None:
+        """The target in Hz; None is as fast as it goes. Setting it takes effect at once."""
+        return self._pace.frequency
+
+    @frequency.setter
+    def frequency(self, frequency: float | None) -> None:
+        wanted = check_frequency(frequency)
+        with self._condition:
+            self._pace.change(wanted)
+            self._condition.notify_all()
+
+    def status(self) -> EngineStatus:
+        """How it goes; never waits for a burst."""
+        times, lateness = self.burst_times.summary(), self.lateness.summary()
+        sinks = {name: dict(sink.statistics()) for name, sink in self._sinks.items()}
+        sources = {name: dict(source.statistics()) for name, source in self._sources.items()}
+        with self._condition:  # held for a moment only: the burst thread needs it
+            old = now() - self._mark[0] > 2 * SECOND * max(1, 1 / (self.frequency or 1))
+            return EngineStatus(
+                state=self.state,
+                frequency=self.frequency,
+                burst=self._last,
+                bursts=self._bursts,
+                fired=self._fired,
+                sensory_injections=self._sensory,
+                synaptic_injections=self._synaptic,
+                bursts_per_second=0.0 if old else self._rate,
+                burst_seconds=times,
+                lateness_seconds=lateness,
+                overruns=self._overruns,
+                missed=self._missed,
+                refused=self._refused,
+                waiting=len(self._queue),
+                sinks=sinks,
+                sources=sources,
+                error=None if self.error is None else f"{type(self.error).__name__}: {self.error}",
+            )
+
+    # -- what happens between bursts -----------------------------------------------------------------------------
+    def submit(self, function: Callable[Concatenate[NPU, P], T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Call function(npu, ...) between two bursts: `engine.submit(NPU.update_weight, 3, 4, 17)`.
+
+        Calls are made in the order of submission, injections among them, at once where no burst is under way. The
+        future has the result or the error. EngineError where too many wait, and where the engine ends before its turn.
+        """
+        future: Future[T] = Future()
+        with self._condition:
+            self._check_alive()
+            self._check_room(0)
+            self._queue.append(_Call(function, args, kwargs, future))
+            self._urgent += 1
+            self._condition.notify_all()
+        return future
+
+    def inject(self, neurons: ArrayLike, potentials: ArrayLike) -> None:
+        """Stage external potential for the next burst: ids, and one potential or one for each. As `NPU.inject`, which
+        checks the same; here the check is made at once, and the arrays are copied."""
+        ids = check_ids(neurons, self.npu.neuron_capacity)
+        self._stage(NPU.inject, ids, np.broadcast_to(check_potentials(potentials, len(ids)), ids.shape).copy())
+
+    def force_fire(self, neurons: ArrayLike) -> None:
+        """Stage neurons to fire in the next burst whatever their potential; as `NPU.force_fire`."""
+        self._stage(NPU.force_fire, check_ids(neurons, self.npu.neuron_capacity))
+
+    def _stage(self, function: Callable[..., None], ids: U32, *potentials: Any) -> None:
+        with self._condition:
+            self._check_alive()
+            self._check_room(len(ids))
+            self._staged += len(ids)
+            self._queue.append(_Call(function, (ids, *potentials), {}, None))
+
+    def _check_room(self, values: int) -> None:
+        if self._staged + values > MOST_STAGED:
+            raise EngineError(f"{values:,} more potentials do not fit: {self._staged:,} of {MOST_STAGED:,} already wait for the next burst")
+        if len(self._queue) + len(self._steps) >= MOST_SUBMITTED:
+            raise EngineError(f"{MOST_SUBMITTED:,} calls already wait for their turn between bursts")
+
+    # -- streams -------------------------------------------------------------------------------------------------
+    def add_sink(self, sink: Sink, name: str | None = None) -> None:
+        """Publish every burst from the next one on; the engine closes the sink. The name is for statistics."""
+        with self._condition:
+            self._check_alive()
+            self._sinks = {**self._sinks, _free_name(self._sinks, sink, name): sink}
+
+    def add_source(self, source: Source, name: str | None = None) -> None:
+        """Take sensory input before every burst from the next one on; the engine closes the source."""
+        with self._condition:
+            self._check_alive()
+            self._sources = {**self._sources, _free_name(self._sources, source, name): source}
+
+    def remove(self, stream: Sink | Source) -> None:
+        """Take a sink or source out and close it, between two bursts."""
+
+        def take_out(npu: NPU) -> None:
+            with self._condition:
+                self._sinks = {name: sink for name, sink in self._sinks.items() if sink is not stream}
+                self._sources = {name: source for name, source in self._sources.items() if source is not stream}
+
+        self.submit(take_out).result()
+        stream.close()
+
+    def subscribe(self, callback: Callable[[BurstResult], object], *, capacity: int = 1024, name: str | None = None) -> CallbackSink:
+        """Call callback(result) after every burst, on a thread of its own. A slow callback slows no burst: `capacity`
+        results wait for it, and what comes beyond is dropped and counted. `remove` ends it.
+
+        What must happen before the next burst belongs into a Sink, whose `publish` runs on the burst thread.
+        """
+        sink = CallbackSink(callback, self.fail, capacity)
+        try:
+            self.add_sink(sink, name)
+        except BaseException:
+            sink.close()
+            raise
+        return sink
+
+    # -- the burst thread ----------------------------------------------------------------------------------------
+    def _live(self) -> None:
+        try:
+            while self._turn():
+                self._burst()
+        except BaseException as error:  # whatever it is, the engine has ended and says why
+            self.fail(error)
+        self._end()
+
+    def _turn(self) -> bool:
+        """Between two bursts, until it is time for the next one; False: it is time to end."""
+        with self._condition:
+            self._bursting = False
+            self._condition.notify_all()
+        punctual = due = False
+        """Whether nothing was under way when the deadline came; whether it has come."""
+        while True:
+            self._apply()
+            with self._condition:
+                if self._stopping:
+                    if self._urgent:
+                        continue
+                    return False
+                if self._running or self._steps:
+                    free = self._pace.frequency is None or self._steps or self._pace.first
+                    remaining = 0 if free else self._pace.remaining()
+                    if remaining <= 0:
+                        if self._queue and not due:  # what was there before the burst was due is in it; what comes later is not waited for
+                            due = True
+                            continue
+                        self._overruns += not (free or punctual)
+                        self._bursting = True
+                        return True
+                    if not self._urgent:
+                        self._condition.wait(remaining / SECOND)
+                        punctual = not self._urgent and self._pace.remaining() <= 0
+                elif not self._urgent:
+                    self._condition.wait()
+
+    def _apply(self) -> None:
+        """What is waiting, in the order of submission; what comes meanwhile has another turn."""
+        for _ in range(len(self._queue)):
+            call = self._queue.popleft()
+            if call.future is None:
+                self._drained += len(call.args[0])
+                try:
+                    call.function(self.npu, *call.args)
+                except (NetworkError, NeuronIndexError):  # it was right when it came; the network has changed since
+                    self._refused += 1
+                continue
+            with self._condition:
+                self._urgent -= 1
+            if call.future.set_running_or_notify_cancel():
+                try:
+                    result = call.function(self.npu, *call.args, **call.kwargs)
+                except BaseException as error:
+                    call.future.set_exception(error)
+                else:
+                    call.future.set_result(result)
+
+    def _burst(self) -> None:
+        began = now()
+        stepping = bool(self._steps)
+        if not stepping and (served := self._pace.serve(began)):
+            self.lateness.record(served[0])
+            self._missed += served[1]
+        for source in self._sources.values():
+            for stimulus in source.take():
+                try:
+                    self.npu.inject(stimulus.neurons, stimulus.potentials)
+                except (NetworkError, NeuronIndexError):
+                    self._refused += 1
+        result = self.npu.process_burst()
+        ended = now()
+        self.burst_times.record(ended - began)
+        for sink in self._sinks.values():
+            sink.publish(result)
+        done: Future[BurstResult] | None = None
+        with self._condition:
+            self._staged -= self._drained
+            self._drained = 0
+            self._last = result.burst
+            self._bursts += 1
+            self._fired += result.neuron_count
+            self._sensory += result.sensory_injections
+            self._synaptic += result.synaptic_injections
+            then, before = self._mark
+            if ended - then >= SECOND:
+                self._rate, self._mark = (self._bursts - before) * SECOND / (ended - then), (ended, self._bursts)
+            if stepping:
+                self._steps[0].left -= 1
+                if not self._steps[0].left:
+                    done = self._steps.popleft().future
+        if done is not None:
+            done.set_result(result)
+
+    def _end(self) -> None:
+        """On the burst thread: nobody waits in vain, and nothing stays open."""
+        streams: list[Sink | Source] = [*self._sinks.values(), *self._sources.values()]
+        for stream in streams:
+            try:
+                stream.close()
+            except BaseException as error:
+                self.error = self.error or error
+        with self._condition:
+            self._ended, self._running, self._bursting = True, False, False
+            waiting = [call.future for call in self._queue if call.future is not None] + [steps.future for steps in self._steps]
+            self._queue.clear()
+            self._steps.clear()
+            self._condition.notify_all()
+        ended = self._failure() if self.error is not None else EngineError("the engine was stopped before this had its turn")
+        atexit.unregister(self.stop)
+        for future in waiting:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(ended)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """function(npu, ...) between bursts; an injection has no future."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    future: Future[Any] | None
+
+
+class _Steps:
+    """Bursts that step() still wants."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+        self.future: Future[BurstResult] = Future()
+
+
+def _free_name(taken: Mapping[str, object], stream: object, name: str | None) -> str:
+    if name is None:
+        kind = type(stream).__name__
+        name = next(free for i in range(len(taken) + 1) if (free := f"{kind}-{i + 1}" if i else kind) not in taken)
+    if name in taken:
+        raise NetworkError(f"name: {name!r} is already the name of such a stream; choose another")
+    return name

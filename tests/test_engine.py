@@ -1,0 +1,588 @@
+"""The burst engine: who does what, and when, as seen from other threads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpu_npu import (
+    NPU,
+    Area,
+    BurstEngine,
+    BurstResult,
+    Connectome,
+    Digest,
+    EngineError,
+    KernelError,
+    NetworkError,
+    NeuronIndexError,
+)
+from gpu_npu import (
+    engine as engine_module,
+)
+from gpu_npu.backends.reference import Reference
+from gpu_npu.connectome.generators import fixed_out_degree, seed_example
+from gpu_npu.streams import Stimulus
+
+ROOT = Path(__file__).parents[1]
+
+
+def ring(n: int = 8, **fields: Any) -> Connectome:
+    """Each neuron makes the next one fire."""
+    connectome = Connectome(n, n + 4, areas={5: Area("last")})
+    connectome.add_neurons(n, **fields)
+    connectome.add_synapses(np.arange(n), (np.arange(n) + 1) % n, 2, 1)
+    return connectome
+
+
+def lively() -> Connectome:
+    return fixed_out_degree(200, 10, seed=3, weight=(1, 20), areas={0: Area(power=True)}, threshold=30.0, refractory_period=1)
+
+
+def until(condition: Callable[[], object], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+@pytest.fixture
+def engine() -> Iterator[BurstEngine]:
+    with BurstEngine(ring(), backend="reference") as engine:
+        yield engine
+
+
+class Collect:
+    """A sink that keeps everything."""
+
+    def __init__(self) -> None:
+        self.results: list[BurstResult] = []
+        self.closed = 0
+
+    def publish(self, result: BurstResult) -> None:
+        self.results.append(result)
+
+    def statistics(self) -> dict[str, int]:
+        return {"sent": len(self.results)}
+
+    def close(self) -> None:
+        self.closed += 1
+
+    @property
+    def fired(self) -> list[list[int]]:
+        return [result.fired_neurons.tolist() for result in self.results]
+
+
+class Deliver:
+    """A source of what it is given."""
+
+    def __init__(self, *stimuli: Stimulus) -> None:
+        self.waiting = list(stimuli)
+        self.closed = 0
+
+    def take(self) -> list[Stimulus]:
+        taken, self.waiting = self.waiting, []
+        return taken
+
+    def statistics(self) -> dict[str, int]:
+        return {"waiting": len(self.waiting)}
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_bursts_of_an_engine_are_those_of_its_npu() -> None:
+    """The digest of a run, with the engine's own NPU, with one handed in, and from a connectome manager."""
+    bursts = 60
+    with NPU.from_connectome(lively(), backend="reference") as npu:
+        expected = npu.run(bursts).digest
+    network = lively()
+    synapses = network.synapses
+    columns = (synapses.source, synapses.target, synapses.weight, synapses.psp, synapses.inhibitory)
+    manager = SimpleNamespace(
+        neurons={i: {"threshold": 30.0, "refractory_period": 1} for i in range(200)},
+        synapses=list(zip(*(column.tolist() for column in columns), strict=True)),
+        neuron_count=200,
+        synapse_capacity=2000,
+    )
+    handed_in = NPU.from_connectome(lively(), backend="reference")
+    for source, options in ((lively(), {"backend": "reference"}), (handed_in, {}), (manager, {"backend": "reference"})):
+        with BurstEngine(source, power_neurons=np.arange(200) if source is manager else None, **options) as engine:
+            sink = Collect()
+            engine.add_sink(sink)
+            engine.step(bursts)
+            digest = Digest()
+            for result in sink.results:
+                digest.update(result.burst, result.fired_neurons)
+            assert digest.hexdigest() == expected
+            assert sink.closed == 0
+        assert sink.closed == 1
+    assert handed_in.process_burst().burst == bursts + 1  # the caller's, and open
+    handed_in.close()
+
+
+def test_the_seed_example_keeps_its_pace() -> None:
+    with BurstEngine(seed_example(), 100, backend="cpu") as engine:
+        engine.step(3)
+        began = time.monotonic()
+        engine.start()
+        until(lambda: engine.status().bursts + engine.status().missed >= 3 + 81)
+        took = time.monotonic() - began
+        status = engine.status()
+    assert took > 0.79  # 80 periods after the first burst, which is due at once
+    assert status.lateness_seconds.count == status.bursts - 3
+    assert status.burst_seconds.count == status.bursts
+    assert 0 < status.burst_seconds.p50 <= status.burst_seconds.p99 <= status.burst_seconds.p999 <= status.burst_seconds.max
+
+
+def test_one_burst_at_a_time(engine: BurstEngine) -> None:
+    assert engine.state == "paused"
+    engine.force_fire([3])
+    assert engine.process_burst().tolist() == [3]
+    assert engine.step().fired_neurons.tolist() == [4]
+    assert engine.step(3).fired_neurons.tolist() == [7]
+    status = engine.status()
+    assert (status.state, status.burst, status.bursts, status.fired, status.sensory_injections) == ("paused", 5, 5, 5, 0)
+    assert status.synaptic_injections == 4
+    assert status.lateness_seconds.count == 0
+    for n in (0, -1, 1.5, True):
+        with pytest.raises(NetworkError, match="is not an integer of 1 or more"):
+            engine.step(n)  # type: ignore[arg-type]
+
+
+def test_start_pause_resume(engine: BurstEngine) -> None:
+    engine.start()
+    engine.start()
+    until(lambda: engine.status().bursts > 5)
+    assert engine.state == "running"
+    with pytest.raises(EngineError, match=r"the engine is running, so it takes no steps; pause\(\) it first"):
+        engine.step()
+    engine.pause()
+    assert engine.state == "paused"
+    paused_at = engine.status().bursts
+    time.sleep(0.05)
+    assert engine.status().bursts == paused_at
+    assert engine.step().burst == paused_at + 1
+    engine.frequency = 50
+    engine.resume()
+    until(lambda: engine.status().bursts >= paused_at + 4)
+    assert engine.status().lateness_seconds.count >= 3
+    assert engine.frequency == 50
+    engine.pause()
+
+
+def test_pausing_stops_a_wait_of_minutes() -> None:
+    with BurstEngine(ring(), 0.01, backend="reference") as engine:
+        engine.start()
+        until(lambda: engine.status().bursts == 1)  # the first is due at once
+        assert engine.submit(NPU.get_burst_count).result(timeout=10) == 1  # and the wait for the second is no obstacle
+        engine.frequency = None
+        until(lambda: engine.status().bursts > 10)
+        engine.frequency = 0.01
+        engine.pause()
+        engine.start()
+    assert engine.state == "stopped"
+
+
+def test_the_end(engine: BurstEngine) -> None:
+    sink, source = Collect(), Deliver()
+    engine.add_sink(sink)
+    engine.add_source(source)
+    engine.start()
+    until(lambda: len(sink.results) > 3)
+    assert not engine.wait(0.001)
+    engine.stop()
+    engine.stop()
+    assert engine.wait()
+    assert (engine.state, sink.closed, source.closed) == ("stopped", 1, 1)
+    assert engine.npu.burst_count == len(sink.results)  # the NPU is there to be looked at
+    assert [result.burst for result in sink.results] == list(range(1, len(sink.results) + 1))
+    calls: list[Callable[[], object]] = [
+        engine.start,
+        engine.pause,
+        engine.step,
+        engine.process_burst,
+        lambda: engine.submit(NPU.reset),
+        lambda: engine.inject([1], 1.0),
+        lambda: engine.force_fire([1]),
+        lambda: engine.add_sink(sink),
+        lambda: engine.add_source(source),
+        lambda: engine.subscribe(print),
+    ]
+    for call in calls:
+        with pytest.raises(EngineError, match="the engine was stopped; make a new one"):
+            call()
+    engine.close()
+    with pytest.raises(NetworkError, match="closed"):
+        engine.npu.process_burst()
+
+
+def test_what_was_submitted_before_the_end_is_done(engine: BurstEngine) -> None:
+    begun, gate = threading.Event(), threading.Event()
+    engine.submit(lambda npu: (begun.set(), gate.wait(30)))
+    begun.wait(30)
+    futures = [engine.submit(lambda npu, i: i, i) for i in range(5)]
+    engine.stop(wait=False)
+    gate.set()
+    assert [future.result(timeout=10) for future in futures] == list(range(5))
+    assert engine.wait(10)
+
+
+def test_steps_that_the_end_cuts_off(engine: BurstEngine) -> None:
+    told: list[str] = []
+
+    def step() -> None:
+        with pytest.raises(EngineError) as caught:
+            engine.step(10**9)
+        told.append(str(caught.value))
+
+    thread = threading.Thread(target=step)
+    thread.start()
+    until(lambda: engine.status().bursts > 3)
+    engine.stop()
+    thread.join(10)
+    assert told == ["the engine was stopped before this had its turn"]
+
+
+def test_edits_in_order_with_their_results_and_errors(engine: BurstEngine) -> None:
+    engine.start()
+    changed = engine.submit(NPU.update_weight, 0, 1, 9)
+    nowhere = engine.submit(NPU.update_weight, 0, 5, 9)
+    wrong = engine.submit(NPU.set_parameter, "threshold", [99], 1.0)
+    odd = engine.submit(lambda npu: 1 // 0)
+    weight = engine.submit(lambda npu: int(npu.outgoing_synapses([0]).weight[0]))
+    again = engine.submit(NPU.update_weight, source=0, target=1, weight=7)
+    last = engine.submit(lambda npu: int(npu.outgoing_synapses([0]).weight[0]))
+    assert (changed.result(10), nowhere.result(10), weight.result(10), again.result(10), last.result(10)) == (True, False, 9, True, 7)
+    with pytest.raises(NeuronIndexError, match="99 is not a neuron id"):
+        wrong.result(10)
+    with pytest.raises(ZeroDivisionError):
+        odd.result(10)
+    assert engine.state == "running"
+
+
+def test_a_cancelled_call_is_not_made(engine: BurstEngine) -> None:
+    begun, gate, made = threading.Event(), threading.Event(), []
+    engine.submit(lambda npu: (begun.set(), gate.wait(30)))
+    begun.wait(30)
+    unwanted = engine.submit(lambda npu: made.append(1))
+    assert unwanted.cancel()
+    gate.set()
+    assert engine.submit(lambda npu: 7).result(10) == 7
+    assert made == []
+
+
+def test_calls_from_many_threads_are_made_between_bursts() -> None:
+    """No burst and no other call runs at the same time, and each thread's own calls keep their order."""
+    inside: list[int] = []
+    seen: dict[int, list[int]] = {i: [] for i in range(6)}
+
+    def call(npu: NPU, who: int, what: int) -> None:
+        assert not inside
+        inside.append(who)
+        seen[who].append(what)
+        npu.inject([who], 0.5)
+        inside.pop()
+
+    with BurstEngine(ring(), backend="reference") as engine:
+        sink = Collect()
+        engine.add_sink(sink)
+
+        def work(who: int) -> None:
+            for future in [engine.submit(call, who, what) for what in range(100)]:
+                future.result(30)
+
+        engine.start()
+        threads = [threading.Thread(target=work, args=(who,)) for who in seen]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        engine.pause()
+        engine.step()
+    assert all(made == list(range(100)) for made in seen.values())
+    assert sum(result.sensory_injections for result in sink.results) == 600
+
+
+def test_input_of_any_thread_is_in_the_next_burst(engine: BurstEngine) -> None:
+    sink = Collect()
+    engine.add_sink(sink)
+    source = Deliver(Stimulus(np.array([6], np.uint32), np.array([2.0], np.float32)))
+    engine.inject([1, 2], [1.0, 0.5])
+    engine.inject(2, 0.5)
+    engine.force_fire([4])
+    engine.add_source(source, "eye")
+    assert engine.step().fired_neurons.tolist() == [1, 2, 4, 6]
+    assert sink.results[0].sensory_injections == 4
+    assert engine.step().fired_neurons.tolist() == [2, 3, 5, 7]
+    assert engine.status().sources == {"eye": {"waiting": 0}}
+    for arguments, error in ((([8], 1.0), NeuronIndexError), (([1], np.nan), NetworkError), (([1, 2, 3], [1.0, 2.0]), NetworkError)):
+        with pytest.raises(error):
+            engine.inject(*arguments)
+    with pytest.raises(NeuronIndexError):
+        engine.force_fire([-1])
+    assert engine.status().sensory_injections == 4
+
+
+def test_injected_arrays_are_copied(engine: BurstEngine) -> None:
+    ids, potentials = np.array([1], np.uint32), np.array([5.0], np.float32)
+    engine.inject(ids, potentials)
+    ids[0], potentials[0] = 2, 0
+    assert engine.step().fired_neurons.tolist() == [1]
+
+
+def test_input_that_the_network_no_longer_takes_is_refused_and_counted() -> None:
+    grown = NPU.from_connectome(ring(), backend="reference")
+    grown.reserve(neurons=20)
+    with grown, BurstEngine(grown) as engine:
+        begun, gate = threading.Event(), threading.Event()
+        engine.submit(lambda npu: (begun.set(), gate.wait(30)))
+        begun.wait(30)
+        engine.submit(NPU.reset, network=True)  # ids 8 to 19 are gone
+        engine.inject([15], 1.0)
+        engine.inject([3], 1.0)
+        gate.set()
+        engine.add_source(Deliver(Stimulus(np.array([12], np.uint32), np.array([1.0], np.float32))))
+        assert engine.step().fired_neurons.tolist() == [3]
+        assert engine.status().refused == 2
+
+
+def test_what_waits_is_bounded(engine: BurstEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "MOST_STAGED", 10)
+    engine.inject(np.arange(6), 1.0)
+    engine.force_fire([1, 2, 3])
+    with pytest.raises(EngineError, match="2 more potentials do not fit: 9 of 10 already wait for the next burst"):
+        engine.inject([1, 2], 1.0)
+    engine.inject([1], 1.0)
+    engine.submit(NPU.get_burst_count).result(10)  # they are in the NPU now, and count
+    with pytest.raises(EngineError, match="1 more potentials do not fit: 10 of 10"):
+        engine.inject([1], 1.0)
+    engine.step()
+    engine.inject(np.arange(8), 1.0)
+
+    monkeypatch.setattr(engine_module, "MOST_SUBMITTED", 3)
+    begun, gate = threading.Event(), threading.Event()
+    engine.submit(lambda npu: (begun.set(), gate.wait(30)))
+    begun.wait(30)
+    waiting = [engine.submit(NPU.get_burst_count) for _ in range(3)]
+    with pytest.raises(EngineError, match="3 calls already wait for their turn between bursts"):
+        engine.submit(NPU.get_burst_count)
+    assert engine.status().waiting == 3
+    gate.set()
+    assert [future.result(10) for future in waiting] == [1, 1, 1]
+
+
+def test_a_callback_gets_every_burst_in_order(engine: BurstEngine) -> None:
+    got: list[int] = []
+    sink = engine.subscribe(lambda result: got.append(result.burst))
+    engine.step(500)
+    engine.stop()
+    assert got == list(range(1, 501))
+    assert sink.statistics() == {"sent": 500, "dropped": 0, "waiting": 0}
+    assert engine.status().sinks == {"CallbackSink": {"sent": 500, "dropped": 0, "waiting": 0}}
+
+
+def test_a_stalled_callback_slows_nothing(engine: BurstEngine) -> None:
+    gate, got = threading.Event(), []
+
+    def stall(result: BurstResult) -> None:
+        gate.wait(30)
+        got.append(result.burst)
+
+    stalled = engine.subscribe(stall, capacity=10, name="stalled")
+    other = Collect()
+    engine.add_sink(other)
+    engine.step(100)
+    until(lambda: stalled.statistics()["waiting"] == 10)
+    statistics = stalled.statistics()
+    assert len(other.results) == 100
+    assert statistics["dropped"] in (89, 90)  # one may have been taken up when the first was dropped
+    gate.set()
+    until(lambda: stalled.statistics()["waiting"] == 0)
+    engine.remove(stalled)
+    assert stalled.statistics() == {"sent": 100 - statistics["dropped"], "dropped": statistics["dropped"], "waiting": 0}
+    assert got[:10] == list(range(1, 11))
+    engine.step(5)
+    assert len(other.results) == 105
+    assert list(engine.status().sinks) == ["Collect"]
+
+
+def test_a_callback_that_never_returns_does_not_keep_the_engine_open() -> None:
+    gate = threading.Event()
+    engine = BurstEngine(ring(), backend="reference")
+    sink = engine.subscribe(lambda result: gate.wait(60))
+    engine.step(5)
+    began = time.monotonic()
+    engine.close()
+    assert time.monotonic() - began < 10
+    assert sink.statistics()["dropped"] == 4
+    gate.set()
+
+
+def test_names_of_streams(engine: BurstEngine) -> None:
+    for name in (None, None, "mine", None):
+        engine.add_sink(Collect(), name)
+    assert list(engine.status().sinks) == ["Collect", "Collect-2", "mine", "Collect-3"]
+    with pytest.raises(NetworkError, match="name: 'mine' is already the name of such a stream"):
+        engine.add_sink(Collect(), "mine")
+    with pytest.raises(NetworkError, match="capacity: 0 is not an integer of 1 or more"):
+        engine.subscribe(print, capacity=0)
+    with pytest.raises(NetworkError, match="name"):
+        engine.subscribe(print, name="mine")
+
+
+class Broken(Reference):
+    """Its third burst does not work."""
+
+    def burst(self, number: int) -> Any:
+        if number == 3:
+            raise KernelError("burst 3: the device is gone")
+        return super().burst(number)
+
+
+def broken_burst() -> tuple[BurstEngine, str]:
+    return BurstEngine(ring(), backend=Broken), "KernelError: burst 3: the device is gone"
+
+
+def broken_sink() -> tuple[BurstEngine, str]:
+    class Sink(Collect):
+        def publish(self, result: BurstResult) -> None:
+            if result.burst == 3:
+                raise ValueError("no room")
+
+    engine = BurstEngine(ring(), backend="reference")
+    engine.add_sink(Sink())
+    return engine, "ValueError: no room"
+
+
+def broken_source() -> tuple[BurstEngine, str]:
+    class Source(Deliver):
+        def take(self) -> list[Stimulus]:
+            raise OSError("no more")
+
+    engine = BurstEngine(ring(), backend="reference")
+    engine.add_source(Source())
+    return engine, "OSError: no more"
+
+
+def broken_callback() -> tuple[BurstEngine, str]:
+    def callback(result: BurstResult) -> None:
+        raise LookupError("never heard of")
+
+    engine = BurstEngine(ring(), backend="reference")
+    engine.subscribe(callback)
+    return engine, "LookupError: never heard of"
+
+
+@pytest.mark.parametrize("make", [broken_burst, broken_sink, broken_source, broken_callback])
+def test_what_goes_wrong_ends_the_engine_and_is_told(make: Callable[[], tuple[BurstEngine, str]]) -> None:
+    engine, told = make()
+    other = Collect()
+    engine.add_sink(other)
+    engine.start()
+    with pytest.raises(EngineError, match=f"the engine failed after burst [0-9,]+: {told}") as caught:
+        engine.wait(30)
+    assert f"{type(caught.value.__cause__).__name__}: {caught.value.__cause__}" == told
+    status = engine.status()
+    assert (status.state, status.error, other.closed) == ("failed", told, 1)
+    computed = status.bursts
+    assert engine.npu.burst_count - computed in (0, 1)  # 1: computed, and lost in a sink
+    for call in (engine.start, engine.step, engine.pause, lambda: engine.submit(NPU.reset), lambda: engine.inject([1], 1.0)):
+        with pytest.raises(EngineError, match=told):
+            call()
+    assert engine.status().bursts == computed
+    with pytest.raises(EngineError, match=told), engine:
+        assert engine.state == "failed"
+
+
+def test_a_step_that_fails_says_so() -> None:
+    with pytest.raises(EngineError, match="the engine failed after burst 2: KernelError"), BurstEngine(ring(), backend=Broken) as engine:
+        engine.step(5)
+
+
+def test_an_error_of_the_block_is_not_hidden() -> None:
+    with pytest.raises(ZeroDivisionError), BurstEngine(ring(), backend=Broken) as engine:
+        engine.start()
+        until(lambda: engine.state == "failed")
+        raise ZeroDivisionError
+
+
+def test_options_that_do_not_fit() -> None:
+    with NPU.from_connectome(ring(), backend="reference") as npu:
+        with pytest.raises(NetworkError, match="backend, device: options of an NPU that the engine makes"):
+            BurstEngine(npu, backend="cpu", device=0)
+        with pytest.raises(NeuronIndexError):
+            BurstEngine(npu, power_neurons=[77])
+        assert npu.process_burst().burst == 1
+    with pytest.raises(NetworkError, match="frequency: 0 is not within"):
+        BurstEngine(ring(), 0)
+    with pytest.raises(NetworkError, match="a object is no source of a network"):
+        BurstEngine(object())  # type: ignore[arg-type]
+    with BurstEngine(ring(), backend="reference") as engine, pytest.raises(NetworkError, match="frequency: -1"):
+        engine.frequency = -1
+
+
+class Slow(Reference):
+    """A burst takes a while."""
+
+    def burst(self, number: int) -> Any:
+        time.sleep(0.03)
+        return super().burst(number)
+
+
+def test_overruns_are_counted_and_what_was_missed_is_skipped() -> None:
+    with BurstEngine(ring(), 50, backend=Slow) as engine:  # 20 ms a period
+        engine.start()
+        until(lambda: engine.status().bursts >= 12)
+        engine.pause()
+        status = engine.status()
+    assert status.overruns >= status.bursts - 2  # 30 ms always end after the next deadline
+    assert status.missed >= 4  # and two of three deadlines are served at most
+    assert status.burst_seconds.p50 >= 0.03
+
+
+def test_an_edit_that_takes_too_long_is_an_overrun_too() -> None:
+    with BurstEngine(ring(), 10, backend="reference") as engine:
+        engine.start()
+        until(lambda: engine.status().bursts == 1)
+        before = engine.status()
+        engine.submit(lambda npu: time.sleep(0.35)).result(10)
+        until(lambda: engine.status().bursts > before.bursts)
+        after = engine.status()
+    assert (before.overruns, before.missed) == (0, 0)
+    assert after.overruns == 1
+    assert after.missed >= 2
+
+
+def test_the_rate_is_of_the_last_second() -> None:
+    with BurstEngine(ring(), 200, backend="reference") as engine:
+        assert engine.status().bursts_per_second == 0
+        engine.start()
+        until(lambda: engine.status().bursts_per_second > 0)
+        assert 20 < engine.status().bursts_per_second < 201
+        engine.pause()
+        assert engine.status().bursts_per_second == 0
+
+
+def test_an_engine_that_is_left_running_keeps_no_process_open() -> None:
+    script = """
+from gpu_npu import NPU, BurstEngine
+npu = NPU(8, backend="reference")
+npu.add_neurons(8)
+engine = BurstEngine(npu)
+engine.start()
+while engine.status().bursts < 3:
+    pass
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, env=environment, timeout=60)
