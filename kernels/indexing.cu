@@ -6,14 +6,17 @@
 
 __device__ __forceinline__ u32 lanes_before() { return (1u << lane_id()) - 1; }
 
-__device__ __forceinline__ u32 slot_bytes(const State& s, bool psp_each) { return 4 + s.weight_bytes + (psp_each ? s.psp_bytes : 0); }
+__device__ __forceinline__ u32 slot_bytes(const State& s, const Slots& slots) {
+    return 4 + s.weight_bytes + (slots.psp ? s.psp_bytes : 0) + 2 * slots.columns;
+}
 
 __device__ __forceinline__ void count_bytes(const State& s, u64 bytes) {
     if (lane_id() == 0) atomicAdd(s.edit_bytes, bytes);
 }
 
 // Copies the synapses of a row that are not removed, in order, to `to`, which may be the same block or one that lies
-// apart. Returns how many there are; `sorted` becomes how many of them stood in the sorted part.
+// apart. Columns that only `to` has become 0. Returns how many there are; `sorted` becomes how many of them stood in the
+// sorted part.
 __device__ __forceinline__ u32 pack(const State& s, const Row& row, const Slots& from, const Slots& to, u32& sorted) {
     u32 length = 0;
     sorted = 0;
@@ -36,13 +39,19 @@ __device__ __forceinline__ u32 pack(const State& s, const Row& row, const Slots&
             if (to.psp) set_small(to.psp, s.psp_bytes, at, psp);
         }
         __syncwarp();
+        for (u32 c = 0; c < to.columns; ++c) {
+            u16 value = live && c < from.columns ? from.column[(u64)c * from.capacity + i] : 0;
+            __syncwarp();
+            if (live) to.column[(u64)c * to.capacity + at] = value;
+            __syncwarp();
+        }
     }
     return length;
 }
 
 // Adds to row ids[r] the synapses first[r] .. first[r + 1) of the batch, which ascend by target, equal ones by age.
 // planned[r] says where the row is afterwards: its old block, the same after squeezing out removed synapses (length
-// below old length + added), or a new block; and whether it has a psp each.
+// below old length + added), or a new block; whether it has a psp each, and how many columns: 0 in what is added.
 KERNEL append_synapses(const State s, u64 n, const u32* ids, const Row* planned, const u32* first, const u32* target, const u8* weight, const u8* psp) {
     Range mine = split(n, warp_index(), warp_count());
     for (u64 r = mine.first; r < mine.last; r += mine.step) {
@@ -51,20 +60,22 @@ KERNEL append_synapses(const State s, u64 n, const u32* ids, const Row* planned,
         Slots to = slots_of(s, row);
         u32 sorted = old.sorted;
         if (old.length && (row.offset != old.offset || kept != old.length)) {
-            pack(s, old, slots_of(s, old), to, sorted);
-            count_bytes(s, (u64)old.length * slot_bytes(s, old.psp == PSP_EACH) + (u64)kept * slot_bytes(s, to.psp));
+            Slots from = slots_of(s, old);
+            pack(s, old, from, to, sorted);
+            count_bytes(s, (u64)old.length * slot_bytes(s, from) + (u64)kept * slot_bytes(s, to));
         }
         // A batch that goes on where the sorted part ends lengthens it.
-        bool ordered = kept == 0 || (sorted == kept && (to.target[kept - 1] & TARGET_MASK) <= (target[begin] & TARGET_MASK));
+        bool ordered = kept == 0 || (sorted == kept && (added == 0 || (to.target[kept - 1] & TARGET_MASK) <= (target[begin] & TARGET_MASK)));
         row.sorted = ordered ? row.length : sorted;
         for (u32 i = lane_id(); i < added; i += WARP_SIZE) {
             to.target[kept + i] = target[begin + i];
             set_small(to.weight, s.weight_bytes, kept + i, small_at(weight, s.weight_bytes, begin + i));
             if (to.psp) set_small(to.psp, s.psp_bytes, kept + i, small_at(psp, s.psp_bytes, begin + i));
+            for (u32 c = 0; c < to.columns; ++c) to.column[(u64)c * to.capacity + kept + i] = 0;
         }
         __syncwarp();  // every lane has read the old entry
         if (lane_id() == 0) s.rows[ids[r]] = row;
-        count_bytes(s, (u64)added * slot_bytes(s, to.psp) + 2 * sizeof(Row));
+        count_bytes(s, (u64)added * slot_bytes(s, to) + 2 * sizeof(Row));
     }
 }
 
@@ -87,7 +98,8 @@ __device__ __forceinline__ u32 find_oldest(const Row& row, const u32* target, u3
     return row.length;
 }
 
-// Row ids[r]: edits first[r] .. first[r + 1) of the batch, one after the other. weight null: remove; else reweight.
+// Row ids[r]: edits first[r] .. first[r + 1) of the batch, one after the other. weight null: remove; else reweight, and
+// what columns said is forgotten.
 KERNEL edit_synapses(const State s, u64 n, const u32* ids, const u32* first, const u32* target, const u8* weight, u8* found) {
     Range mine = split(n, warp_index(), warp_count());
     for (u64 r = mine.first; r < mine.last; r += mine.step) {
@@ -101,7 +113,10 @@ KERNEL edit_synapses(const State s, u64 n, const u32* ids, const u32* first, con
             __syncwarp();  // all lanes have searched before one writes
             if (lane_id() == 0) {
                 found[e] = there;
-                if (there && weight) set_small(slots.weight, s.weight_bytes, slot, small_at(weight, s.weight_bytes, e));
+                if (there && weight) {
+                    set_small(slots.weight, s.weight_bytes, slot, small_at(weight, s.weight_bytes, e));
+                    for (u32 c = 0; c < slots.columns; ++c) slots.column[(u64)c * slots.capacity + slot] = 0;
+                }
                 if (there && !weight) slots.target[slot] |= SYNAPSE_REMOVED;
             }
             __syncwarp();
@@ -144,7 +159,7 @@ KERNEL pack_rows(const State s, u64 n, const u32* ids, const u64* packed, u32* p
     for (u64 r = mine.first; r < mine.last; r += mine.step) {
         Row row = s.rows[ids[r]];
         u32 sorted;
-        pack(s, row, slots_of(s, row), slots_at(s, scratch + packed[r] * BLOCK_ALIGNMENT, row.valid, row.psp == PSP_EACH), sorted);
+        pack(s, row, slots_of(s, row), slots_at(s, scratch + packed[r] * BLOCK_ALIGNMENT, row.valid, row.psp == PSP_EACH, row.columns), sorted);
         if (lane_id() == 0) packed_sorted[r] = sorted;
     }
 }
@@ -155,7 +170,7 @@ KERNEL place_rows(const State s, u64 n, const u32* ids, const Row* planned, cons
     Range mine = split(n, warp_index(), warp_count());
     for (u64 r = mine.first; r < mine.last; r += mine.step) {
         Row row = planned[r];
-        Slots from = slots_at(s, scratch + packed[r] * BLOCK_ALIGNMENT, row.valid, row.psp == PSP_EACH), to = slots_of(s, row);
+        Slots from = slots_at(s, scratch + packed[r] * BLOCK_ALIGNMENT, row.valid, row.psp == PSP_EACH, row.columns), to = slots_of(s, row);
         u32 sorted = packed_sorted[r];
         for (u32 i = lane_id(); i < row.length; i += WARP_SIZE) {
             u32 key = from.target[i] & TARGET_MASK;
@@ -167,6 +182,7 @@ KERNEL place_rows(const State s, u64 n, const u32* ids, const Row* planned, cons
             to.target[at] = from.target[i];
             set_small(to.weight, s.weight_bytes, at, small_at(from.weight, s.weight_bytes, i));
             if (to.psp) set_small(to.psp, s.psp_bytes, at, small_at(from.psp, s.psp_bytes, i));
+            for (u32 c = 0; c < to.columns; ++c) to.column[(u64)c * to.capacity + at] = from.column[(u64)c * from.capacity + i];
         }
         if (lane_id() == 0) s.rows[ids[r]] = row;
     }

@@ -1,7 +1,8 @@
 // rows.cuh -- where the synapses of a source lie.
 //
-// A row is one block of the arena: `capacity` targets (u32; upper bits SYNAPSE_INHIBITORY and SYNAPSE_REMOVED), then
-// weights and, unless one psp serves the whole row, psps; the wider of the two first, so that both are aligned.
+// A row is one block of the arena: `capacity` targets (u32; upper bits SYNAPSE_INHIBITORY and SYNAPSE_REMOVED), then the
+// columns of plasticity (u16; none in most rows), then weights and, unless one psp serves the whole row, psps; the wider
+// of the two first, so that both are aligned.
 #pragma once
 #include "device.cuh"
 #include "state.cuh"
@@ -10,17 +11,19 @@ struct Slots {
     u32* target;
     u8* weight;  // u16 where weight_bytes is 2
     u8* psp;     // u16 where psp_bytes is 2; null: the row has one psp
+    u16* column;  // value c of slot i is column[c * capacity + i], c < columns
+    u32 capacity, columns;
 };
 
-__device__ __forceinline__ Slots slots_at(const State& s, u8* block, u32 capacity, bool psp_each) {
-    u64 targets = 4ull * capacity, psps = psp_each ? (u64)s.psp_bytes * capacity : 0;
+__device__ __forceinline__ Slots slots_at(const State& s, u8* block, u32 capacity, bool psp_each, u32 columns) {
+    u64 targets = (4 + 2 * (u64)columns) * capacity, psps = psp_each ? (u64)s.psp_bytes * capacity : 0;
     bool psp_first = s.psp_bytes > s.weight_bytes;
     u8* weight = block + targets + (psp_first ? psps : 0);
     u8* psp = block + targets + (psp_first ? 0 : (u64)s.weight_bytes * capacity);
-    return {(u32*)block, weight, psp_each ? psp : nullptr};
+    return {(u32*)block, weight, psp_each ? psp : nullptr, (u16*)(block + 4ull * capacity), capacity, columns};
 }
 __device__ __forceinline__ Slots slots_of(const State& s, const Row& row) {
-    return slots_at(s, s.arena + row.offset * BLOCK_ALIGNMENT, row.capacity, row.psp == PSP_EACH);
+    return slots_at(s, s.arena + row.offset * BLOCK_ALIGNMENT, row.capacity, row.psp == PSP_EACH, row.columns);
 }
 
 __device__ __forceinline__ u32 small_at(const u8* values, u32 bytes, u64 i) { return bytes == 1 ? values[i] : ((const u16*)values)[i]; }

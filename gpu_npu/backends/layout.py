@@ -69,6 +69,7 @@ ROW_FIELDS = (
     ("capacity", "u4", "slots the block has room for"),
     ("valid", "u4", "synapses not removed: k of the semantics"),
     ("psp", "u4", "the one psp of all its synapses, or PSP_EACH"),
+    ("columns", "u4", "u16 values that plasticity keeps for each slot, in as many columns"),
 )
 ROW_DTYPE = np.dtype([(name, code) for name, code, _ in ROW_FIELDS], align=True)
 
@@ -114,7 +115,7 @@ ARRAYS: tuple[Array, ...] = (
     Array("previous_psp", "u1", "neuron", "neurons", "its mp-driven psps"),
     Array("fired_bits", "u4", "ledger word", "ledger", "fired neurons of this burst: a slot of the ledger"),
     Array("rows", "row", "neuron", "rows", "row table: the synapses leaving each neuron"),
-    Array("arena", "u1", "arena byte", "rows", "blocks of the rows: targets u32, then weights and psps, the wider first"),
+    Array("arena", "u1", "arena byte", "rows", "blocks of the rows: targets u32, columns u16, then weights and psps, the wider first"),
     Array("edit_bytes", "u8", "one", "edit counter", "bytes of rows read and written by edits"),
 )
 

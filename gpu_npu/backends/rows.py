@@ -103,7 +103,9 @@ class RowStore:
         return self._device.fetched(self._table, self._neurons)
 
     def _slot_bytes(self, rows: Rows) -> NDArray[np.int64]:
-        return np.where(rows["psp"] == PSP_EACH, np.int64(self._bytes_each), np.int64(self._bytes_one))
+        columns = rows["columns"].astype(np.int64)
+        slots: NDArray[np.int64] = np.where(rows["psp"] == PSP_EACH, self._bytes_each, self._bytes_one) + 2 * columns
+        return slots
 
     def _units(self, rows: Rows, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         """Units of BLOCK_ALIGNMENT bytes for so many slots of each row."""
@@ -217,6 +219,41 @@ class RowStore:
         if more_bytes:
             self.growths += 1
             self.bytes_grown += self._end * BLOCK_ALIGNMENT
+
+    def set_columns(self, ids: U32, columns: int) -> None:
+        """Give every slot of these rows (ascending) so many columns of u16: what they had stays as far as it goes, more are
+        0. Rows that had others move; rows without synapses will have them as soon as they have any."""
+        for low in range(0, len(ids), UPLOAD_SYNAPSES):
+            self._set_columns(ids[low : low + UPLOAD_SYNAPSES], columns)
+
+    def _set_columns(self, ids: U32, columns: int) -> None:
+        while True:
+            old = self._read(ids)
+            if not (old["columns"] != columns).all():
+                ids = ids[old["columns"] != columns]
+                continue
+            planned = old.copy()
+            planned["columns"] = columns
+            planned["length"] = planned["valid"]
+            units = self._units(planned, planned["valid"].astype(np.int64))
+            ends = self._end + np.cumsum(units)
+            if not len(ends) or int(ends[-1]) * BLOCK_ALIGNMENT <= self._arena.nbytes:
+                break
+            self._make_room(int(ends[-1]) - self._end)
+        if not len(ids):
+            return
+        planned["offset"] = ends - units
+        planned["capacity"] = units * BLOCK_ALIGNMENT // self._slot_bytes(planned)
+        sizes, dtypes = (len(ids), len(ids), len(ids) + 1), (np.uint32, ROW_DTYPE, np.uint32)
+        buffers = self._device.alloc_all(list(zip(sizes, dtypes, strict=True)))
+        for buffer, host in zip(buffers, (ids, planned), strict=False):
+            self._device.upload(buffer, np.ascontiguousarray(host))
+        self._launch("append_synapses", self._state, np.uint64(len(ids)), *buffers, None, None, None, items=len(ids))
+        self._device.release(*buffers)
+        self._end = int(ends[-1])
+        self._abandoned += int(self._units(old, old["capacity"].astype(np.int64)).sum())
+        self._removed -= int((old["length"] - old["valid"].astype(np.int64)).sum())
+        self.rows_moved += int(np.count_nonzero(old["length"]))
 
     # -- removing and reweighting ----------------------------------------------------------------------------------
     def edit(self, source: U32, target: U32, weight: NDArray[Any] | None) -> NDArray[np.bool_]:

@@ -256,3 +256,80 @@ def test_no_memory_for_a_load_names_what_is_needed_and_free(share: float) -> Non
         executor.load(connectome, neuron_capacity=500, synapse_capacity=25_000, ledger_window=2)
     executor.close()
     assert device.allocated == 0
+
+
+def columns_of(executor: Executor) -> dict[int, list[int]]:
+    """psp -> columns of every synapse that is not removed; psps are unique. Reads the blocks as rows.cuh says they lie."""
+    rows, state = executor._rows, executor._state
+    table, arena = rows._read_all(), executor._device.fetched(rows._arena, rows._arena.size)
+    weight_bytes, psp_bytes = int(state["weight_bytes"][0]), int(state["psp_bytes"][0])
+    assert psp_bytes > weight_bytes
+    found = {}
+    for row in table:
+        block, capacity = arena[int(row["offset"]) * 16 :], int(row["capacity"])
+        target = block[: 4 * capacity].view(np.uint32)
+        column = block[4 * capacity :][: 2 * capacity * int(row["columns"])].view(np.uint16).reshape(-1, capacity)
+        psp = block[(4 + 2 * int(row["columns"])) * capacity :][: 2 * capacity].view(np.uint16)
+        for slot in range(int(row["length"])):
+            if not target[slot] & 2**30:
+                found[int(psp[slot])] = column[:, slot].tolist()
+                assert row["psp"] == 2**32 - 1
+    return found
+
+
+def fill_columns(executor: Executor) -> None:
+    """Column c of a synapse becomes its psp + c, everywhere."""
+    rows = executor._rows
+    table, arena = rows._read_all(), executor._device.fetched(rows._arena, rows._arena.size)
+    for row in table:
+        block, capacity, columns = arena[int(row["offset"]) * 16 :], int(row["capacity"]), int(row["columns"])
+        column = block[4 * capacity :][: 2 * capacity * columns].view(np.uint16).reshape(-1, capacity)
+        column[:] = block[(4 + 2 * columns) * capacity :][: 2 * capacity].view(np.uint16) + np.arange(columns, dtype=np.uint16)[:, None]
+    executor._device.upload(rows._arena, arena)
+    executor._device.wait()
+
+
+@pytest.mark.parametrize("device", [lambda: CpuDevice(workers=2), lambda: EmulatedDevice(block=64, seed=3)], ids=["cpu", "emulated"])
+def test_columns_follow_their_synapses(device: Callable[[], Any]) -> None:
+    rng = np.random.default_rng(4)
+    n, count = 40, 2000
+    connectome = Connectome(n, count + 600, psp_dtype=np.uint16)
+    connectome.add_neurons(n)
+    connectome.add_synapses(rng.integers(0, n, count), rng.integers(0, n, count), 1, np.arange(count))
+    executor = loaded(connectome, synapse_capacity=count + 600, device=device())
+    executor._rows.set_columns(np.arange(0, n, 2, dtype=np.uint32), 2)
+    executor._rows.set_columns(np.arange(n, dtype=np.uint32), 1)
+    assert columns_of(executor) == {i: [0] for i in range(count)}
+    fill_columns(executor)
+    expected = {i: [i] for i in range(count)}
+
+    source, target = connectome.synapses.source, connectome.synapses.target
+    gone = rng.permutation(count)[:300]
+    assert executor.remove_synapses(source[gone], target[gone]).all()
+    for i in range(3):  # into room, squeezed in place, moved
+        young = (count + 200 * i + np.arange(200)).astype(np.uint16)
+        batch = random_batch(rng, n, 200)
+        executor.add_synapses(SynapseBatch(batch.source, batch.target, batch.weight, young, batch.inhibitory))
+        expected |= {psp: [0] for psp in young.tolist()}
+    left = columns_of(executor)
+    assert len(left) == count + 300
+    assert left == {psp: expected[psp] for psp in left}
+    executor.compact()
+    assert columns_of(executor) == left
+    before = synapses(executor)
+    executor._rows.set_columns(np.arange(10, 30, dtype=np.uint32), 3)
+    wide = columns_of(executor)
+    assert {psp: column[:1] for psp, column in wide.items()} == left
+    assert {len(column) for column in wide.values()} == {1, 3}
+    assert all(not any(column[1:]) for column in wide.values())
+
+    # What is reweighted forgets; the rest does not.
+    executor.reweight_synapses(before[0][:50], before[1][:50], np.full(50, 9, np.uint8))
+    changed = [column for psp, column in columns_of(executor).items() if column != wide[psp]]
+    assert 0 < len(changed) <= 50
+    assert not any(any(column) for column in changed)
+    executor._rows.set_columns(np.arange(n, dtype=np.uint32), 0)
+    assert not any(columns_of(executor).values())
+    for now, then in zip(synapses(executor), before, strict=True):
+        if now.dtype != np.uint8:  # weights were changed
+            np.testing.assert_array_equal(now, then)
