@@ -14,14 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.backends.base import BurstOutput
-from gpu_npu.connectome import Area, Connectome, Rules, Settings, SynapseBatch
+from gpu_npu.connectome import Area, Connectome, Rules, Settings, SynapseBatch, WindowRule
 from gpu_npu.connectome.fields import NEURON_FIELDS, STATE_FIELDS
 
 FOLDER = Path(__file__).parent / "golden"
 LEDGER_WINDOW = 7
 
 PLASTIC_CASES = ("edge_stdp", "edits_nonuniform", "everything", "everything_feagi_2_6", "stdp")
-"""Cases with mappings of the window rule (`net_stdp` rows). Left out of CASES for now: plasticity is its own later work."""
+"""Cases with mappings of the window rule (`net_stdp` rows)."""
+LEARNING_BACKENDS = ("reference",)
+"""The backends that have plasticity so far. Once all have: delete this, and do not take PLASTIC_CASES from CASES."""
 
 CASES = tuple(sorted({path.stem for path in FOLDER.glob("*.npz")} - {"table_random"} - set(PLASTIC_CASES)))
 
@@ -111,6 +113,8 @@ def run_case(case: Case, backend: Any) -> None:
     """Load the case into a new backend (or the scalar model), run its script; everything is equal or an assertion fails."""
     capacity = case.connectome.neuron_capacity
     backend.load(case.connectome, neuron_capacity=capacity, synapse_capacity=case.connectome.synapse_capacity, ledger_window=LEDGER_WINDOW)
+    for handle, row in enumerate(case.data["net_stdp"].tolist() if "net_stdp" in case.data else []):
+        backend.add_rule(handle, WindowRule(*row), 0)
     backend.set_power(np.unique(case.data["in_power"]).astype(np.uint32))
     for burst in range(1, case.bursts + 1):
         for name, arguments, answer in case.operations(burst):

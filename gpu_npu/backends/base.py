@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.annotate import Ranges
-from gpu_npu.connectome import Area, Connectome, Settings, SynapseBatch
+from gpu_npu.connectome import Area, Connectome, PlasticityRule, Settings, SynapseBatch
 
 U32 = NDArray[np.uint32]
 F32 = NDArray[np.float32]
@@ -174,6 +174,24 @@ class Backend(ABC):
     @abstractmethod
     def synapse_count(self) -> int:
         """Valid synapses."""
+
+    # -- plasticity ----------------------------------------------------------------------------------------------
+    # Rules act at the end of a burst, after archival, in the order added. A weight that an edit sets loses its residue
+    # (docs/plasticity.md); a new synapse has residue 0; a synapse that is in the mapping of no pair rule when rules act
+    # loses its residue then. `reset` keeps rules, weights and residues; for every rule all bursts before it are silent.
+    @abstractmethod
+    def add_rule(self, handle: int, rule: PlasticityRule, since: int) -> None:
+        """Let this rule act from burst since + 1 on, after those that were added before; bursts up to `since`, the last
+        one computed, are silent for it. `handle` is new. NetworkError where this backend has no such rule: nothing changed."""
+
+    @abstractmethod
+    def remove_rule(self, handle: int) -> None:
+        """The rule acts no more, and what it remembers is forgotten."""
+
+    @abstractmethod
+    def residues(self) -> NDArray[np.int16]:
+        """What the pair rules keep beside the weight of each synapse, in units of 2**-16: one for each synapse that
+        `synapses_from()` lists, in its order."""
 
     @abstractmethod
     def compact(self) -> None:

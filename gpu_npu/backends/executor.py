@@ -28,7 +28,7 @@ from gpu_npu.backends.layout import (
 )
 from gpu_npu.backends.rows import FEW, RowStore
 from gpu_npu.backends.staging import Staging
-from gpu_npu.connectome import NEURON_FIELDS, Area, Connectome, DeviceMemoryError, Settings, SynapseBatch
+from gpu_npu.connectome import NEURON_FIELDS, Area, Connectome, DeviceMemoryError, NetworkError, PlasticityRule, Settings, SynapseBatch
 from gpu_npu.connectome.validation import fixed_point_bits, settle
 
 IDS_IN_FIRST_TRANSFER = 16_384 - QUEUE_HEADER
@@ -431,6 +431,16 @@ class Executor(Backend):
 
     def compact(self) -> None:
         self._rows.compact()
+
+    # -- plasticity ----------------------------------------------------------------------------------------------
+    def add_rule(self, handle: int, rule: PlasticityRule, since: int) -> None:
+        raise NetworkError(f'rule "{rule.name}": plasticity runs on the reference backend only so far; take backend="reference"')
+
+    def remove_rule(self, handle: int) -> None:
+        raise NetworkError(f"rule {handle}: this backend has none")
+
+    def residues(self) -> NDArray[np.int16]:
+        return np.zeros(self.synapse_count, np.int16)
 
     # -- looking inside ------------------------------------------------------------------------------------------
     def fire_queue(self, *, previous: bool = False) -> tuple[U32, F32]:

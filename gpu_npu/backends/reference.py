@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.backends.base import F32, U32, Backend, BurstOutput, Columns
-from gpu_npu.connectome import Area, Connectome, NetworkError, NeuronIndexError, NpuError, Settings, SynapseBatch
+from gpu_npu.backends.reference_plasticity import Plasticity
+from gpu_npu.connectome import Area, Connectome, NetworkError, NeuronIndexError, NpuError, PlasticityRule, Settings, SynapseBatch
 from gpu_npu.connectome.fields import NEURON_FIELDS, POTENTIAL_OF_FORCED, STATE_FIELDS
 from gpu_npu.connectome.validation import fixed_point_bits, settle
 
@@ -39,6 +40,7 @@ class Reference(Backend):
         self._power = _no_ids()
         self._edits = dict.fromkeys(("bytes_touched", "rows_moved", "compactions", "bytes_compacted", "growths"), 0)
         self._window = 1
+        self._plasticity = Plasticity()
         self._forget()
 
     @property
@@ -71,6 +73,7 @@ class Reference(Backend):
         self._forced: list[U32] = []
         self._fired, self._previous, self._candidates = _empty_queue(), _empty_queue(), _empty_queue()
         self._ledger: dict[int, U32] = {}
+        self._plasticity.forget()
 
     @property
     def _network(self) -> Connectome:
@@ -232,6 +235,7 @@ class Reference(Backend):
             self._ledger.pop(number - self._window, None)
             self._candidates = ids.astype(np.uint32), inputs
             self._staged, self._forced = [], []
+            self._plasticity.act(network, number, self._fired[0])
         with self._phase("transfer", number):
             return BurstOutput(self._fired[0].copy(), len(staged), len(powered), terms, len(ids), len(stopped))
 
@@ -298,6 +302,8 @@ class Reference(Backend):
         return found
 
     def reweight_synapses(self, source: U32, target: U32, weight: NDArray[Any]) -> NDArray[np.bool_]:
+        slots = self._network.find_synapses(source, target)
+        self._plasticity.clear_residue(slots[slots >= 0])
         found = self._network.reweight_synapses(source, target, weight)
         self._edits["bytes_touched"] += int(found.sum()) * weight.itemsize
         return found
@@ -330,8 +336,19 @@ class Reference(Backend):
     def synapse_count(self) -> int:
         return self._network.synapse_count
 
+    # -- plasticity ----------------------------------------------------------------------------------------------
+    def add_rule(self, handle: int, rule: PlasticityRule, since: int) -> None:
+        self._plasticity.add(handle, rule, since)
+
+    def remove_rule(self, handle: int) -> None:
+        self._plasticity.remove(handle)
+
+    def residues(self) -> NDArray[np.int16]:
+        return self._plasticity.residue(self._in_order(np.flatnonzero(self._network.synapses.valid)))
+
     def compact(self) -> None:
         before = self._network.synapses.count
+        self._plasticity.compact(self._network.synapses.valid)
         self._network.compact()
         self._edits["compactions"] += 1
         self._edits["bytes_compacted"] += (before - self._network.synapses.count) * self._synapse_bytes

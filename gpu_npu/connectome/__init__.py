@@ -15,6 +15,7 @@ from .errors import (
 )
 from .fields import NEURON_FIELDS, STATE_FIELDS
 from .neurons import NeuronArray
+from .plasticity import CustomRule, PairRule, PlasticityRule, WindowRule
 from .settings import Area, Rules, Settings
 from .synapses import SynapseArray, SynapseBatch
 
@@ -25,6 +26,7 @@ __all__ = [
     "BackendUnavailableError",
     "CapacityError",
     "Connectome",
+    "CustomRule",
     "DeviceMemoryError",
     "EngineError",
     "FileFormatError",
@@ -33,9 +35,12 @@ __all__ = [
     "NeuronArray",
     "NeuronIndexError",
     "NpuError",
+    "PairRule",
+    "PlasticityRule",
     "Rules",
     "Settings",
     "SumOverflowError",
     "SynapseArray",
     "SynapseBatch",
+    "WindowRule",
 ]

@@ -281,6 +281,10 @@ class Connectome:
         self.synapses.weight[slots[place]] = weights[place]
         return found
 
+    def find_synapses(self, source: ArrayLike, target: ArrayLike) -> NDArray[np.int64]:
+        """The slot of the oldest valid synapse of each pair; -1 where there is none."""
+        return self._oldest(*self._pairs(source, target), consume=False)
+
     def _pairs(self, source: ArrayLike, target: ArrayLike) -> tuple[U32, U32]:
         sources = check_ids(source, self.neuron_capacity, "source")
         targets = check_ids(target, self.neuron_capacity, "target")

@@ -1,0 +1,163 @@
+"""Plasticity of the reference backend: plain NumPy over all synapses of a mapping, written from docs/plasticity.md."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_npu.connectome import Connectome, CustomRule, PairRule, PlasticityRule, WindowRule
+from gpu_npu.connectome.plasticity import RESIDUE_BITS, TRACE_BITS, decay_table
+
+I64 = NDArray[np.int64]
+Ids = NDArray[np.intp]
+Flags = NDArray[np.bool_]
+ONE = 1 << TRACE_BITS
+"""The trace of one spike of now."""
+HALF = 1 << (RESIDUE_BITS - 1)
+"""Half a unit of weight."""
+
+
+class Plasticity:
+    """The rules in their order, and what they remember: of neurons, of synapses by slot."""
+
+    def __init__(self) -> None:
+        self._rules: dict[int, tuple[PlasticityRule, int]] = {}
+        self._residue: I64 = np.zeros(0, np.int64)
+        self.forget()
+
+    def forget(self) -> None:
+        """As before the first burst. Rules and residues stay."""
+        self._last: I64 = np.zeros(0, np.int64)
+        """The last burst in which a neuron fired; 0: none."""
+        self._run: I64 = np.zeros(0, np.int64)
+        """The bursts in a row, up to that one, in which it fired."""
+        self._traces: dict[int, tuple[I64, I64]] = {}
+        """Handle of a pair rule -> traces of all neurons as sources and as targets, as they were at their last spikes."""
+        self._rules = {handle: (rule, 0) for handle, (rule, _) in self._rules.items()}
+
+    def add(self, handle: int, rule: PlasticityRule, since: int) -> None:
+        self._rules[handle] = rule, since
+
+    def remove(self, handle: int) -> None:
+        del self._rules[handle]
+        self._traces.pop(handle, None)
+
+    # -- residues, which follow their synapses ---------------------------------------------------------------------
+    def residue(self, slots: Ids) -> NDArray[np.int16]:
+        self._residue = _padded(self._residue, int(slots.max(initial=-1)) + 1)
+        return self._residue[slots].astype(np.int16)
+
+    def clear_residue(self, slots: Ids) -> None:
+        self._residue = _padded(self._residue, int(slots.max(initial=-1)) + 1)
+        self._residue[slots] = 0
+
+    def compact(self, kept: Flags) -> None:
+        """Only these slots remain, in their order."""
+        self._residue = _padded(self._residue, len(kept))[: len(kept)][kept]
+
+    # -- the end of a burst ----------------------------------------------------------------------------------------
+    def act(self, network: Connectome, burst: int, fired: NDArray[np.uint32]) -> None:
+        """Every rule in turn, on what the one before left."""
+        size = network.neuron_capacity
+        self._last, self._run = _padded(self._last, size), _padded(self._run, size)
+        before = self._last.copy()
+        self._run[fired] = np.where(before[fired] == burst - 1, self._run[fired] + 1, 1)
+        self._last[fired] = burst
+        now = self._last == burst
+        slots_of = {handle: _mapping(network, rule) for handle, (rule, _) in self._rules.items()}
+
+        # A synapse that no pair rule acts on has no residue.
+        self._residue = _padded(self._residue, network.synapses.count)
+        loses = np.ones(len(self._residue), np.bool_)
+        for handle, (rule, _) in self._rules.items():
+            if isinstance(rule, PairRule):
+                loses[slots_of[handle]] = False
+        self._residue[loses] = 0
+
+        for handle, (rule, since) in self._rules.items():
+            slots = slots_of[handle]
+            if isinstance(rule, WindowRule):
+                self._window(network, rule, since, slots, burst)
+            elif isinstance(rule, PairRule):
+                lag = np.where(before > since, burst - before, burst)
+                self._pair(network, rule, handle, slots, lag, now)
+            elif isinstance(rule, CustomRule):
+                synapses = network.synapses
+                new = rule.apply(burst, slots, synapses.weight[slots], now[synapses.source[slots]], now[synapses.target[slots]])
+                synapses.weight[slots] = np.clip(new, 0, np.iinfo(synapses.weight.dtype).max)
+
+    def _window(self, network: Connectome, rule: WindowRule, since: int, slots: Ids, burst: int) -> None:
+        if burst < rule.window:
+            return
+        # Bursts up to `since` count as silent.
+        in_any = self._last > max(burst - rule.window, since)
+        in_all = (self._last == burst) & (np.minimum(self._run, burst - since) >= rule.window)
+        synapses = network.synapses
+        source, target, weight = synapses.source[slots], synapses.target[slots], synapses.weight[slots].astype(np.int64)
+        together = in_all[source] & in_all[target]
+        apart = (in_any[source] | in_any[target]) & ~together
+        weight[together] += rule.plus
+        weight[apart] -= rule.minus
+        synapses.weight[slots] = np.clip(weight, 0, np.iinfo(synapses.weight.dtype).max)
+
+    def _pair(self, network: Connectome, rule: PairRule, handle: int, slots: Ids, lag: I64, now: Flags) -> None:
+        """lag: bursts since the last spike of each neuron before this burst."""
+        none = np.zeros(0, np.int64)
+        kept = self._traces.get(handle, (none, none))
+        of_source, of_target = (
+            _decayed(_padded(trace, len(lag)), lag, tau) for trace, tau in zip(kept, (rule.tau_plus, rule.tau_minus), strict=True)
+        )
+        # Depression where the source fired, by the target's earlier spikes; then potentiation where the target fired.
+        synapses = network.synapses
+        here = slots[now[synapses.source[slots]]]
+        self._step(network, rule, here, _amount(rule.minus, of_target[synapses.target[here]]), up=False)
+        here = slots[now[synapses.target[slots]]]
+        self._step(network, rule, here, _amount(rule.plus, of_source[synapses.source[here]]), up=True)
+
+        # The spikes of this burst come into the traces after all that.
+        traces = [_padded(trace, len(lag)) for trace in kept]
+        for trace, decayed in zip(traces, (of_source, of_target), strict=True):
+            trace[now] = ONE if rule.pairing == "nearest" else decayed[now] + ONE
+        self._traces[handle] = traces[0], traces[1]
+
+    def _step(self, network: Connectome, rule: PairRule, slots: Ids, amount: I64, *, up: bool) -> None:
+        """Move effective weights, in units of 2**-16, by these amounts and no farther than the bound."""
+        weight = network.synapses.weight
+        largest = int(np.iinfo(weight.dtype).max)
+        low, high = rule.w_min << RESIDUE_BITS, rule.top(largest) << RESIDUE_BITS
+        effective = (weight[slots].astype(np.int64) << RESIDUE_BITS) + self._residue[slots]
+        room = np.maximum(high - effective if up else effective - low, 0)
+        if rule.bounds == "multiplicative":
+            whole = np.uint64(high - low)
+            product = np.minimum(amount, high - low).astype(np.uint64) * room.astype(np.uint64)
+            amount = ((product + whole // np.uint64(2)) // whole).astype(np.int64)
+        step = np.minimum(amount, room)
+        effective += step if up else -step
+        new = (effective + HALF) >> RESIDUE_BITS
+        weight[slots] = new
+        self._residue[slots] = effective - (new << RESIDUE_BITS)
+
+
+def _mapping(network: Connectome, rule: PlasticityRule) -> Ids:
+    """Slots of the valid synapses from one area to the other."""
+    synapses, areas = network.synapses, network.neurons.cortical_area
+    inside = (areas[synapses.source] == rule.source_area) & (areas[synapses.target] == rule.target_area)
+    return np.flatnonzero(synapses.valid & inside)
+
+
+def _decayed(trace: I64, lag: I64, tau: float) -> I64:
+    """trace * d[lag], rounded to the nearest integer, halves up; 0 beyond the table."""
+    table = decay_table(tau).astype(np.int64)
+    decay = np.where(lag < len(table), table[np.minimum(lag, len(table) - 1)], 0)
+    return (trace * decay + ONE // 2) >> TRACE_BITS
+
+
+def _amount(step: int, trace: I64) -> I64:
+    """step * trace, in units of 2**-16 of a weight, rounded to the nearest integer, halves up."""
+    return (step * trace + ONE // 2) >> TRACE_BITS
+
+
+def _padded(array: I64, length: int) -> I64:
+    """A copy, with zeros at its end where it is shorter than this."""
+    more: I64 = np.zeros(max(0, length - len(array)), np.int64)
+    return np.concatenate([array, more])
