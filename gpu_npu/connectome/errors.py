@@ -39,3 +39,15 @@ class KernelError(NpuError, RuntimeError):
 
 class DeviceMemoryError(NpuError, MemoryError):
     """The device has less memory than is needed; both are named."""
+
+
+class MissingPackageError(NpuError, ImportError):
+    """An optional package that is not installed; the message names the extra that brings it."""
+
+
+class FrameError(NpuError, ValueError):
+    """A message of a stream that is refused. `reason`: "malformed", "oversized", or "unknown" (what it names is not here)."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason

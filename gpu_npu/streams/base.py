@@ -24,6 +24,19 @@ class Stimulus:
     potentials: F32
 
 
+class Format(Protocol):
+    """How bursts and stimuli are written in the frames of a stream."""
+
+    left_out: int
+    """Fired neurons that the format could not name, over all frames."""
+
+    def encode(self, result: BurstResult) -> bytes:
+        """The frame of a burst."""
+
+    def decode(self, frame: bytes) -> Stimulus:
+        """The stimulus in a frame. FrameError where it is not one, or names what is not in this network."""
+
+
 class Sink(Protocol):
     """Where the results of bursts go."""
 

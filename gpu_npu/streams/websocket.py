@@ -1,0 +1,140 @@
+"""WebSocket: servers that send what fired, and take sensory input. A message is one frame, binary.
+
+A browser tells the site that its page came from; connections with such an `Origin` are refused unless it is allowed, so
+that no page from elsewhere reads or drives a brain through the browser of whoever runs it.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from gpu_npu.connectome import FrameError, MissingPackageError
+from gpu_npu.streams.base import Format
+from gpu_npu.streams.listener import LOOPBACK, PATIENCE, Listener, ListeningSink, ListeningSource
+
+if TYPE_CHECKING:
+    from websockets.asyncio.server import ServerConnection
+
+_TRY_LATER, _NOT_TAKEN = 1013, 1008
+"""Close codes of RFC 6455."""
+
+
+def _websockets() -> Any:
+    try:
+        import websockets.asyncio.server
+    except ImportError as error:
+        raise MissingPackageError("WebSocket streams need the package websockets: pip install gpu-npu[stream]") from error
+    return websockets
+
+
+class _WebSocket(Listener):
+    _most_bytes: int
+    _origins: Sequence[str]
+
+    async def _serve(self, listening: socket.socket) -> Any:
+        websockets, refused = _websockets(), self._refused
+
+        class Connection(websockets.asyncio.server.ServerConnection):  # type: ignore[name-defined, misc]
+            """Counts the peers that say something and never open a WebSocket properly."""
+
+            said = opened = False
+
+            def data_received(self, data: bytes) -> None:
+                self.said = True
+                super().data_received(data)
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                refused["malformed"] += self.said and not self.opened
+                super().connection_lost(exc)
+
+        async def connected(connection: Connection) -> None:
+            connection.opened = True
+            await self._connected(connection)
+
+        logger = logging.getLogger("gpu_npu.streams.websocket")
+        logger.addHandler(logging.NullHandler())  # what strangers send is counted, and told to those who ask for this log
+        return await websockets.asyncio.server.serve(
+            connected,
+            sock=listening,
+            origins=[None, *self._origins],
+            compression=None,
+            server_header=None,
+            open_timeout=PATIENCE,
+            close_timeout=1,
+            max_size=self._most_bytes,
+            max_queue=1,
+            write_limit=0,
+            logger=logger,
+            create_connection=Connection,
+        )
+
+    async def _connected(self, connection: ServerConnection) -> None:
+        try:
+            async with self._peer():
+                try:
+                    await self._talk(connection)
+                except FrameError as error:
+                    await connection.close(_NOT_TAKEN, str(error)[:100])
+                    raise
+                except _websockets().exceptions.ConnectionClosed:
+                    self._look_back(connection)
+        finally:
+            connection.transport.abort()
+
+    @abstractmethod
+    async def _talk(self, connection: ServerConnection) -> None:
+        """Serve a connection until its end."""
+
+    @staticmethod
+    def _look_back(connection: ServerConnection) -> None:
+        """FrameError where a connection ended because of what the peer sent."""
+        error = connection.protocol.parser_exc
+        if isinstance(error, _websockets().exceptions.PayloadTooBig):
+            raise FrameError("oversized", str(error))
+        if isinstance(error, EOFError) and not str(error).startswith("stream ends after"):
+            return  # gone without a goodbye, and between two frames
+        if error is not None:
+            raise FrameError("malformed", str(error))
+
+
+class WebSocketSink(ListeningSink, _WebSocket):
+    """Sends every burst to every connection; see ListeningSink. Whoever sends something here is refused.
+
+    origins : of browsers' pages that may connect, as "https://example.org"; other programs send none.
+    """
+
+    _most_bytes = 2**10
+
+    def __init__(self, format: Format, host: str = LOOPBACK, port: int = 0, *, origins: Sequence[str] = (), **limits: int) -> None:
+        _websockets()
+        self._origins = tuple(origins)
+        super().__init__(format, host, port, **limits)
+
+    async def _talk(self, connection: ServerConnection) -> None:
+        async def send(frames: list[bytes]) -> None:
+            for frame in frames:
+                await connection.send(frame)
+
+        async with self._subscribed(lambda frame: True, send):
+            await connection.recv()
+            raise FrameError("malformed", "this is a stream to listen to")
+
+
+class WebSocketSource(ListeningSource, _WebSocket):
+    """Takes stimuli, a binary message each; see ListeningSource. origins: as for WebSocketSink."""
+
+    def __init__(self, format: Format, host: str = LOOPBACK, port: int = 0, *, origins: Sequence[str] = (), **limits: int) -> None:
+        _websockets()
+        self._origins = tuple(origins)
+        super().__init__(format, host, port, **limits)
+
+    async def _talk(self, connection: ServerConnection) -> None:
+        while True:
+            message = await connection.recv()
+            if isinstance(message, str):
+                raise FrameError("malformed", "a text message; frames are binary")
+            self._receive(message)
