@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.connectome import Connectome, SynapseBatch
-from gpu_npu.connectome.validation import PRODUCT_LIMIT, check_sums
+from gpu_npu.connectome import Connectome, PlasticityRule, SynapseBatch
+from gpu_npu.connectome.plasticity import reaches
+from gpu_npu.connectome.validation import PRODUCT_LIMIT, check_sums, least_weight_and_psp
 
 _TYPECODE = {np.uint8: "B", np.uint16: "H"}
 
@@ -54,7 +56,8 @@ class PendingSynapses:
 
 
 class SumBound:
-    """An upper bound on the largest synaptic sum of any target, in units of one weight * psp, none of them divided by k.
+    """An upper bound on the largest synaptic sum of any target, in units of one weight * psp, none of them divided by k,
+    in whatever areas its sources are.
 
     While it stays below 2**31 no sum in fixed point (F = 32) can reach 2**63, whatever is removed, deleted or moved to
     another area, and an edit costs a look at its own numbers. Edits only raise it; `prove` brings it back to the truth.
@@ -63,14 +66,16 @@ class SumBound:
 
     def __init__(self) -> None:
         self._bound: int | None = None
-        self._least_psp = 0
+        self._least_weight = self._least_psp = 0
 
-    def prove(self, connectome: Connectome) -> None:
-        """Compute exactly for a whole network. SumOverflowError or NetworkError where it cannot fit; then nothing changed."""
-        bound = check_sums([connectome.synapses.batch()], connectome.neurons.cortical_area, connectome.areas, connectome.synapse_count)
-        self._bound = bound
-        # mp-driven sources deliver up to 255; which sources these are changes with areas, so any source may be one.
-        self._least_psp = 255 if any(area.mp_driven_psp for area in connectome.areas.values()) else 0
+    def prove(self, connectome: Connectome, rules: Iterable[PlasticityRule]) -> None:
+        """Compute exactly for a whole network that has these plasticity rules. SumOverflowError or NetworkError where it
+        cannot fit; then nothing changed."""
+        reach = reaches(rules, int(np.iinfo(connectome.weight_dtype).max))
+        areas = connectome.areas
+        self._bound = check_sums([connectome.synapses.batch()], connectome.neurons.cortical_area, areas, connectome.synapse_count, reach)
+        # Which sources are mp-driven and which synapses plastic changes with areas, so any may be.
+        self._least_weight, self._least_psp = least_weight_and_psp(areas, reach)
 
     def admits(self, growth: int) -> bool:
         """Whether an edit that raises no sum by more than `growth` is proven to fit; if so it is counted as made."""
@@ -83,12 +88,13 @@ class SumBound:
 
     def growth_of_one(self, weight: int, psp: int) -> int:
         """Largest growth of a sum by one synapse."""
-        return weight * max(psp, self._least_psp)
+        return max(weight, self._least_weight) * max(psp, self._least_psp)
 
     def growth(self, target: NDArray[np.uint32], weight: NDArray[Any], psp: NDArray[Any]) -> int:
         """Largest growth of a sum by these synapses (arrays of one length), taken as of one sign."""
         if self._bound is None or not len(target):
             return 0
         _, place = np.unique(target, return_inverse=True)
-        product = weight.astype(np.float64) * np.maximum(psp, self._least_psp)  # sums stay exact far beyond the limit: below 2**53
+        # Sums stay exact far beyond the limit: below 2**53.
+        product = np.maximum(weight, self._least_weight).astype(np.float64) * np.maximum(psp, self._least_psp)
         return int(np.bincount(place, product).max())

@@ -27,9 +27,12 @@ from gpu_npu.connectome import (
     CapacityError,
     Connectome,
     NetworkError,
+    PairRule,
+    PlasticityRule,
     Settings,
     SynapseArray,
     SynapseBatch,
+    WindowRule,
 )
 from gpu_npu.connectome.fields import MAX_NEURONS
 from gpu_npu.connectome.validation import (
@@ -151,7 +154,7 @@ class NPU:
     def _load(self, connectome: Connectome, neurons: int, synapses: int) -> None:
         """Open a backend and put the network there; the NPU is then as new."""
         bound = SumBound()
-        bound.prove(connectome)
+        bound.prove(connectome, connectome.plasticity)
         with self._range("build"):
             backend, reason = open_backend(
                 self._choice,
@@ -166,6 +169,8 @@ class NPU:
         try:
             with self._range("load"):
                 backend.load(connectome, neuron_capacity=neurons, synapse_capacity=synapses, ledger_window=self._window)
+                for handle, rule in enumerate(connectome.plasticity):
+                    backend.add_rule(handle, rule, 0)
         except BaseException:
             backend.close()
             raise
@@ -178,6 +183,8 @@ class NPU:
         self._weight_dtype, self._psp_dtype = connectome.weight_dtype, connectome.psp_dtype
         self._weight_max, self._psp_max = int(np.iinfo(self._weight_dtype).max), int(np.iinfo(self._psp_dtype).max)
         self._settings, self._areas = connectome.settings, dict(connectome.areas)
+        self._plasticity = dict(enumerate(connectome.plasticity))
+        self._next_rule = len(self._plasticity)
         self._neuron_count = connectome.neuron_count
         self._burst_count = 0
         self._pending = PendingSynapses(self._weight_dtype, self._psp_dtype)
@@ -234,7 +241,8 @@ class NPU:
     @_annotated("edit")
     def reset(self, network: bool = False) -> None:
         """Back to before the first burst: potentials, countdowns, counts as loaded (of neurons added later: as added),
-        burst number 0, empty queues and ledger, nothing staged. Edits, weights, settings and power neurons stay.
+        burst number 0, empty queues and ledger, nothing staged. Edits, weights as learnt, settings, plasticity rules and
+        power neurons stay.
 
         network=True: the whole network too goes back to the connectome that the NPU was made from, on a new backend
         of the same kind; the list of power neurons is empty again. NetworkError for an NPU that was not made from one,
@@ -434,7 +442,44 @@ class NPU:
         """See that the sums still fit after this edit, on a host copy of the network; SumOverflowError if they may not."""
         network = self.to_connectome()
         edit(network)
-        self._bound.prove(network)
+        self._bound.prove(network, self._plasticity.values())
+
+    # -- plasticity ----------------------------------------------------------------------------------------------
+    @_annotated("edit")
+    def register_plasticity(self, rule: PlasticityRule) -> int:
+        """Let a rule act from the next burst on, after those registered before; returns its handle.
+
+        Bursts up to now are silent for it. What it computes: docs/plasticity.md.
+        NetworkError: no rule, bounds beyond this network's weights, or a CustomRule on another backend than the
+        reference. SumOverflowError: the weights that it can bring about may sum to more than fits. Nothing has changed then.
+        """
+        if not isinstance(rule, PlasticityRule):
+            raise NetworkError(f"plasticity: {rule!r} is not a rule; make a WindowRule, a PairRule or a CustomRule")
+        rule.check(self._weight_max)
+        backend, handle = self._ready(), self._next_rule
+        bound = self._bound
+        if fixed_point_bits(self._areas) and rule.reach(self._weight_max):
+            bound = SumBound()
+            bound.prove(self.to_connectome(), [*self._plasticity.values(), rule])
+        backend.add_rule(handle, rule, self._burst_count)
+        self._bound = bound
+        self._plasticity[handle] = rule
+        self._next_rule += 1
+        return handle
+
+    @_annotated("edit")
+    def unregister_plasticity(self, handle: int) -> PlasticityRule:
+        """The rule with this handle acts no more; returns it. What it has learnt stays, what it remembers is forgotten."""
+        if not isinstance(handle, int) or handle not in self._plasticity:
+            there = ", ".join(map(str, self._plasticity)) or "none"
+            raise NetworkError(f"plasticity: no rule has the handle {handle!r}; there are: {there}")
+        self._ready().remove_rule(handle)
+        return self._plasticity.pop(handle)
+
+    @property
+    def plasticity(self) -> Mapping[int, PlasticityRule]:
+        """Handle -> rule, in the order in which they act, read-only; a rule has a `name` and `parameters`."""
+        return MappingProxyType(self._plasticity)
 
     def _admit(self, growth: int, edit: Callable[[Connectome], object]) -> None:
         """The same, with the copy made only where the running bound is not proof enough."""
@@ -804,9 +849,11 @@ class NPU:
 
     @_annotated("transfer")
     def to_connectome(self) -> Connectome:
-        """The network as it stands, on the host: neurons with their state, synapses, areas, settings, capacities.
+        """The network as it stands, on the host: neurons with their state, synapses, areas, settings, window and pair rules,
+        capacities.
 
-        Not part of it: queues, ledger, what is staged, the burst number and the list of power neurons.
+        Not part of it: queues, ledger, what is staged, the burst number, the list of power neurons, what rules remember
+        and rules written in Python.
         """
         backend = self._ready()
         network = Connectome(
@@ -816,6 +863,7 @@ class NPU:
             psp_dtype=self._psp_dtype,
             settings=self._settings,
             areas=self._areas,
+            plasticity=[rule for rule in self._plasticity.values() if isinstance(rule, (WindowRule, PairRule))],
         )
         created, valid = backend.read("created"), backend.read("valid")
         ids = np.flatnonzero(created)

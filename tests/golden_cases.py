@@ -92,6 +92,7 @@ def load_case(name: str) -> Case:
         psp_dtype=data["net_psp"].dtype.type,
         settings=settings,
         areas=areas,
+        plasticity=[WindowRule(*row) for row in data["net_stdp"].tolist()] if "net_stdp" in data else (),
     )
     connectome.add_neurons(count, **{field: data[f"net_{field}"] for field in NEURON_FIELDS if f"net_{field}" in data})
     if "net_neuron_valid" in data:
@@ -113,8 +114,8 @@ def run_case(case: Case, backend: Any) -> None:
     """Load the case into a new backend (or the scalar model), run its script; everything is equal or an assertion fails."""
     capacity = case.connectome.neuron_capacity
     backend.load(case.connectome, neuron_capacity=capacity, synapse_capacity=case.connectome.synapse_capacity, ledger_window=LEDGER_WINDOW)
-    for handle, row in enumerate(case.data["net_stdp"].tolist() if "net_stdp" in case.data else []):
-        backend.add_rule(handle, WindowRule(*row), 0)
+    for handle, rule in enumerate(case.connectome.plasticity):
+        backend.add_rule(handle, rule, 0)
     backend.set_power(np.unique(case.data["in_power"]).astype(np.uint32))
     for burst in range(1, case.bursts + 1):
         for name, arguments, answer in case.operations(burst):

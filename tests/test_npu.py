@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from golden_cases import CASES, assert_bits, load_case
+from golden_cases import CASES, PLASTIC_CASES, assert_bits, load_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,9 +23,11 @@ from gpu_npu import (
     Connectome,
     NetworkError,
     NpuError,
+    PairRule,
     Rules,
     Settings,
     SumOverflowError,
+    WindowRule,
 )
 from gpu_npu.backends.base import Backend
 from gpu_npu.backends.reference import Reference
@@ -71,7 +73,7 @@ def same_network(a: Connectome, b: Connectome) -> None:
     for name in (*NEURON_FIELDS, "valid", "created"):
         assert_bits(a.neurons[name], b.neurons[name], name)
     assert (a.neuron_capacity, a.synapse_capacity) == (b.neuron_capacity, b.synapse_capacity)
-    assert (a.settings, dict(a.areas)) == (b.settings, dict(b.areas))
+    assert (a.settings, dict(a.areas), a.plasticity) == (b.settings, dict(b.areas), b.plasticity)
     one, other = a.synapses.batch(), b.synapses.batch()
     orders = [np.lexsort((batch.target, batch.source)) for batch in (one, other)]
     for name in ("source", "target", "weight", "psp", "inhibitory"):
@@ -102,7 +104,7 @@ def test_the_seed_snippet(backend_factory: Factory) -> None:
     npu.close()
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", (*CASES, *PLASTIC_CASES))
 def test_golden_cases_through_the_npu(name: str) -> None:
     """What the backend contract gives (test_golden) the NPU gives too, edits and all."""
     case = load_case(name)
@@ -128,6 +130,9 @@ def test_golden_cases_through_the_npu(name: str) -> None:
             result.neurons_in_refractory,
         ]
         assert counters == case.data["out_counters"][burst - 1].tolist()
+    left = npu.synapse_array
+    for got, expected in zip((left.source, left.target, left.weight), case.final_synapses(), strict=True):
+        np.testing.assert_array_equal(got, expected)
 
 
 # -- neurons --------------------------------------------------------------------------------------------------------
@@ -600,6 +605,41 @@ def test_products_of_mp_driven_sources_count_255() -> None:
     refused(npu, lambda: npu.add_synapse(2, 5, 65535, 1), lambda: npu.add_synapses([2], [5], 65535, 1))
 
 
+def test_moving_a_source_is_an_edit_of_its_sums() -> None:
+    npu = NPU(6, 600, backend=Reference, weight_dtype=np.uint16, areas={1: Area(mp_driven_psp=True), 7: Area(psp_uniform=False)})
+    npu.add_neurons(6)
+    npu.add_synapses([2] * 129, [5] * 129, 65535, 1)
+    refused(
+        npu,
+        lambda: npu.set_parameter("cortical_area", [2], 1),
+        lambda: npu.set_area_parameter("cortical_area", 0, 1),
+        lambda: npu.set_neuron_mapping({2: 1}),
+    )
+    npu.set_parameter("cortical_area", [3], 1)
+    npu.set_parameter("cortical_area", [2], 7)
+
+
+def test_sums_count_what_plasticity_can_bring_about() -> None:
+    npu = shared_psp()
+    npu.add_synapse(0, 5, 1, 32767)
+    npu.add_synapse(0, 5, 1, 32767)
+    learns = WindowRule(0, 1, 3, 1, 1)
+    refused(npu, lambda: npu.register_plasticity(learns))
+    assert not npu.plasticity
+    forgets = [npu.register_plasticity(rule) for rule in (WindowRule(0, 1, 3, 0, 9), PairRule(0, 1, 0, 5, 9, 9))]
+    bounded = npu.register_plasticity(PairRule(0, 1, 5, 5, 9, 9, w_max=32767))
+    refused(npu, lambda: npu.add_synapse(1, 5, 1, 30000), lambda: npu.register_plasticity(learns))
+    assert list(npu.plasticity) == [*forgets, bounded]
+    npu.unregister_plasticity(bounded)
+    npu.add_synapse(1, 5, 1, 30000)
+    elsewhere = npu.register_plasticity(WindowRule(3, 1, 3, 1, 1))
+    refused(npu, lambda: npu.set_parameter("cortical_area", [0, 1], 3), lambda: npu.set_neuron_mapping({0: 3, 1: 3}))
+    npu.unregister_plasticity(elsewhere)
+    npu.set_area(1, psp_uniform=True)  # whole numbers have room for all of it
+    npu.register_plasticity(learns)
+    refused(npu, lambda: npu.set_area(1, psp_uniform=False))
+
+
 big = st.sampled_from([0, 1, 300, 30000, 32768, 46340, 60000, 65535])
 an_id = st.integers(0, 3)
 edits = st.one_of(
@@ -608,6 +648,13 @@ edits = st.one_of(
     st.tuples(st.just("update_weight"), an_id, an_id, big),
     st.tuples(st.just("set_neuron_mapping"), an_id, st.integers(0, 2)),
     st.tuples(st.just("set_area"), st.integers(0, 2), st.booleans(), st.booleans()),
+    st.tuples(
+        st.just("register_plasticity"),
+        st.one_of(
+            st.builds(WindowRule, st.integers(0, 2), st.integers(0, 2), st.just(2), st.integers(0, 1), st.just(1)),
+            st.builds(PairRule, *[st.integers(0, 2)] * 2, st.integers(0, 1), *[st.just(1)] * 3, w_max=st.sampled_from([None, 300, 32767])),
+        ),
+    ),
 )
 
 
@@ -627,6 +674,8 @@ def test_an_edit_is_refused_exactly_where_the_network_would_not_be_allowed(steps
         elif name == "set_neuron_mapping":
             host.write("cortical_area", arguments[:1], arguments[1:])
             arguments = [dict([arguments])]
+        elif name == "register_plasticity":
+            host.set_plasticity([*host.plasticity, *arguments])
         else:
             host.set_area(arguments[0], Area(psp_uniform=arguments[1], mp_driven_psp=arguments[2]))
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from .errors import CapacityError, NetworkError, NeuronIndexError
 from .fields import MAX_NEURONS, NEURON_FIELDS
 from .neurons import NeuronArray
+from .plasticity import PairRule, PlasticityRule, WindowRule, reaches
 from .settings import Area, Settings
 from .synapses import CountType, SynapseArray
 from .validation import (
@@ -56,6 +57,7 @@ class Connectome:
         psp_dtype: Any = np.uint8,
         settings: Settings | None = None,
         areas: Mapping[int, Area] | None = None,
+        plasticity: Iterable[PlasticityRule] = (),
     ) -> None:
         self.weight_dtype: CountType = check_count_dtype(weight_dtype, "weight_dtype")
         self.psp_dtype: CountType = check_count_dtype(psp_dtype, "psp_dtype")
@@ -70,6 +72,7 @@ class Connectome:
         self.set_settings(Settings() if settings is None else settings)
         for area, flags in (areas or {}).items():
             self.set_area(area, flags)
+        self.set_plasticity(plasticity)
 
     # -- facts ---------------------------------------------------------------------------------------------------
     @property
@@ -101,6 +104,11 @@ class Connectome:
     def settings(self) -> Settings:
         """Rules and scales of the whole network."""
         return self._settings
+
+    @property
+    def plasticity(self) -> tuple[PlasticityRule, ...]:
+        """Window rules and pair rules, in the order in which they act."""
+        return self._plasticity
 
     @property
     def frozen(self) -> bool:
@@ -327,6 +335,20 @@ class Connectome:
             raise NetworkError(f"settings: {settings!r} is not a Settings")
         self._settings = settings
 
+    def set_plasticity(self, rules: Iterable[PlasticityRule]) -> None:
+        """All plasticity rules, in the order in which they act: WindowRule and PairRule.
+
+        NetworkError: a rule that no file could hold (a CustomRule: `NPU.register_plasticity` takes it), or bounds beyond
+        this network's weights.
+        """
+        self._writable()
+        given = tuple(rules)
+        for rule in given:
+            if not isinstance(rule, (WindowRule, PairRule)):
+                raise NetworkError(f"plasticity: {rule!r} is neither a WindowRule nor a PairRule; NPU.register_plasticity takes others")
+            rule.check(self._weight_max)
+        self._plasticity = given
+
     def reserve(self, neurons: int | None = None, synapses: int | None = None) -> None:
         """Grow to at least these capacities; arrays looked at before are then copies that nobody reads."""
         self._writable()
@@ -354,7 +376,13 @@ class Connectome:
 
     def copy(self) -> Connectome:
         """A copy of its own, not frozen, with the same capacities."""
-        new = Connectome(weight_dtype=self.weight_dtype, psp_dtype=self.psp_dtype, settings=self.settings, areas=self.areas)
+        new = Connectome(
+            weight_dtype=self.weight_dtype,
+            psp_dtype=self.psp_dtype,
+            settings=self.settings,
+            areas=self.areas,
+            plasticity=self.plasticity,
+        )
         new.neurons = self.neurons.with_capacity(self.neuron_capacity)
         new.synapses = self.synapses.with_capacity(self.synapse_capacity, self.neuron_capacity)
         return new
@@ -390,7 +418,8 @@ class Connectome:
                     f"synapse {bad}: {name} {ids[bad]} is not a neuron (this network reserves {self.neuron_capacity:,} ids from 0)"
                 )
         # A generator: the batch is made only if the check must look at it.
-        check_sums((synapses.batch() for _ in range(1)), neurons.cortical_area, self.areas, synapses.valid_count)
+        reach = reaches(self._plasticity, self._weight_max)
+        check_sums((synapses.batch() for _ in range(1)), neurons.cortical_area, self.areas, synapses.valid_count, reach)
 
 
 def _occurrence(group: NDArray[np.intp], groups: int) -> NDArray[np.int64]:

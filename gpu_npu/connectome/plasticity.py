@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from decimal import Context, Decimal, localcontext
 from functools import lru_cache
@@ -184,6 +184,15 @@ class CustomRule(PlasticityRule):
 
 RULES: Mapping[str, type[WindowRule] | type[PairRule]] = {rule.name: rule for rule in (WindowRule, PairRule)}
 """The rules that are data, by name: what files can hold and every backend can run."""
+
+
+def reaches(rules: Iterable[PlasticityRule], largest: int) -> dict[tuple[int, int], int]:
+    """(source area, target area) -> the largest weight that these rules can raise a synapse of the mapping to."""
+    found: dict[tuple[int, int], int] = {}
+    for rule in rules:
+        mapping = rule.source_area, rule.target_area
+        found[mapping] = max(found.get(mapping, 0), rule.reach(largest))
+    return found
 
 
 @lru_cache(maxsize=64)

@@ -1,7 +1,8 @@
-"""The project's own file of a network: a .npz of plain arrays, and JSON text for areas and settings.
+"""The project's own file of a network: a .npz of plain arrays, and JSON text for areas, settings and plasticity.
 
 `format`, `version`, `neuron_capacity`, `synapse_capacity`; `neuron_<field>`, `neuron_valid`, `neuron_created` for all
-reserved ids; `synapse_source`, `_target`, `_weight`, `_psp`, `_inhibitory`, `_valid` for all slots used; `areas`, `settings`.
+reserved ids; `synapse_source`, `_target`, `_weight`, `_psp`, `_inhibitory`, `_valid` for all slots used; `areas`, `settings`;
+`plasticity`: a list of rules, each an object of its parameters and `rule`, its name.
 """
 
 from __future__ import annotations
@@ -16,16 +17,18 @@ from typing import Any
 
 import numpy as np
 
-from gpu_npu.connectome import NEURON_FIELDS, Area, Connectome, NetworkError, NpuError, Rules, Settings, SynapseBatch
+from gpu_npu.connectome import NEURON_FIELDS, Area, Connectome, NetworkError, NpuError, PlasticityRule, Rules, Settings, SynapseBatch
+from gpu_npu.connectome.plasticity import RULES
 
 from .archive import Archive
 
 FORMAT = "gpu_npu network"
-VERSION = 1
+VERSION = 2
 
 
 def save(connectome: Connectome, path: str | os.PathLike[str], *, compressed: bool = False) -> None:
-    """Write a network so that `load` gives it back exactly: arrays, areas, settings, dtypes, capacities, removed synapses.
+    """Write a network so that `load` gives it back exactly: arrays, areas, settings, plasticity rules, dtypes, capacities,
+    removed synapses.
 
     The file appears at `path` whole or not at all. The network is validated first, with the errors of
     `Connectome.validate`: what could not be loaded is not written. OSError: not writable.
@@ -39,6 +42,7 @@ def save(connectome: Connectome, path: str | os.PathLike[str], *, compressed: bo
         "synapse_capacity": connectome.synapse_capacity,
         "areas": json.dumps({str(area): asdict(flags) for area, flags in connectome.areas.items()}),
         "settings": _settings_text(connectome.settings),
+        "plasticity": json.dumps([{"rule": rule.name, **rule.parameters} for rule in connectome.plasticity], allow_nan=False),
         **{f"neuron_{name}": neurons[name] for name in (*NEURON_FIELDS, "valid", "created")},
         **{f"synapse_{name}": getattr(synapses, name) for name in ("source", "target", "weight", "psp", "inhibitory", "valid")},
     }
@@ -90,6 +94,7 @@ def load_project(archive: Archive) -> Connectome:
             psp_dtype=batch.psp.dtype,
             settings=_settings(archive.text("settings")),
             areas=_areas(archive.text("areas")),
+            plasticity=_plasticity(archive.text("plasticity")),
         )
         for name, column in columns.items():
             network.neurons[name][...] = column
@@ -128,3 +133,18 @@ def _areas(text: str) -> dict[int, Area]:
         raise
     except (TypeError, AttributeError, ValueError) as error:
         raise NetworkError(f"'areas' cannot be read: {error!r} in {text!r}") from error
+
+
+def _plasticity(text: str) -> list[PlasticityRule]:
+    try:
+        rules: list[PlasticityRule] = []
+        for values in json.loads(text):
+            name = values.pop("rule")
+            if name not in RULES:
+                raise NetworkError(f"'plasticity': {name!r} is not one of {', '.join(RULES)}")
+            rules.append(RULES[name](**values))
+        return rules
+    except NetworkError:
+        raise
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise NetworkError(f"'plasticity' cannot be read: {error!r} in {text!r}") from error

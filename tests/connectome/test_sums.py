@@ -33,33 +33,50 @@ def batch_of(rows: list[tuple[int, int, int, int, bool]]) -> SynapseBatch:
     )
 
 
-def by_hand(rows: list[tuple[int, int, int, int, bool]], areas: dict[int, Area], bits: int) -> tuple[int, int]:
+def by_hand(
+    rows: list[tuple[int, int, int, int, bool]], areas: dict[int, Area], bits: int, reach: dict[tuple[int, int], int], neuron_areas: Any
+) -> tuple[int, int]:
     simple: dict[Any, int] = {}
     exact: dict[Any, int] = {}
+    least_psp = 255 if any(area.mp_driven_psp for area in areas.values()) else 0
     for source, target, weight, psp, inhibitory in rows:
-        area = areas.get(int(NEURON_AREAS[source]), Area())
-        m = weight * (255 if area.mp_driven_psp else psp)
+        area = areas.get(int(neuron_areas[source]), Area())
+        top = max(weight, reach.get((int(neuron_areas[source]), int(neuron_areas[target])), 0))
+        m = top * (255 if area.mp_driven_psp else psp)
         k = 1 if area.psp_uniform else sum(row[0] == source for row in rows)
         key = target, inhibitory
-        simple[key] = simple.get(key, 0) + m
+        simple[key] = simple.get(key, 0) + max(weight, *reach.values(), 0) * max(psp, least_psp)
         exact[key] = exact.get(key, 0) + ((m << bits) + k // 2) // k
-    return max(simple.values(), default=0), max(exact.values(), default=0)
+    largest = max(exact.values(), default=0)
+    return max(simple.values(), default=0) if bits else largest, largest
 
 
-@given(SYNAPSES, st.integers(0, 40), st.sampled_from([0, 32]))
-def test_largest_sums(rows: list[tuple[int, int, int, int, bool]], cut: int, bits: int) -> None:
+REACHES = st.dictionaries(st.tuples(st.sampled_from([0, 1, 2, 77]), st.sampled_from([0, 1, 3])), st.integers(0, 46340), max_size=3)
+
+
+@given(SYNAPSES, st.integers(0, 40), st.sampled_from([0, 32]), REACHES)
+def test_largest_sums(rows: list[tuple[int, int, int, int, bool]], cut: int, bits: int, reach: dict[tuple[int, int], int]) -> None:
     areas = AREAS if bits else {0: Area(), 2: Area(mp_driven_psp=True)}
-    wanted = by_hand(rows, areas, bits)
+    wanted = by_hand(rows, areas, bits, reach, NEURON_AREAS)
     batches = [batch_of(rows[:cut]), batch_of(rows[cut:])]
-    found = largest_sums(batches, NEURON_AREAS, areas, bits)
+    found = largest_sums(batches, NEURON_AREAS, areas, bits, reach)
     assert found == wanted and all(type(value) is int for value in found)
-    assert largest_sums(iter(batches), NEURON_AREAS, areas, bits) == wanted
+    assert largest_sums(iter(batches), NEURON_AREAS, areas, bits, reach) == wanted
     assert wanted[1] <= wanted[0] << bits
+
+
+@given(SYNAPSES, REACHES, st.permutations([0, 1, 2, 3, 1, 77]))
+def test_the_simple_bound_holds_wherever_neurons_move(
+    rows: list[tuple[int, int, int, int, bool]], reach: dict[tuple[int, int], int], moved: list[int]
+) -> None:
+    simple, _ = largest_sums([batch_of(rows)], NEURON_AREAS, AREAS, 32, reach)
+    assert largest_sums([batch_of(rows)], np.array(moved, np.uint32), AREAS, 32, reach)[1] <= simple << 32
 
 
 def test_fractions_carry_into_whole_units() -> None:
     rows = [(1, 2, 2, 1, False)] * 3
-    assert largest_sums([batch_of(rows)], NEURON_AREAS, AREAS, 32) == (6, 3 * (((2 << 32) + 1) // 3))
+    areas = {1: AREAS[1]}
+    assert largest_sums([batch_of(rows)], NEURON_AREAS, areas, 32) == (6, 3 * (((2 << 32) + 1) // 3))
 
 
 def test_sums_beyond_64_bits_do_not_wrap() -> None:
@@ -89,7 +106,7 @@ def test_the_limit_is_exact() -> None:
     rows = [(0, 4, 65535, 32767, False), (0, 4, 65535, 1, False), (0, 4, 1, 32767, False), (0, 4, 1, 1, True)]
     total = sum(weight * psp for _, _, weight, psp, inhibitory in rows if not inhibitory)
     assert total == 2**31 - 1
-    assert check_sums([batch_of(rows)], NEURON_AREAS, AREAS, len(rows)) == total
+    assert check_sums([batch_of(rows)], NEURON_AREAS, {1: AREAS[1]}, len(rows)) == total
     with pytest.raises(SumOverflowError, match=rf"^target 4: its synapses can sum to {2**63} .*limit is {2**63}"):
         check_sums([batch_of([*rows, (5, 4, 1, 1, False)])], NEURON_AREAS, AREAS, len(rows) + 1)
 
@@ -109,4 +126,14 @@ def test_a_product_that_is_too_large_is_named() -> None:
     with pytest.raises(NetworkError, match=rf"synapse 5 -> 3: weight 65535 \* psp 32769 = {65535 * 32769} is not below 2\*\*31"):
         check_sums([batch_of(rows)], NEURON_AREAS, AREAS, 2)
     # The psp that is stored does not matter where the potential drives it.
-    assert check_sums([batch_of([(2, 3, 65535, 65535, True)])], NEURON_AREAS, AREAS, 1) == 65535 * 255
+    assert check_sums([batch_of([(2, 3, 65535, 65535, True)])], NEURON_AREAS, AREAS, 1) == 65535 * 65535
+
+
+def test_a_weight_counts_as_what_a_rule_can_make_of_it() -> None:
+    rows = [(0, 4, 1, 32767, False)] * 2
+    assert check_sums([batch_of(rows)], NEURON_AREAS, AREAS, 2, {(0, 2): 65535}) == 2 * 65535 * 32767
+    with pytest.raises(SumOverflowError, match=rf"target 4: its synapses can sum to {2 * 65535 * 32767 << 32} .* plasticity rules"):
+        check_sums([batch_of(rows)], NEURON_AREAS, AREAS, 2, {(0, 1): 65535})
+    rows = [(0, 4, 1, 32769, False)]
+    with pytest.raises(NetworkError, match=r"weight 65535 \* psp 32769 .* \(the weight is 1; a plasticity rule can raise it\)"):
+        check_sums([batch_of(rows)], NEURON_AREAS, AREAS, 1, {(0, 1): 65535})

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_npu.connectome import NEURON_FIELDS, Area, Connectome, FileFormatError, NetworkError, Rules, Settings
+from gpu_npu.connectome import NEURON_FIELDS, Area, Connectome, FileFormatError, NetworkError, PairRule, Rules, Settings, WindowRule
 from gpu_npu.connectome.generators import fixed_out_degree
 from gpu_npu.io import load, save
 
@@ -26,6 +26,7 @@ def example() -> Connectome:
         weight_dtype=np.uint16,
         settings=Settings(Rules("burst", True, 0.1, 255.0), 1 / 65025, -2.5, 2**32 - 1),
         areas={2**32 - 1: Area("sight", psp_uniform=False), 0: Area("Großhirn", mp_driven_psp=True, power=True)},
+        plasticity=[WindowRule(0, 2**32 - 1, 3, 65535, 0), PairRule(1, 1, 0.1, 1 / 3, 20, 33.3, "all", "multiplicative", 2, 900)],
     )
     network.create_neurons([1, 5], threshold=[0.1, -3], coordinates=[(1, 2, 3), (4, 5, 2**32 - 1)], cortical_area=[0, 2**32 - 1])
     network.add_neurons(4, membrane_potential=[1, 2, 3, 4], threshold_limit=9, mp_charge_accumulation=[0, 1, 0, 1], refractory_countdown=7)
@@ -39,7 +40,7 @@ def held(network: Connectome) -> list[Any]:
     arrays = (*network.neurons.arrays(), *(array[: network.synapses.count] for array in network.synapses.arrays()))
     return [
         *((array.dtype, array.shape, array.tobytes()) for array in arrays),
-        *(network.neuron_capacity, network.synapse_capacity, dict(network.areas), network.settings),
+        *(network.neuron_capacity, network.synapse_capacity, dict(network.areas), network.settings, network.plasticity),
     ]
 
 
@@ -166,8 +167,8 @@ def test_a_flipped_bit_in_an_array_is_named(saved: Path) -> None:
 
 
 def arrays_of_a_file() -> list[str]:
-    """The five single values first."""
-    singles = ["version", "neuron_capacity", "synapse_capacity", "areas", "settings", "neuron_valid", "neuron_created"]
+    """The six single values first."""
+    singles = ["version", "neuron_capacity", "synapse_capacity", "areas", "settings", "plasticity", "neuron_valid", "neuron_created"]
     parts = ("source", "target", "weight", "psp", "inhibitory", "valid")
     return [*singles, *(f"neuron_{name}" for name in NEURON_FIELDS), *(f"synapse_{name}" for name in parts)]
 
@@ -178,7 +179,7 @@ def test_a_missing_array_is_named(saved: Path, name: str) -> None:
         load(rewritten(saved, **{name: None}))
 
 
-@pytest.mark.parametrize("name", arrays_of_a_file()[5:])
+@pytest.mark.parametrize("name", arrays_of_a_file()[6:])
 def test_a_wrong_dtype_or_length_is_named(saved: Path, name: str) -> None:
     with np.load(saved) as file:
         good = file[name]
@@ -188,12 +189,15 @@ def test_a_wrong_dtype_or_length_is_named(saved: Path, name: str) -> None:
         load(rewritten(saved, **{name: good[:-1]}))
 
 
+WINDOW = '[{"rule": "window", "source_area": 0, "target_area": 1, "window": 3, "plus": 1, "minus": 1}]'
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"format": "feagi"}, "format 'feagi' is not 'gpu_npu network'"),
         ({"format": 1}, "'format' has dtype int64, not a string"),
-        ({"version": 2}, "version 2 of the format; this release reads version 1"),
+        ({"version": 1}, "version 1 of the format; this release reads version 2"),
         ({"version": 1.0}, r"'version' is array\(1\.\)"),
         ({"neuron_capacity": -1}, r"'neuron_capacity' is array\(-1\)"),
         ({"neuron_capacity": 10}, r"array 'neuron_.*' has shape \(9,\), not \(10,\)"),
@@ -215,6 +219,12 @@ def test_a_wrong_dtype_or_length_is_named(saved: Path, name: str) -> None:
         ({"settings": "{}"}, "'settings' cannot be read.*rules"),
         ({"settings": '{"rules": {"refractory_clock": "sun"}}'}, "refractory_clock: 'sun'"),
         ({"settings": '{"rules": {}, "random_seed": -1}'}, "random_seed: -1"),
+        ({"plasticity": "7"}, "'plasticity' cannot be read"),
+        ({"plasticity": "[7]"}, "'plasticity' cannot be read"),
+        ({"plasticity": "[{}]"}, "'plasticity' cannot be read.*rule"),
+        ({"plasticity": '[{"rule": "hebb"}]'}, "'hebb' is not one of window, pair"),
+        ({"plasticity": '[{"rule": "window", "window": 1}]'}, "'plasticity' cannot be read.*source_area"),
+        ({"plasticity": WINDOW.replace(": 3,", ": 0,")}, r"window: 0 is outside 1\.\.65535"),
         ({"neuron_threshold": np.array([None] * 9, object)}, "'neuron_threshold' is corrupt: Object arrays cannot be loaded"),
     ],
 )
