@@ -410,7 +410,8 @@ def golden(backend: str, device: int | None, names: Sequence[str] = ()) -> int:
         sys.path.append(folder)
     golden_cases = importlib.import_module("golden_cases")
     make = workloads.maker(backend, device)
-    cases = names or golden_cases.CASES
+    learns = golden_cases.PLASTIC_CASES if backend in golden_cases.LEARNING_BACKENDS else ()
+    cases = names or (*golden_cases.CASES, *learns)
     for name in cases:
         subject = make()
         try:

@@ -28,7 +28,7 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,7 @@ class Network:
         signed[1::2] *= -1
         return signed
 
+    @cached_property
     def connectome(self) -> Connectome:
         """For the NPU. Exact as long as what arrives at a neuron in a burst stays below 2^24."""
         most = BIGGEST_WEIGHT * int(np.bincount(self.target.ravel()).max()) + self.threshold + self.amount
@@ -127,7 +128,7 @@ class OurRun(Engine):
     """`NPU.run`."""
 
     def __init__(self, network: Network, make: Callable[[], Any]) -> None:
-        self._npu = NPU.from_connectome(network.connectome(), backend=make)
+        self._npu = NPU.from_connectome(network.connectome, backend=make)
         self._npu.set_power_neurons(network.driven)
 
     def close(self) -> None:
@@ -451,7 +452,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m profiling.engines", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--backend", choices=("cuda", "cpu", "reference"), default="cuda", help="(%(default)s)")
+    parser.add_argument("--backend", choices=workloads.BACKENDS, default="cuda", help="(%(default)s)")
     parser.add_argument("--device", type=int, help="number of the GPU")
     parser.add_argument("--quick", action="store_true", help="the smallest network alone")
     parser.add_argument("--budget", type=float, default=60.0, help="seconds for the rounds (%(default)s)")
@@ -469,7 +470,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         makers = {name: make for name, make in makers.items() if name.startswith(("gpu-npu", *options.only))}
     sizes = dict(list(SIZES.items())[:1]) if options.quick else SIZES
     report: Row = {"benchmark": "engines", **facts, "libraries": versions(), "quick": options.quick, "networks": []}
+    start = time.perf_counter()
     for name, (neurons, degree, bursts) in sizes.items():
+        if time.perf_counter() - start > options.budget:
+            print(f"{name}: no time is left")
+            continue
         compared = compare(Network.random(neurons, degree), makers, bursts, options.budget / len(sizes))
         report["networks"].append({"name": name, **compared})
         if options.json:

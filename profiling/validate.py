@@ -3,8 +3,8 @@
     python -m profiling.validate [--device N] [--budget SECONDS] [--out FOLDER] [--data FOLDER] [--commit TEXT]
 
 Stages: the tests that take a backend, on CUDA alone; compute-sanitizer's four tools over a small run; the rates of the
-device; the benchmarks; Nsight Compute's metrics of the kernels. Each stage is a process of its own with a share of the
-time that is left, ends as ran, failed or unavailable, and is in the file as soon as it ends:
+device; the benchmarks; Nsight Compute's metrics of the kernels; other engines beside ours. Each stage is a process of its own
+with a share of the time that is left, ends as ran, failed or unavailable, and is in the file as soon as it ends:
 
     FOLDER/validate-DATE-COMMIT.json
 
@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
-import csv
 import importlib.util
 import json
 import os
@@ -53,11 +52,6 @@ PLACES = ("/usr/local/cuda/bin", "/opt/nvidia/nsight-compute")
 NCU_NETWORK = ("random", "--neurons", "1000000", "--degree", "100", "--fired", "10000", "--warm-up", "6", "--bursts", "6", "--plain")
 NCU_LAUNCHES = ("--launch-skip=16", "--launch-count=16")
 """Launches of a burst's kernels that are left out, and looked at."""
-NCU_PEAKS = (
-    "gpu__time_duration.sum",
-    "sm__throughput.avg.pct_of_peak_sustained_elapsed",
-    "dram__throughput.avg.pct_of_peak_sustained_elapsed",
-)
 
 
 @dataclass(frozen=True)
@@ -209,45 +203,22 @@ def program(module: str, key: str, *options: str) -> Callable[[Job, float], Outc
 
 
 def metrics(job: Job, limit: float) -> Outcome:
-    """What Nsight Compute's counters say of a burst's kernels: median of each metric by kernel."""
+    """What Nsight Compute's counters say of a burst's kernels: the table, and the median of each metric by kernel."""
     path = tool("ncu")
     if path is None or job.backend != "cuda":
         return missing("ncu") if path is None else {"status": "unavailable", "seconds": 0.0, "problem": "no GPU"}, {}
     names = "|".join(name for name, kernel in kernels.kernels().items() if kernel.file not in ("indexing.cu", "parameters.cu"))
-    what = [f"--kernel-name=regex:^({names})$", *NCU_LAUNCHES, f"--metrics={','.join((*NCU_PEAKS, *ncu_kernels.METRICS))}"]
-    state = ["--cache-control=none", "--clock-control=none", "--csv", "--page=raw"]  # the clocks of a lent GPU are left alone
-    command = [path, *what, *state, sys.executable, "-m", "profiling.workload", *NCU_NETWORK]
+    what = [f"--kernel-name=regex:^({names})$", *NCU_LAUNCHES, f"--metrics={','.join(ncu_kernels.METRICS)}"]
+    what += [f"--section={name}" for name in ncu_kernels.SECTIONS]
+    command = [path, *what, *ncu_kernels.STATE, *ncu_kernels.RAW, sys.executable, "-m", "profiling.workload", *NCU_NETWORK]
     done = execute(command, limit, job.environment)
     verdict = done.verdict(limit)
-    found = raw_page(done.output)
+    found = ncu_kernels.raw_page(done.output)
     if verdict["status"] == "ran" and not found:
         verdict |= {"status": "failed", "problem": "ncu named no kernel"}
     if verdict["status"] == "failed" and re.search(r"ERR_NVGPUCTRPERM|Failed to initialize|LibraryNotLoaded", done.output):
         verdict |= {"status": "unavailable", "problem": "the counters cannot be read on this machine"}
-    return verdict, {"metrics": found} if found else {}
-
-
-def raw_page(output: str) -> dict[str, dict[str, Any]]:
-    """Kernel -> launches, and metric -> {unit, median}, of `ncu --csv --page=raw` with a program's output around it."""
-    lines = output.splitlines()
-    start = next((i for i, line in enumerate(lines) if line.startswith('"ID"')), None)
-    if start is None:
-        return {}
-    header, units, *rows = csv.reader(line for line in lines[start:] if line.startswith('"'))
-    by_kernel: dict[str, list[dict[str, str]]] = collections.defaultdict(list)
-    for row in rows:
-        named = dict(zip(header, row, strict=False))
-        by_kernel[named["Kernel Name"].partition("(")[0]].append(named)
-    told: dict[str, dict[str, Any]] = {}
-    for kernel, launches in by_kernel.items():
-        told[kernel] = {"launches": len(launches)}
-        for name, unit in zip(header, units, strict=False):
-            if "__" not in name:
-                continue
-            values = sorted(float(one[name].replace(",", "")) for one in launches if re.fullmatch(r"[\d.,eE+-]+", one.get(name, "")))
-            if values:
-                told[kernel][name] = {"unit": unit, "median": values[len(values) // 2]}
-    return told
+    return verdict, {"kernels": ncu_kernels.figures(found), "metrics": found} if found else {}
 
 
 Stage = Callable[[Job, float], Outcome]
@@ -257,6 +228,7 @@ STAGES: dict[str, tuple[Stage, float]] = {
     "rates": (program("probe", "rates", "--budget={budget}"), 7),
     "benchmarks": (program("bench", "benchmarks", "--budget={budget}", "--data={data}"), 32),
     "metrics": (metrics, 7),
+    "engines": (program("engines", "engines", "--budget={budget}"), 10),
 }
 """Name -> stage, and its share of the time; what it leaves goes to those behind it."""
 MUST_RUN = ("tests", "rates", "benchmarks")

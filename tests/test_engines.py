@@ -71,7 +71,7 @@ def test_every_engine_fires_the_same(name: str, network: Network, tmp_path: Path
 
 def test_sums_that_are_not_exact_are_refused(network: Network) -> None:
     with pytest.raises(ValueError, match="not exact in float32"):
-        Network(**{**vars(network), "threshold": 2.0**24}).connectome()
+        Network(**{**vars(network), "threshold": 2.0**24}).connectome  # noqa: B018
 
 
 class Wrong(Arrays):

@@ -40,14 +40,57 @@ def test_ncu_command_lines(capsys: pytest.CaptureFixture[str]) -> None:
     end = f"--export=kernels --force-overwrite {shlex.quote(sys.executable)} -m profiling.workload seed --device 1"
     assert ncu_kernels.main(["--dry-run", "seed", "--device", "1"]) == 0
     profile, show = capsys.readouterr().out.splitlines()
-    assert profile.startswith(f"ncu --nvtx --nvtx-include=gpu_npu@burst/ {sections} --metrics=dram__bytes_read.sum,")
+    assert profile.startswith(f"ncu --nvtx --nvtx-include=gpu_npu@burst/ {sections} --metrics=gpu__time_duration.sum,dram__bytes_read.sum,")
     assert profile.endswith(f" --cache-control=none --clock-control=none {end}")
-    assert show == "ncu --import=kernels.ncu-rep --page=details --print-summary=per-kernel"
+    assert show == "ncu --import=kernels.ncu-rep --csv --page=raw --print-units=base"
     assert ncu_kernels.main(["--dry-run", "--phase", "propagation", "--full", "seed", "--device", "1"]) == 0
     profile = capsys.readouterr().out.splitlines()[0]
     assert profile.startswith("ncu --nvtx --nvtx-include=gpu_npu@propagation/ --set=full --metrics=")
     assert profile.endswith(end)
     assert set(ncu_kernels.PHASES) == set(PHASES) - {"transfer"}  # no kernel there
+
+
+STALLED = "smsp__average_warps_issue_stalled_{}_per_issue_active.ratio"
+NAMES = (
+    "ID", "Kernel Name", "gpu__time_duration.sum", "dram__bytes_read.sum", "dram__bytes_write.sum", "launch__registers_per_thread",
+    "sm__warps_active.avg.pct_of_peak_sustained_active", "sm__maximum_warps_per_active_cycle_pct",
+    "gpu__compute_memory_throughput.avg.pct_of_peak_sustained_elapsed",
+    *map(STALLED.format, ("long_scoreboard", "lg_throttle", "selected", "wait", "barrier", "long_scoreboard_not_issued")),
+)  # fmt: skip
+UNITS = ("", "", "nsecond", "byte", "byte", "register/thread", "%", "%", "%", *6 * ("",))
+LAUNCHES = (
+    ("0", "scan(State)", "900", "1,000", "0", "20", "10", "25", "3.5", "1", "0", "1", "2", "0.5", "0"),
+    ("1", "deliver(State)", "50,000", "8,000,000", "2,000,000", "40", "60.4", "75", "81", "9.5", "30", "1", "2", "0.25", "99"),
+    ("2", "deliver(State)", "52,000", "8,000,000", "2,000,000", "40", "60.4", "75", "83", "9.5", "30", "1", "2", "0.25", "99"),
+)
+
+
+def raw() -> str:
+    return "\n".join(",".join(f'"{cell}"' for cell in line) for line in (NAMES, UNITS, *LAUNCHES)) + "\n"
+
+
+def test_the_table_of_kernels() -> None:
+    first, second = ncu_kernels.figures(ncu_kernels.raw_page(f"==PROF== before\n{raw()}"))
+    assert (first["kernel"], first["launches"], first["us"], first["dram_bytes"]) == ("deliver", 2, 50.0, 10e6)
+    assert (first["registers"], first["occupancy_pct"], first["possible_occupancy_pct"], first["memory_pct"]) == (40, 60.4, 75, 81)
+    assert first["compute_pct"] is None  # what ncu did not say
+    assert list(first["stalls"].items()) == [("lg_throttle", 30), ("long_scoreboard", 9.5), ("wait", 2)]
+    assert (second["kernel"], second["us"], list(second["stalls"])[0]) == ("scan", 0.9, "wait")
+    assert ncu_kernels.figures({}) == [] == list(ncu_kernels.raw_page("nothing"))
+
+
+def test_ncu_s_report_is_told_as_a_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "page").write_text(raw())
+    stand_in = tmp_path / "ncu"
+    stand_in.write_text(f'#!/bin/sh\ncase "$1" in --import=*) cat {tmp_path}/page;; esac\n')
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert ncu_kernels.main(["seed"]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"deliver .* 50\.00 .* 10\.00 .* 81\.0 .* 40 .* 60 of 75 .* lg throttle 30\.0", told)
+    (tmp_path / "page").write_text("==WARNING== No kernels were profiled.\n")
+    assert ncu_kernels.main(["seed"]) == 1
+    assert "names no kernel" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("script", [nsys_timeline, ncu_kernels])

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from golden_cases import CASES, LEARNING_BACKENDS, PLASTIC_CASES
 
 from gpu_npu import doctor
 from gpu_npu.doctor import Validation
@@ -22,6 +23,8 @@ from profiling.validate import Job, Report
 ROOT = Path(__file__).parents[1]
 RIGHT, WRONG = "settle(1.0f - x.leak)", "settle(1.0f + x.leak)"
 """The leak of a potential, and its opposite."""
+GOLDEN = {name: len(CASES) + (len(PLASTIC_CASES) if name in LEARNING_BACKENDS else 0) for name in ("cpu", "cuda")}
+"""Golden cases that a backend can run."""
 
 
 @pytest.fixture
@@ -51,7 +54,7 @@ def test_a_bug_planted_in_a_kernel_turns_it_red(tmp_path: Path) -> None:
     tests = report["stages"]["tests"]
     assert status == 1  # as nothing else was run
     assert (tests["status"], tests["failed"], report["ok"]) == ("ran", 0, False)
-    assert report["tests"]["files"]["tests/test_golden.py"]["passed"] == 28
+    assert report["tests"]["files"]["tests/test_golden.py"]["passed"] == GOLDEN["cpu"]
     assert tests["passed"] > 100
 
     physics = root / "kernels" / "physics.cuh"
@@ -92,7 +95,7 @@ def test_no_test_is_no_success(job: Job) -> None:
 def test_a_file_in_which_nothing_ran_is_no_success(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(validate, "test_files", lambda: ["tests/test_golden.py"])
     verdict, _ = validate.tests(Job("cpu", job.data, job.commit, job.environment, job.work), 100)
-    assert (verdict["status"], verdict["exit"], verdict["passed"]) == ("failed", 0, 28)
+    assert (verdict["status"], verdict["exit"], verdict["passed"]) == ("failed", 0, GOLDEN["cpu"])
     assert verdict["problem"] == "no test passed in tests/test_agreement.py, tests/test_npu.py, tests/backends/test_devices.py"
 
 
@@ -101,7 +104,7 @@ def test_a_gpu_that_is_not_there_fails(job: Job, monkeypatch: pytest.MonkeyPatch
     hidden = Job(job.backend, job.data, job.commit, {**job.environment, "CUDA_VISIBLE_DEVICES": "-1"}, job.work)
     verdict, brought = validate.tests(hidden, 100)
     assert (verdict["status"], verdict["passed"], verdict["skipped"]) == ("failed", 0, 0)
-    assert verdict["failed"] == len(brought["tests"]["failures"]) == 28
+    assert verdict["failed"] == len(brought["tests"]["failures"]) == len(CASES) + len(PLASTIC_CASES)
 
 
 def outcomes(folder: Path, *options: str) -> dict[str, str]:
@@ -201,10 +204,12 @@ def test_counters_are_read(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyP
     told = brought["metrics"]
     assert told["propagate_rows"]["gpu__time_duration.sum"] == {"unit": "ns", "median": 2000.5}
     assert told["propagate_rows"]["launches"] == 3
-    assert told["propagate_rows"]["lts__t_sectors_op_red.sum"]["median"] == 30
+    assert told["propagate_rows"]["lts__t_sectors_op_red.sum"]["median"] == 10
     assert told["scan_fired"]["gpu__time_duration.sum"]["median"] == 7
+    assert [(row["kernel"], row["us"]) for row in brought["kernels"]] == [("propagate_rows", 2.0005), ("scan_fired", 0.007)]
     given = arguments.read_text()
     assert "--clock-control=none" in given and "propagate_rows" in given and "nvtx" not in given
+    assert "--section=WarpStateStats" in given and "--print-units=base" in given
     assert workload.parse(validate.NCU_NETWORK).plain  # it needs no package nvtx
     for text, status in (("true", "failed"), ("echo ERR_NVGPUCTRPERM; exit 1", "unavailable"), ("exit 4", "failed")):
         stand_in(tmp_path / "bin", "ncu", text, monkeypatch)
@@ -286,6 +291,7 @@ def test_a_rehearsal_is_never_a_validation(tmp_path: Path, monkeypatch: pytest.M
         ("racecheck", stage("failed"), True),
         ("memcheck", stage("unavailable"), True),
         ("metrics", stage("failed"), True),
+        ("engines", stage("failed"), True),
     ],
 )
 def test_what_turns_it_red(name: str, how: Any, good: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
