@@ -1,4 +1,4 @@
-"""The command line: gpu-npu run, info, grow, doctor, example; a file for each.
+"""The command line: gpu-npu run, serve, top, info, grow, doctor, example; a file for each.
 
 Every error is one line on stderr, and each kind has an exit status of its own (EXIT_STATUS).
 """
@@ -14,7 +14,9 @@ from .example import example
 from .grow import grow
 from .info import info
 from .run import run
+from .serve import serve
 from .status import EXIT_STATUS, OneLineErrors, statuses
+from .top import top
 
 __all__ = ["EXIT_STATUS", "main"]
 
@@ -23,7 +25,7 @@ __all__ = ["EXIT_STATUS", "main"]
     cls=OneLineErrors,
     context_settings={"help_option_names": ["-h", "--help"]},
     invoke_without_command=True,
-    commands=[run, info, grow, doctor, example],
+    commands=[run, serve, top, info, grow, doctor, example],
     epilog=statuses(),
 )
 @click.version_option(gpu_npu.__version__, prog_name="gpu-npu")

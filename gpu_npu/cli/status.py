@@ -12,8 +12,10 @@ from gpu_npu import (
     BackendUnavailableError,
     CapacityError,
     DeviceMemoryError,
+    EngineError,
     FileFormatError,
     KernelError,
+    MissingPackageError,
     NetworkError,
     NeuronIndexError,
     NpuError,
@@ -31,6 +33,8 @@ EXIT_STATUS: dict[type[Exception], int] = {
     KernelError: 9,
     DeviceMemoryError: 10,
     OSError: 11,
+    EngineError: 15,
+    MissingPackageError: 16,
     NpuError: 12,
     MemoryError: 13,
 }
@@ -40,6 +44,11 @@ INTERRUPTED = 130
 """128 + SIGINT; 143 after SIGTERM."""
 
 
+def status_of(error: BaseException) -> int:
+    """The exit status of an error; of one that is none of these, that of any other."""
+    return next((status for kind, status in EXIT_STATUS.items() if isinstance(error, kind)), EXIT_STATUS[NpuError])
+
+
 def statuses() -> str:
     """The exit statuses, for --help."""
     return (
@@ -47,7 +56,8 @@ def statuses() -> str:
         "5 an id that is no neuron; 6 more than the capacity; 7 a synaptic sum that cannot be proven to fit; "
         "8 the chosen backend cannot run here; 9 a kernel that does not compile or launch; 10 not enough memory on the device; "
         "11 a file that cannot be opened or written; 12 any other error of the package; 13 not enough memory on the host; "
-        "14 doctor: the best available backend does not work; 130 interrupted (143: by SIGTERM)."
+        "14 doctor: the best available backend does not work; 15 serve: the engine failed; 16 an optional package is missing; "
+        "130 interrupted (143: by SIGTERM), but serve and top: 0 by either."
     )
 
 
@@ -97,5 +107,5 @@ class OneLineErrors(click.Group):
         except click.ClickException as error:
             fail(error, INTERRUPTED if isinstance(error, _Interrupted) else USAGE)
         except (NpuError, OSError, MemoryError) as error:
-            fail(error, next(status for kind, status in EXIT_STATUS.items() if isinstance(error, kind)))
+            fail(error, status_of(error))
         raise SystemExit(status if isinstance(status, int) else 0)

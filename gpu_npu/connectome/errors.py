@@ -45,7 +45,7 @@ class MissingPackageError(NpuError, ImportError):
     """An optional package that is not installed; the message names the extra that brings it."""
 
 
-class FrameError(NpuError, ValueError):
+class FrameError(NetworkError):
     """A message of a stream that is refused. `reason`: "malformed", "oversized", or "unknown" (what it names is not here)."""
 
     def __init__(self, reason: str, message: str) -> None:

@@ -1,0 +1,322 @@
+"""The service over real sockets: what it answers, and what it refuses."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpu_npu import NPU, Area, BurstEngine, Connectome, __version__
+
+pytest.importorskip("fastapi", reason="needs gpu-npu[serve]")
+pytest.importorskip("prometheus_client", reason="needs gpu-npu[serve]")
+
+from gpu_npu.service import guard  # noqa: E402
+from gpu_npu.service.activity import AreaActivity  # noqa: E402
+from gpu_npu.service.app import make_app  # noqa: E402
+from gpu_npu.service.server import Server, address, is_loopback  # noqa: E402
+from gpu_npu.service.service import Service  # noqa: E402
+
+TOKEN = "correct-horse-battery-staple"
+
+
+def ring(n: int = 8) -> Connectome:
+    """Each neuron makes the next one fire; the last two are an area of their own."""
+    connectome = Connectome(n, n, areas={5: Area("last")})
+    connectome.add_neurons(n, cortical_area=[0] * (n - 2) + [5, 5])
+    connectome.add_synapses(np.arange(n), (np.arange(n) + 1) % n, 2, 1)
+    return connectome
+
+
+@dataclass
+class Client:
+    """Requests of a test."""
+
+    engine: BurstEngine
+    port: int
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def raw(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes, dict[str, str]]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(method, path, body, {**self.headers, **{name.replace("_", "-"): value for name, value in headers.items()}})
+            answer = connection.getresponse()
+            return answer.status, answer.read(), {name.lower(): value for name, value in answer.getheaders()}
+        finally:
+            connection.close()
+
+    def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        status, text, _ = self.raw(method, path, data, **({} if body is None else {"content_type": "application/json"}), **headers)
+        return status, json.loads(text)
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    with BurstEngine(ring(), backend="reference") as engine:
+        hosts = frozenset({"127.0.0.1", "localhost"})
+        with Server(make_app(Service(engine, "ring"), hosts=hosts), "127.0.0.1", 0) as server:
+            yield Client(engine, server.port)
+            engine.stop()
+
+
+def test_status(client: Client) -> None:
+    assert client("POST", "/inject", {"neurons": [5]}) == (200, {"neurons": 1})
+    assert client("POST", "/step", {"n": 3}) == (200, {"burst": 3, "fired_neurons": [7]})
+    status, told = client("GET", "/status")
+    assert status == 200
+    assert (told["version"], told["network"], told["backend"]) == (__version__, "ring", "reference")
+    assert (told["neurons"], told["synapses"], told["power_amount"]) == (8, 8, 1.0)
+    assert told["memory"] == client.engine.npu.memory()
+    assert told["process_bytes"] > 10_000_000
+    assert told["areas"] == [{"id": 0, "name": "", "fired": 1}, {"id": 5, "name": "last", "fired": 2}]
+    engine = told["engine"]
+    assert (engine["state"], engine["frequency"], engine["burst"], engine["fired"]) == ("paused", None, 3, 3)
+    assert engine["burst_seconds"]["count"] == 3
+    assert engine["sinks"] == {"areas": {"dropped": 0}}
+
+
+def test_start_pause_frequency(client: Client) -> None:
+    assert client("PUT", "/frequency", {"hertz": 200}) == (200, {"state": "paused", "frequency": 200})
+    assert client("POST", "/start") == (200, {"state": "running", "frequency": 200})
+    status, told = client("POST", "/step", {})
+    assert (status, told) == (409, {"detail": "the engine is running, so it takes no steps; pause() it first"})
+    end = time.monotonic() + 30
+    while client("GET", "/status")[1]["engine"]["bursts"] < 5:
+        assert time.monotonic() < end
+    assert client("PUT", "/frequency", {"hertz": None}) == (200, {"state": "running", "frequency": None})
+    assert client("POST", "/pause") == (200, {"state": "paused", "frequency": None})
+    bursts = client("GET", "/status")[1]["engine"]["bursts"]
+    assert client("POST", "/step", {})[1]["burst"] == bursts + 1
+
+
+def test_parameters_injection_and_power(client: Client) -> None:
+    npu = client.engine.npu
+    assert client("POST", "/parameters", {"name": "threshold", "neurons": [1, 2], "values": [3.5, 4]}) == (200, {"neurons": 2})
+    assert client("POST", "/parameters", {"name": "refractory_period", "area": 5, "values": 2}) == (200, {"neurons": 2})
+    assert client("POST", "/parameters", {"name": "threshold_limit", "neurons": [0], "values": 9.0})[0] == 200
+    assert client("GET", "/parameters/threshold?neurons=2&neurons=0") == (200, {"values": [4.0, 1.0]})
+    assert client("GET", "/parameters/refractory_period?neurons=7") == (200, {"values": [2]})
+    assert client("GET", "/parameters/threshold_limit?neurons=0&neurons=1") == (200, {"values": [9.0, None]})
+    assert client("POST", "/parameters", {"name": "threshold_limit", "neurons": [0, 1], "values": [None, 7]})[0] == 200
+    assert client("GET", "/parameters/threshold_limit?neurons=0&neurons=1") == (200, {"values": [None, 7.0]})
+    assert client("POST", "/parameters", {"name": "mp_charge_accumulation", "neurons": [0], "values": False})[0] == 200
+    assert not npu.neuron_array.mp_charge_accumulation[0]
+
+    assert client("POST", "/inject", {"neurons": [1, 4], "potentials": [3.0, 1.0]}) == (200, {"neurons": 2})
+    assert client("POST", "/inject", {"neurons": [1, 6], "potentials": 0.5}) == (200, {"neurons": 2})
+    assert client("POST", "/step", {})[1]["fired_neurons"] == [1, 4]
+    assert client("POST", "/power", {"amount": 2.5, "neurons": [0, 3]}) == (200, {"neurons": 2})
+    assert client("POST", "/power", {}) == (200, {"neurons": 2})
+    assert npu.power_amount == 2.5
+    assert client("POST", "/step", {})[1]["fired_neurons"] == [0, 3, 5]
+
+
+def test_areas_follow_neurons_that_move(client: Client) -> None:
+    client("POST", "/inject", {"neurons": [2]})
+    client("POST", "/step", {})
+    assert client("POST", "/parameters", {"name": "cortical_area", "neurons": [3], "values": 9})[0] == 200
+    client("POST", "/step", {})
+    assert client("GET", "/status")[1]["areas"] == [
+        {"id": 0, "name": "", "fired": 1},
+        {"id": 5, "name": "last", "fired": 0},
+        {"id": 9, "name": "", "fired": 1},
+    ]
+
+
+def test_metrics(client: Client) -> None:
+    client("POST", "/inject", {"neurons": [5]})
+    client("POST", "/step", {"n": 4})
+    status, text, headers = client.raw("GET", "/metrics")
+    assert (status, headers["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    lines = dict(line.rsplit(" ", 1) for line in text.decode().splitlines() if not line.startswith("#"))
+    assert lines["gpu_npu_bursts_total"] == "4.0"
+    assert lines["gpu_npu_fired_total"] == "4.0"
+    assert lines['gpu_npu_area_fired_total{area="5",name="last"}'] == "2.0"
+    assert lines["gpu_npu_burst_seconds_count"] == lines['gpu_npu_burst_seconds_bucket{le="+Inf"}'] == "4.0"
+    assert lines["gpu_npu_lateness_seconds_count"] == "0.0"
+    assert lines['gpu_npu_stream{kind="sink",stream="areas",what="dropped"}'] == "0.0"
+    assert lines["gpu_npu_running"] == "0.0"
+    assert float(lines["process_resident_memory_bytes"]) > 1e7
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "detail"),
+    [
+        ("POST", "/inject", {"neurons": [8], "potentials": 1}, 400, "neurons[0]: 8 is not a neuron id"),
+        ("POST", "/inject", {"neurons": [1, 2], "potentials": [1]}, 400, "potentials"),
+        ("POST", "/inject", {"neurons": [1], "potentials": 1e300}, 400, "potentials"),
+        ("POST", "/inject", {"neurons": []}, 422, ""),
+        ("POST", "/inject", {"neurons": ["1"]}, 422, ""),
+        ("POST", "/inject", {"neurons": [1], "ids": [2]}, 422, ""),
+        ("POST", "/step", {"n": 0}, 422, ""),
+        ("POST", "/step", {"n": 10**9}, 422, ""),
+        ("PUT", "/frequency", {"hertz": 0}, 422, ""),
+        ("PUT", "/frequency", {}, 422, ""),
+        ("POST", "/parameters", {"name": "coordinates", "neurons": [1], "values": 1}, 422, ""),
+        ("POST", "/parameters", {"name": "colour", "neurons": [1], "values": 1}, 422, ""),
+        ("POST", "/parameters", {"name": "threshold", "values": 1}, 422, ""),
+        ("POST", "/parameters", {"name": "threshold", "neurons": [1], "area": 1, "values": 1}, 422, ""),
+        ("POST", "/parameters", {"name": "threshold", "neurons": [1, 1], "values": 1}, 400, "given more than once"),
+        ("POST", "/parameters", {"name": "threshold", "neurons": [1], "values": None}, 400, "threshold"),
+        ("POST", "/parameters", {"name": "refractory_period", "area": 0, "values": -1}, 400, "refractory_period"),
+        ("GET", "/parameters/threshold?neurons=99", None, 400, "99 is not a neuron id"),
+        ("GET", "/parameters/threshold", None, 422, ""),
+        ("POST", "/power", {"neurons": [77]}, 400, "77 is not a neuron id"),
+        ("GET", "/docs", None, 404, "Not Found"),
+        ("DELETE", "/status", None, 405, "Method Not Allowed"),
+    ],
+)
+def test_what_is_refused(client: Client, method: str, path: str, body: Any, status: int, detail: str) -> None:
+    found, told = client(method, path, body)
+    assert found == status
+    assert detail in str(told["detail"])
+    assert client.engine.state == "paused"
+
+
+def test_bodies_that_are_no_json(client: Client) -> None:
+    bodies = (
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"n": NaN}',
+        b'{"n": ' + b"9" * 5000 + b"}",
+        b'{"\\ud800": 1}',
+        b'{"%s": 1}' % (b"k" * 10**6),
+    )
+    for body in bodies:
+        status, told, _ = client.raw("POST", "/step", body, content_type="application/json")
+        assert status in (400, 422)
+        assert 0 < len(json.loads(told)["detail"]) <= 500
+    assert client.engine.status().bursts == 0
+
+
+def test_a_body_that_is_too_big(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "MOST_BYTES", 1000)
+    status, text, _ = client.raw("POST", "/inject", b" " * 1001, content_type="application/json")
+    assert (status, json.loads(text)) == (413, {"detail": "the body is larger than 1,000 bytes"})
+    with socket.create_connection(("127.0.0.1", client.port), 30) as connection:  # in chunks, of which nobody says how many
+        connection.sendall(
+            b"POST /inject HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        connection.sendall(b"1f4\r\n" + b" " * 500 + b"\r\n")
+        connection.sendall(b"1f5\r\n" + b" " * 501 + b"\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 413 ")
+    assert client("GET", "/status")[0] == 200
+
+
+def test_a_body_that_does_not_come(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "PATIENCE", 0.1)
+    with socket.create_connection(("127.0.0.1", client.port), 30) as connection:
+        connection.sendall(b"POST /inject HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 408 ")
+    with socket.create_connection(("127.0.0.1", client.port), 30) as connection:
+        connection.sendall(b"POST /inject HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\n{")  # and goes away
+    assert client("GET", "/status")[0] == 200
+
+
+def test_pages_of_other_sites_and_other_names_are_refused(client: Client) -> None:
+    assert client("POST", "/start", Origin="http://evil.example") == (403, {"detail": "pages of other sites may not use this service"})
+    assert client("POST", "/start", Host="evil.example") == (403, {"detail": "this service is 127.0.0.1, localhost, not evil.example"})
+    assert client("POST", "/start", Host="[")[0] == 403
+    assert client.engine.state == "paused"
+    here = f"127.0.0.1:{client.port}"
+    assert client("POST", "/start", Origin=f"http://{here}", Host=here)[0] == 200
+
+
+def test_a_token_is_demanded_of_everyone() -> None:
+    with (
+        BurstEngine(ring(), backend="reference") as engine,
+        Server(make_app(Service(engine, "ring"), token=TOKEN), "127.0.0.1", 0) as server,
+    ):
+        client = Client(engine, server.port)
+        for headers in (
+            {},
+            {"Authorization": TOKEN},
+            {"Authorization": f"Bearer {TOKEN}x"},
+            {"Authorization": "Bearer"},
+            {"Authorization": "Bearer \xe4"},
+        ):
+            for path in ("/status", "/metrics", "/openapi.json", "/nowhere"):
+                assert client("GET", path, **headers) == (401, {"detail": "a bearer token is needed, in the header Authorization"})
+        assert client.raw("GET", "/status")[2]["www-authenticate"] == "Bearer"
+        assert client("GET", "/status", Authorization=f"Bearer {TOKEN}")[0] == 200
+        assert client("GET", "/status", Authorization=f"bearer  {TOKEN}", Host="anything.example")[0] == 200
+
+
+def test_when_the_engine_has_ended(client: Client) -> None:
+    client("POST", "/step", {})
+    client.engine.fail(ValueError("the lights are out"))
+    until = time.monotonic() + 30
+    while client.engine.state != "failed":
+        assert time.monotonic() < until
+    status, told = client("GET", "/status")
+    assert (status, told["engine"]["state"], told["engine"]["error"]) == (200, "failed", "ValueError: the lights are out")
+    assert told["neurons"] == 8
+    for method, path in (("POST", "/start"), ("POST", "/pause")):
+        assert client(method, path) == (409, {"detail": "the engine failed after burst 1: ValueError: the lights are out"})
+    client.engine.error = None  # so that the fixture ends in peace
+
+
+def test_an_engine_that_is_busy(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpu_npu.service.service.TURN", 0.1)
+    begun, gate = threading.Event(), threading.Event()
+    client.engine.submit(lambda npu: (begun.set(), gate.wait(30)))
+    begun.wait(30)
+    assert client("POST", "/power", {"amount": 7}) == (503, {"detail": "the engine was busy for 0.1 seconds"})
+    gate.set()
+    assert client.engine.submit(lambda npu: npu.power_amount).result(10) == 1.0  # it was not done later
+
+
+def test_addresses() -> None:
+    assert address("127.0.0.1", 1)[1] == "127.0.0.1"
+    assert is_loopback(address("localhost", 1)[1])
+    assert is_loopback("::1")
+    assert is_loopback("127.3.2.1")
+    assert not is_loopback("0.0.0.0")
+    assert not is_loopback("::")
+    assert not is_loopback("fe80::1%lo")
+    with pytest.raises(OSError, match="nowhere.invalid"):
+        address("nowhere.invalid", 1)
+    with socket.create_server(("127.0.0.1", 0)) as taken, BurstEngine(ring(), backend="reference") as engine:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"127.0.0.1 port {port}"):
+            Server(make_app(Service(engine, "ring")), "127.0.0.1", port)
+
+
+@pytest.mark.parametrize("at_once", [1, 1000, 2**16])
+def test_fired_by_area_is_exact(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over many bursts, asked in between by another thread, with the network growing."""
+    monkeypatch.setattr("gpu_npu.service.activity.AT_ONCE", at_once)
+    rng = np.random.default_rng(0)
+    areas = rng.integers(0, 40, 300).astype(np.uint32) * 1_000_003
+    npu = NPU(300, 0, backend="reference")
+    npu.add_neurons(250, cortical_area=areas[:250])
+    activity = AreaActivity(npu)
+    expected = np.zeros(300, np.int64)
+    over = threading.Event()
+    asking = threading.Thread(target=lambda: [activity.fired() for _ in iter(over.is_set, True)])
+    asking.start()
+    for burst in range(600):
+        if burst == 300:
+            npu.reserve(neurons=320)
+            npu.add_neurons(50, cortical_area=areas[250:])
+            activity.refresh()
+        forced = rng.integers(0, 250 if burst < 300 else 300, 30)
+        npu.force_fire(forced)
+        result = npu.process_burst()
+        expected[result.fired_neurons] += 1
+        activity.publish(result)
+    over.set()
+    asking.join()
+    assert activity.fired() == {int(area): int(expected[areas == area].sum()) for area in np.unique(areas)}
+    npu.close()
