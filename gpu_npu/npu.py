@@ -20,12 +20,14 @@ from numpy.typing import ArrayLike, NDArray
 from gpu_npu.annotate import Ranges
 from gpu_npu.backends.base import Backend, BurstOutput
 from gpu_npu.backends.select import BackendChoice, open_backend
+from gpu_npu.checkpoint import Snapshot
 from gpu_npu.connectome import (
     NEURON_FIELDS,
     STATE_FIELDS,
     Area,
     CapacityError,
     Connectome,
+    CustomRule,
     NetworkError,
     PairRule,
     PlasticityRule,
@@ -135,6 +137,44 @@ class NPU:
         npu._loaded = connectome
         return npu
 
+    @classmethod
+    def from_snapshot(
+        cls, snapshot: Snapshot, *, backend: BackendChoice = "auto", device: int | None = None, annotate: bool = False
+    ) -> NPU:
+        """An NPU that goes on where `snapshot` was taken, on whatever backend: what comes is, to the bit, what would have
+        come there. `reset()` works as before; `reset(network=True)` does not, as it would need the network as first loaded."""
+        network, flight = snapshot.network, snapshot.flight
+        network.validate()
+        npu, capacities = cls.__new__(cls), (network.neuron_capacity, network.synapse_capacity)
+        npu._start(network, *capacities, snapshot.fire_ledger_window, backend, device, annotate, flight.memory.since)
+        npu._loaded = None
+        try:
+            npu._open().resume(flight)
+        except BaseException:
+            npu.close()
+            raise
+        npu._burst_count = flight.burst
+        npu._initial = {name: values.copy() for name, values in snapshot.initial.items()}
+        npu._listed_power = snapshot.power_neurons
+        npu._next_rule = snapshot.next_rule
+        return npu
+
+    @_annotated("transfer")
+    def snapshot(self, notes: Mapping[str, Any] | None = None, extra: Mapping[str, NDArray[Any]] | None = None) -> Snapshot:
+        """The run as it stands between two bursts, copied: network, state, queues, ledger, what is staged, burst number.
+
+        `Snapshot.write` makes a file of it, on any thread. notes, extra: values for JSON and arrays to find again in it.
+        NetworkError where a CustomRule acts: what it remembers is not known here.
+        """
+        custom = [handle for handle, rule in self._plasticity.items() if isinstance(rule, CustomRule)]
+        if custom:
+            raise NetworkError(f"rule {custom[0]} is a CustomRule, which keeps its state to itself: unregister_plasticity({custom[0]})")
+        network = self.to_connectome()
+        network.freeze()
+        flight, initial = self._open().flight(), {name: values.copy() for name, values in self._initial.items()}
+        keeps = (self._window, self._listed_power, initial, self._next_rule)
+        return Snapshot(network, flight, *keeps, dict(notes or {}), dict(extra or {}))
+
     def _start(
         self,
         connectome: Connectome,
@@ -144,15 +184,18 @@ class NPU:
         backend: BackendChoice,
         device: int | None,
         annotate: bool,
+        since: Mapping[int, int] | None = None,
     ) -> None:
         self._choice, self._device = backend, device
         self._ranges = Ranges() if annotate else None
         self._burst_count = 0
         self._window = _count(window, "fire_ledger_window", least=1)
-        self._load(connectome, neurons, synapses)
+        self._load(connectome, neurons, synapses, since)
 
-    def _load(self, connectome: Connectome, neurons: int, synapses: int) -> None:
-        """Open a backend and put the network there; the NPU is then as new."""
+    def _load(self, connectome: Connectome, neurons: int, synapses: int, since: Mapping[int, int] | None = None) -> None:
+        """Open a backend and put the network there; the NPU is then as new. since: handles of its rules -> up to when each
+        is silent."""
+        since = dict.fromkeys(range(len(connectome.plasticity)), 0) if since is None else since
         bound = SumBound()
         bound.prove(connectome, connectome.plasticity)
         with self._range("build"):
@@ -169,8 +212,8 @@ class NPU:
         try:
             with self._range("load"):
                 backend.load(connectome, neuron_capacity=neurons, synapse_capacity=synapses, ledger_window=self._window)
-                for handle, rule in enumerate(connectome.plasticity):
-                    backend.add_rule(handle, rule, 0)
+                for (handle, silent), rule in zip(since.items(), connectome.plasticity, strict=True):
+                    backend.add_rule(handle, rule, silent)
         except BaseException:
             backend.close()
             raise
@@ -183,7 +226,7 @@ class NPU:
         self._weight_dtype, self._psp_dtype = connectome.weight_dtype, connectome.psp_dtype
         self._weight_max, self._psp_max = int(np.iinfo(self._weight_dtype).max), int(np.iinfo(self._psp_dtype).max)
         self._settings, self._areas = connectome.settings, dict(connectome.areas)
-        self._plasticity = dict(enumerate(connectome.plasticity))
+        self._plasticity = dict(zip(since, connectome.plasticity, strict=True))
         self._next_rule = len(self._plasticity)
         self._neuron_count = connectome.neuron_count
         self._burst_count = 0
@@ -255,7 +298,10 @@ class NPU:
             self._burst_count = 0
             return
         if self._loaded is None:
-            raise NetworkError("this NPU was built by edits, so it has no connectome to go back to; make it from one: to_connectome()")
+            raise NetworkError(
+                "this NPU was built by edits or goes on from a snapshot, so it has no connectome to go back to; "
+                "make it from one: to_connectome()"
+            )
         if isinstance(self._choice, Backend):
             raise NetworkError("a Backend that was handed in holds one network only; make a new NPU, or hand in a function that makes one")
         self.close()

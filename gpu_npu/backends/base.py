@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,49 @@ class BurstOutput:
     neurons_in_refractory: int
 
 
+def _nothing(dtype: type[np.generic]) -> Any:
+    return field(default_factory=lambda: np.zeros(0, dtype))
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What plasticity rules remember. Arrays of neurons have a value for each id; without rules they are empty.
+
+    `since`: handle of each rule, in the order in which they act -> the last burst that is silent for it.
+    `last_fired` (int64): the last burst in which a neuron fired, if that was after the earliest of `since`; else 0.
+    `run` (uint16): in how many bursts in a row, up to the last one, it fired, from there on and counted to 65535.
+    `traces`: handle of each pair rule -> (uint32, uint32): the traces X of a neuron as a source and as a target, just after
+    the burst `last_fired`; 0 where it did not fire after the rule's `since`.
+    `residues` (int16): as `Backend.residues` says; empty where all are 0.
+    """
+
+    since: Mapping[int, int] = field(default_factory=dict)
+    last_fired: NDArray[np.int64] = _nothing(np.int64)
+    run: NDArray[np.uint16] = _nothing(np.uint16)
+    traces: Mapping[int, tuple[U32, U32]] = field(default_factory=dict)
+    residues: NDArray[np.int16] = _nothing(np.int16)
+
+
+@dataclass(frozen=True)
+class Flight:
+    """What a run under way holds beside the network: with it, a network goes on as if it had never been stopped.
+
+    Ids are uint32 and potentials float32, one for each. `fired`: the fire queue of the last burst, `previous`: that of the
+    one before it, `candidates`: the last fire candidate list, as the queries of these names say. `ledger`: the fired ids of
+    the last bursts, oldest first, as many as the window keeps. `staged`: the external potentials for the next burst in the
+    order staged; `forced`: the ids to be forced in it, ascending, each once. `memory`: what plasticity rules remember.
+    """
+
+    burst: int
+    fired: tuple[U32, F32]
+    previous: tuple[U32, F32]
+    candidates: tuple[U32, F32]
+    ledger: tuple[U32, ...]
+    staged: tuple[U32, F32]
+    forced: U32
+    memory: Memory = field(default_factory=Memory)
+
+
 class Backend(ABC):
     """One network, resident and running."""
 
@@ -64,6 +107,15 @@ class Backend(ABC):
     def reset(self, state: Columns) -> None:
         """Back to burst 0 with this state (STATE_FIELDS, full length): no previous fire queue, no candidates, empty
         ledger, nothing staged. Weights, synapses, parameters and the power set stay."""
+
+    @abstractmethod
+    def flight(self) -> Flight:
+        """All that a run under way holds beside the network, copied; equal on every backend."""
+
+    @abstractmethod
+    def resume(self, flight: Flight) -> None:
+        """Go on from there: called once, after `load` of the network as it stood and `add_rule` of its rules, with their
+        handles and `since` of the memory, and before anything else."""
 
     @abstractmethod
     def close(self) -> None:

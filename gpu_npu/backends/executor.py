@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.backends.base import F32, U32, Backend, BurstOutput, Columns
+from gpu_npu.backends.base import F32, U32, Backend, BurstOutput, Columns, Flight
 from gpu_npu.backends.devices.base import Device, Launch
 from gpu_npu.backends.layout import (
     ARRAYS,
@@ -81,7 +81,7 @@ class Executor(Backend):
     def _load(self, connectome: Connectome, neuron_capacity: int, synapse_capacity: int, ledger_window: int) -> None:
         self._neurons = neuron_capacity
         self._synapse_capacity = synapse_capacity
-        self._slots = max(ledger_window, 2)  # this burst's fired neurons and those of the one before
+        self._window, self._slots = ledger_window, max(ledger_window, 2)  # this burst's fired neurons and those of the one before
         self._dtypes = (np.dtype(connectome.weight_dtype), np.dtype(connectome.psp_dtype))
         self._no_synapses = SynapseBatch.empty(connectome.weight_dtype, connectome.psp_dtype)
         self._state["weight_bytes"], self._state["psp_bytes"] = (dtype.itemsize for dtype in self._dtypes)
@@ -185,6 +185,32 @@ class Executor(Backend):
         for name in ("queue", "previous_queue", "fired_bits", "candidate_bits"):
             self._device.zero(self._arrays[name])
         self._device.wait()
+
+    def flight(self) -> Flight:
+        first = max(1, self._burst - self._window + 1)
+        ledger = tuple(self.fired_in(burst) for burst in range(first, self._burst + 1))
+        queues = self.fire_queue(), self.fire_queue(previous=True), self.candidates()
+        return Flight(self._burst, *queues, ledger, *self._staging.staged())
+
+    def resume(self, flight: Flight) -> None:
+        self._burst, words = flight.burst, int(self._state["words"][0])
+        self._fired_count, self._previous_count = len(flight.fired[0]), len(flight.previous[0])
+        for name, (ids, potentials) in (("queue", flight.fired), ("previous", flight.previous)):
+            header = np.zeros(QUEUE_HEADER, np.uint32)
+            header[0] = len(ids)
+            self._device.upload(self._arrays["queue" if name == "queue" else "previous_queue"], np.concatenate([header, ids]))
+            self._device.upload(self._arrays[f"{name}_potential"], potentials)
+            self._device.upload(self._arrays[f"{name}_psp"], np.floor(np.clip(potentials, 0, 255) + 0.5).astype(np.uint8))
+        for burst, ids in enumerate(flight.ledger, flight.burst - len(flight.ledger) + 1):
+            self._device.upload(self._arrays["fired_bits"], self._bits_of(ids), burst % self._slots * words)
+        ids, potentials = flight.candidates
+        inputs: F32 = np.zeros(self._neurons, np.float32)
+        inputs[ids] = potentials
+        self._device.upload(self._arrays["input"], inputs)
+        self._device.upload(self._arrays["candidate_bits"], self._bits_of(ids))
+        self._device.wait()
+        self._staging.inject(*flight.staged)
+        self._staging.force(flight.forced)
 
     def close(self) -> None:
         """The device gives back what it allocated, whatever part of a load had been reached."""
@@ -420,9 +446,7 @@ class Executor(Backend):
         return self._rows.list(sources)
 
     def synapses_to(self, targets: U32) -> SynapseBatch:
-        wanted = np.zeros(-(-self._neurons // WORD_NEURONS) * WORD_NEURONS, np.bool_)
-        wanted[targets] = True
-        batches = list(self._rows.list(wanted=np.packbits(wanted, bitorder="little").view(np.uint32)))
+        batches = list(self._rows.list(wanted=self._bits_of(targets)))
         return SynapseBatch.concatenate([self._no_synapses, *batches])
 
     @property
@@ -455,6 +479,12 @@ class Executor(Backend):
 
     def fired_in(self, burst: int) -> U32:
         return self._ids_in("fired_bits", burst % self._slots * int(self._state["words"][0]))
+
+    def _bits_of(self, ids: U32) -> U32:
+        """A bit a neuron, in words."""
+        wanted = np.zeros(-(-self._neurons // WORD_NEURONS) * WORD_NEURONS, np.bool_)
+        wanted[ids] = True
+        return np.packbits(wanted, bitorder="little").view(np.uint32)
 
     def _ids_in(self, bits: str, at: int) -> U32:
         words = self._fetch(bits, int(self._state["words"][0]), at)

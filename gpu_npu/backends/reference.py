@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.backends.base import F32, U32, Backend, BurstOutput, Columns
+from gpu_npu.backends.base import F32, U32, Backend, BurstOutput, Columns, Flight
 from gpu_npu.backends.reference_plasticity import Plasticity
 from gpu_npu.connectome import Area, Connectome, NetworkError, NeuronIndexError, NpuError, PlasticityRule, Settings, SynapseBatch
 from gpu_npu.connectome.fields import NEURON_FIELDS, POTENTIAL_OF_FORCED, STATE_FIELDS
@@ -63,6 +63,29 @@ class Reference(Backend):
             self._column(field)[:] = state[field]
         self._forget()
 
+    def flight(self) -> Flight:
+        return Flight(
+            burst=self._burst,
+            fired=self.fire_queue(),
+            previous=self.fire_queue(previous=True),
+            candidates=self.candidates(),
+            ledger=tuple(self.fired_in(burst) for burst in sorted(self._ledger)),
+            staged=(
+                np.concatenate([*(ids for ids, _ in self._staged), _no_ids()]),
+                np.concatenate([*(values for _, values in self._staged), np.empty(0, np.float32)]),
+            ),
+            forced=np.unique(np.concatenate([*self._forced, _no_ids()])),
+            memory=self._plasticity.memory(self._burst, self._network.neuron_capacity, self.residues()),
+        )
+
+    def resume(self, flight: Flight) -> None:
+        self._burst = flight.burst
+        self._fired, self._previous, self._candidates = flight.fired, flight.previous, flight.candidates
+        self._ledger.update(enumerate(flight.ledger, flight.burst - len(flight.ledger) + 1))
+        self.inject(*flight.staged)
+        self.force(flight.forced)
+        self._plasticity.resume(flight.memory, self._in_order(np.flatnonzero(self._network.synapses.valid)))
+
     def close(self) -> None:
         self._resident = None
         self._forget()
@@ -74,6 +97,7 @@ class Reference(Backend):
         self._fired, self._previous, self._candidates = _empty_queue(), _empty_queue(), _empty_queue()
         self._ledger: dict[int, U32] = {}
         self._plasticity.forget()
+        self._burst = 0
 
     @property
     def _network(self) -> Connectome:
@@ -236,6 +260,7 @@ class Reference(Backend):
             self._candidates = ids.astype(np.uint32), inputs
             self._staged, self._forced = [], []
             self._plasticity.act(network, number, self._fired[0])
+            self._burst = number
         with self._phase("transfer", number):
             return BurstOutput(self._fired[0].copy(), len(staged), len(powered), terms, len(ids), len(stopped))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_npu.backends.base import Memory
 from gpu_npu.connectome import Connectome, CustomRule, PairRule, PlasticityRule, WindowRule
 from gpu_npu.connectome.plasticity import RESIDUE_BITS, TRACE_BITS, decay_table
 
@@ -13,6 +14,8 @@ Ids = NDArray[np.intp]
 Flags = NDArray[np.bool_]
 ONE = 1 << TRACE_BITS
 """The trace of one spike of now."""
+RUN_MAX = 65535
+"""The longest window."""
 HALF = 1 << (RESIDUE_BITS - 1)
 """Half a unit of weight."""
 
@@ -41,6 +44,31 @@ class Plasticity:
     def remove(self, handle: int) -> None:
         del self._rules[handle]
         self._traces.pop(handle, None)
+
+    # -- out and in, for a run that goes on elsewhere ----------------------------------------------------------------
+    def memory(self, burst: int, size: int, residues: NDArray[np.int16]) -> Memory:
+        """After this burst, of so many ids."""
+        residues = residues if residues.any() else residues[:0]
+        if not self._rules:
+            return Memory(residues=residues)
+        since = {handle: silent for handle, (_, silent) in self._rules.items()}
+        last, run, first = _padded(self._last, size), _padded(self._run, size), min(since.values())
+        last[last <= first] = 0
+        run = np.where((last > 0) & (last == burst), np.minimum(run, min(burst - first, RUN_MAX)), 0)
+        none = np.zeros(0, np.int64)
+        traces = {}
+        for handle in (handle for handle, (rule, _) in self._rules.items() if isinstance(rule, PairRule)):
+            x, y = self._traces.get(handle, (none, none))
+            traces[handle] = _padded(x, size).astype(np.uint32), _padded(y, size).astype(np.uint32)
+        return Memory(since, last, run.astype(np.uint16), traces, residues)
+
+    def resume(self, memory: Memory, slots: Ids) -> None:
+        """slots: of the synapses in the order of the residues. The rules are there already."""
+        self._last, self._run = memory.last_fired.copy(), memory.run.astype(np.int64)
+        self._traces = {handle: (x.astype(np.int64), y.astype(np.int64)) for handle, (x, y) in memory.traces.items()}
+        self._residue = np.zeros(len(slots), np.int64)
+        if len(memory.residues):
+            self._residue[slots] = memory.residues
 
     # -- residues, which follow their synapses ---------------------------------------------------------------------
     def residue(self, slots: Ids) -> NDArray[np.int16]:

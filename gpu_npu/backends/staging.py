@@ -111,6 +111,17 @@ class Staging:
         if len(neurons):
             self._to_force.append(neurons.copy())
 
+    def staged(self) -> tuple[tuple[U32, F32], U32]:
+        """(ids and potentials in the order staged; ids to force, ascending, each once)."""
+        ids: list[U32] = [np.zeros(0, np.uint32)]
+        potentials: list[F32] = [np.zeros(0, np.float32)]
+        for first, count, parts in self._segments:
+            if parts is None:
+                parts = [(self._device.fetched(self._ids.array, count, first), self._device.fetched(self._potentials.array, count, first))]
+            ids += [part[0] for part in parts]
+            potentials += [part[1] for part in parts]
+        return (np.concatenate(ids), np.concatenate(potentials)), np.unique(np.concatenate([ids[0], *self._to_force]))
+
     def take(self) -> list[Launch]:
         """The launches that inject what is staged; afterwards nothing is."""
         if not self._segments and not self._to_force:

@@ -4,6 +4,7 @@ from .connectome import Connectome
 from .errors import (
     BackendUnavailableError,
     CapacityError,
+    CheckpointError,
     DeviceMemoryError,
     EngineError,
     FileFormatError,
@@ -27,6 +28,7 @@ __all__ = [
     "Area",
     "BackendUnavailableError",
     "CapacityError",
+    "CheckpointError",
     "Connectome",
     "CustomRule",
     "DeviceMemoryError",

@@ -29,6 +29,10 @@ class FileFormatError(NpuError, ValueError):
     """A file that is truncated, corrupt or of another format."""
 
 
+class CheckpointError(FileFormatError):
+    """A checkpoint that is truncated, corrupt or of another version."""
+
+
 class BackendUnavailableError(NpuError, RuntimeError):
     """An explicitly chosen backend that cannot run here; the message says what is missing."""
 

@@ -10,17 +10,18 @@ from __future__ import annotations
 import json
 import math
 import os
-import secrets
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpu_npu.connectome import NEURON_FIELDS, Area, Connectome, NetworkError, NpuError, PlasticityRule, Rules, Settings, SynapseBatch
 from gpu_npu.connectome.plasticity import RULES
 
 from .archive import Archive
+from .atomic import replacing
+from .sealed import Sealed
 
 FORMAT = "gpu_npu network"
 VERSION = 2
@@ -34,28 +35,29 @@ def save(connectome: Connectome, path: str | os.PathLike[str], *, compressed: bo
     `Connectome.validate`: what could not be loaded is not written. OSError: not writable.
     """
     connectome.validate()
-    neurons, synapses = connectome.neurons, connectome.synapses
-    arrays: dict[str, Any] = {
-        "format": FORMAT,
-        "version": VERSION,
+    arrays: dict[str, Any] = {"format": FORMAT, "version": VERSION, **network_values(connectome), **network_arrays(connectome)}
+    with replacing(path) as file:
+        (np.savez_compressed if compressed else np.savez)(file, **arrays)
+
+
+def network_values(connectome: Connectome) -> dict[str, int | str]:
+    """What of a network is a number or a text, by its name in a file."""
+    return {
         "neuron_capacity": connectome.neuron_capacity,
         "synapse_capacity": connectome.synapse_capacity,
         "areas": json.dumps({str(area): asdict(flags) for area, flags in connectome.areas.items()}),
         "settings": _settings_text(connectome.settings),
         "plasticity": json.dumps([{"rule": rule.name, **rule.parameters} for rule in connectome.plasticity], allow_nan=False),
+    }
+
+
+def network_arrays(connectome: Connectome) -> dict[str, NDArray[Any]]:
+    """What of a network is an array."""
+    neurons, synapses = connectome.neurons, connectome.synapses
+    return {
         **{f"neuron_{name}": neurons[name] for name in (*NEURON_FIELDS, "valid", "created")},
         **{f"synapse_{name}": getattr(synapses, name) for name in ("source", "target", "weight", "psp", "inhibitory", "valid")},
     }
-    final = Path(path)
-    unfinished = final.with_name(f".{final.name}.{secrets.token_hex(6)}")
-    try:
-        with unfinished.open("xb") as file:
-            (np.savez_compressed if compressed else np.savez)(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, final)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def load_project(archive: Archive) -> Connectome:
@@ -66,6 +68,11 @@ def load_project(archive: Archive) -> Connectome:
     version = archive.integer("version")
     if version != VERSION:
         raise archive.error(f"version {version} of the format; this release reads version {VERSION}")
+    return read_network(archive)
+
+
+def read_network(archive: Archive | Sealed) -> Connectome:
+    """The network of `network_values` and `network_arrays`, checked as `Connectome.validate` does."""
     n = archive.integer("neuron_capacity")
     capacity = archive.integer("synapse_capacity")
     source = archive.array("synapse_source", dtype=np.uint32)

@@ -1,0 +1,188 @@
+"""Checkpoints: the whole state of a run in one file, from which any backend goes on as if the run had never stopped.
+
+    npu.snapshot().write("run.ckpt")
+    npu = NPU.from_snapshot(Snapshot.read("run.ckpt"), backend="cpu")
+
+Taking a snapshot copies what lies on the backend; writing it touches neither NPU nor backend, so another thread may do it
+while bursts go on. docs/checkpoints.md has the file byte by byte.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_npu.backends.base import U32, Flight, Memory
+from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Connectome, NetworkError, NpuError, PairRule
+from gpu_npu.connectome.validation import check_ids, check_potentials
+from gpu_npu.io.project import network_arrays, network_values, read_network
+from gpu_npu.io.sealed import Sealed, write_sealed
+
+QUEUES = ("fired", "previous", "candidates", "staged")
+"""Of a Flight: ids with potentials."""
+ENDS = ("source", "target")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run between two bursts, as `NPU.snapshot` takes it.
+
+    Attributes
+    ----------
+    network : the connectome as it stood, neurons with their state; frozen.
+    flight : queues, ledger, what was staged, the burst number.
+    fire_ledger_window : bursts of history that are kept.
+    power_neurons : the list that `set_power_neurons` was given, uint32 ascending.
+    initial : state that `reset` goes back to, by field, full length; a field that is not here goes back to 0.
+    next_rule : the handle that the next plasticity rule gets.
+    notes : what its user wants to find again, whatever JSON can say; extra : the same as flat arrays.
+    """
+
+    network: Connectome
+    flight: Flight
+    fire_ledger_window: int
+    power_neurons: U32
+    initial: Mapping[str, NDArray[Any]]
+    next_rule: int = 0
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """The parts must belong together: NetworkError or NeuronIndexError."""
+        flight, n = self.flight, self.network.neuron_capacity
+        for name in QUEUES:
+            ids, potentials = getattr(flight, name)
+            check_ids(ids, n, name)
+            if len(potentials) != len(ids):
+                raise NetworkError(f"{name}: {len(potentials):,} potentials for {len(ids):,} ids")
+            check_potentials(potentials, len(ids), name)
+        ascending = {name: getattr(flight, name)[0] for name in QUEUES if name != "staged"}
+        ascending |= {"forced": flight.forced, "power_neurons": self.power_neurons}
+        ascending |= {f"ledger[{i}]": ids for i, ids in enumerate(flight.ledger)}
+        for name, ids in ascending.items():
+            check_ids(ids, n, name)
+            if bool((ids[1:] <= ids[:-1]).any()):
+                raise NetworkError(f"{name}: its ids do not ascend")
+        kept = min(self.fire_ledger_window, flight.burst)
+        if self.fire_ledger_window < 1 or len(flight.ledger) != kept:
+            raise NetworkError(
+                f"the ledger has {len(flight.ledger)} bursts; with a window of {self.fire_ledger_window} it has {kept} "
+                f"after burst {flight.burst}"
+            )
+        self._check_memory()
+        if flight.ledger and not np.array_equal(flight.ledger[-1], flight.fired[0]):
+            raise NetworkError("the ledger ends with other ids than those that fired last")
+
+    def _check_memory(self) -> None:
+        memory, rules = self.flight.memory, self.network.plasticity
+        if len(memory.since) != len(rules) or max(memory.since, default=-1) >= self.next_rule:
+            raise NetworkError(f"rules with the handles {list(memory.since)}, for {len(rules)} rules and the next handle {self.next_rule}")
+        paired = [handle for handle, rule in zip(memory.since, rules, strict=True) if isinstance(rule, PairRule)]
+        if list(memory.traces) != paired:
+            raise NetworkError(f"traces of the rules {list(memory.traces)}; pair rules are {paired}")
+        n = self.network.neuron_capacity if rules else 0
+        arrays: dict[str, NDArray[Any]] = {"last_fired": memory.last_fired, "run": memory.run}
+        arrays |= {f"trace {i} of rule {handle}": pair[i] for handle, pair in memory.traces.items() for i in range(2)}
+        for name, array in arrays.items():
+            if len(array) != n:
+                raise NetworkError(f"{name}: {len(array):,} values for {n:,} ids of a network with {len(rules)} rules")
+        if len(memory.residues) not in (0, self.network.synapse_count):
+            raise NetworkError(f"residues: {len(memory.residues):,} for {self.network.synapse_count:,} synapses")
+
+    @property
+    def burst(self) -> int:
+        """Number of the last burst."""
+        return self.flight.burst
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write to a file, which takes the place of what is at `path` whole and on the disk, or not at all.
+
+        OSError: not writable, the disk is full, or another process is writing there; what was at `path` stays.
+        """
+        memory = self.flight.memory
+        values = {
+            "burst": self.burst,
+            "fire_ledger_window": self.fire_ledger_window,
+            "rules_since": json.dumps(list(memory.since.items())),
+            "next_rule": self.next_rule,
+            "notes": json.dumps(dict(self.notes)),
+            **network_values(self.network),
+        }
+        offset = np.zeros(len(self.flight.ledger) + 1, np.int64)
+        np.cumsum([len(ids) for ids in self.flight.ledger], out=offset[1:])
+        arrays = {
+            **network_arrays(self.network),
+            **{f"initial_{name}": array for name, array in self.initial.items()},
+            "power_neurons": self.power_neurons,
+            "ledger_offset": offset,
+            "ledger_fired": np.concatenate([np.zeros(0, np.uint32), *self.flight.ledger]),
+            "forced": self.flight.forced,
+            "last_fired": memory.last_fired,
+            "run": memory.run,
+            "residues": memory.residues,
+            **{f"trace_{handle}_{end}": array for handle, pair in memory.traces.items() for end, array in zip(ENDS, pair, strict=True)},
+            **{f"extra_{name}": array for name, array in self.extra.items()},
+        }
+        for name in QUEUES:
+            arrays[f"{name}_neuron"], arrays[f"{name}_potential"] = getattr(self.flight, name)
+        write_sealed(path, values, arrays)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Snapshot:
+        """What `write` wrote. CheckpointError: truncated, changed, of another version, or not a checkpoint. OSError: not readable."""
+        with Sealed(path) as file:
+            network = read_network(file)
+            network.freeze()
+            offset, fired = file.array("ledger_offset", dtype=np.int64), file.array("ledger_fired", dtype=np.uint32)
+            if not len(offset) or offset[0] != 0 or offset[-1] != len(fired) or bool((offset[1:] < offset[:-1]).any()):
+                raise file.error(f"'ledger_offset' does not cut the {len(fired):,} ids of 'ledger_fired' into bursts")
+            queues = {
+                name: (file.array(f"{name}_neuron", dtype=np.uint32), file.array(f"{name}_potential", dtype=np.float32)) for name in QUEUES
+            }
+            shape = (network.neuron_capacity,)
+            initial = {
+                name: file.array(f"initial_{name}", shape, NEURON_FIELDS[name].dtype)
+                for name in STATE_FIELDS
+                if f"initial_{name}" in file
+            }
+            ledger = tuple(np.split(fired, offset[1:-1])) if len(offset) > 1 else ()
+            forced = file.array("forced", dtype=np.uint32)
+            extra = {name.removeprefix("extra_"): file.array(name) for name in file.names("extra_")}
+            try:
+                return cls(
+                    network,
+                    Flight(file.integer("burst"), ledger=ledger, forced=forced, memory=_memory(file), **queues),
+                    file.integer("fire_ledger_window"),
+                    file.array("power_neurons", dtype=np.uint32),
+                    initial,
+                    file.integer("next_rule"),
+                    dict(_json(file, "notes")),
+                    extra,
+                )
+            except (NpuError, ValueError, TypeError) as error:
+                raise file.error(error) from error
+
+
+def _memory(file: Sealed) -> Memory:
+    since = {int(handle): int(burst) for handle, burst in _json(file, "rules_since")}
+    traces = {
+        handle: (file.array(f"trace_{handle}_source", dtype=np.uint32), file.array(f"trace_{handle}_target", dtype=np.uint32))
+        for handle in since
+        if f"trace_{handle}_source" in file
+    }
+    last, run = file.array("last_fired", dtype=np.int64), file.array("run", dtype=np.uint16)
+    return Memory(since, last, run, traces, file.array("residues", dtype=np.int16))
+
+
+def _json(file: Sealed, name: str) -> Any:
+    text = file.text(name)
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise NetworkError(f"{name!r} cannot be read: {error} in {text!r}") from error
