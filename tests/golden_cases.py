@@ -23,7 +23,7 @@ LEDGER_WINDOW = 7
 PLASTIC_CASES = ("edge_stdp", "edits_nonuniform", "everything", "everything_feagi_2_6", "stdp")
 """Cases with mappings of the window rule (`net_stdp` rows)."""
 LEARNING_BACKENDS = ("reference",)
-"""The backends that have plasticity so far. Once all have: delete this, and do not take PLASTIC_CASES from CASES."""
+"""Of BACKENDS in conftest.py, those that have plasticity so far. Once all have: BACKENDS here, and PLASTIC_CASES stay in CASES."""
 
 CASES = tuple(sorted({path.stem for path in FOLDER.glob("*.npz")} - {"table_random"} - set(PLASTIC_CASES)))
 

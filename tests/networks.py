@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,18 @@ from numpy.typing import NDArray
 
 from gpu_npu.backends.base import BurstOutput
 from gpu_npu.backends.executor import Executor
-from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Area, Connectome, Rules, Settings, SynapseBatch
+from gpu_npu.connectome import (
+    NEURON_FIELDS,
+    STATE_FIELDS,
+    Area,
+    Connectome,
+    PairRule,
+    PlasticityRule,
+    Rules,
+    Settings,
+    SynapseBatch,
+    WindowRule,
+)
 from gpu_npu.connectome.validation import settle
 
 SWITCHES = (
@@ -55,6 +66,8 @@ SWITCHES = (
     "resets",
     "looks",
 )
+PLASTIC = "plastic"
+"""A switch of its own, for plans of `plastic_plans`."""
 AREAS = (0, 1, 2, 77, 4_000_000_000)
 LEDGER_WINDOW = 4
 SMALL_SIZES = (0, 1, 3, 8, 16, 20, 31, 32, 33, 40)
@@ -89,6 +102,11 @@ def plans(sizes: Sequence[int] = SIZES, hubs: Sequence[int] = (0, 0, 0, 40, 300,
             lambda on: frozenset(name for name, is_on in zip(SWITCHES, on, strict=True) if is_on)
         ),
     )
+
+
+def plastic_plans(sizes: Sequence[int] = SIZES, hubs: Sequence[int] = (0, 0, 0, 40, 300, 10_000)) -> st.SearchStrategy[Plan]:
+    """Plans in which rules come and go, in networks that are all alike in learning and in nothing else."""
+    return plans(sizes, hubs).map(lambda plan: replace(plan, switches=plan.switches | {PLASTIC}))
 
 
 class Maker:
@@ -166,7 +184,7 @@ class Maker:
         if field == "mp_charge_accumulation" and self.on("forgetful"):
             return rng.random(count) < 0.5
         if field == "cortical_area":
-            return self.pick(AREAS, count, np.uint32)
+            return self.pick(AREAS[:2], count, np.uint32, rare=AREAS) if self.on(PLASTIC) else self.pick(AREAS, count, np.uint32)
         if field == "coordinates":
             return rng.integers(0, 2**32, (count, 3), np.uint32)
         return plain
@@ -243,12 +261,16 @@ class Maker:
     # -- the script --------------------------------------------------------------------------------------------------
     def make_script(self) -> list[Step]:
         self.steps: list[Step] = []
+        self.handles: list[int] = []
+        self.next_rule = 0
         number = 0
         for _ in range(self.plan.bursts):
             if self.on("resets") and number and self.chance(0.12):
                 self.step("reset", {field: self.column(field, self.capacity) for field in STATE_FIELDS})
                 number = 0
             self.inputs()
+            if self.on(PLASTIC):
+                self.change_rules(number)
             if self.on("settings_changes"):
                 self.change_settings()
             if self.on("neuron_edits"):
@@ -275,8 +297,43 @@ class Maker:
             self.step("inject", ids, self.potentials(len(ids)))
         if self.on("power") and self.chance(0.3):
             self.step("set_power", np.unique(self.ids(int(self.rng.integers(0, self.capacity // 3 + 2)))))
+        if self.on(PLASTIC) and self.chance(0.5):  # pairs of spikes need many spikes
+            self.step("force", self.some_of(np.arange(self.capacity), self.capacity))
         if self.on("forced") and self.chance(0.6):
             self.step("force", self.ids(int(self.rng.integers(0, self.capacity // 6 + 2))))
+
+    def change_rules(self, number: int) -> None:
+        """Up to five at once, of either kind; overlapping ones are likely."""
+        rng = self.rng
+        if self.handles and self.chance(0.15):
+            self.step("remove_rule", self.handles.pop(int(rng.integers(len(self.handles)))))
+        while len(self.handles) < 5 and self.chance(0.7 if number == 0 else 0.2):
+            self.step("add_rule", self.next_rule, self.some_rule(), number)
+            self.handles.append(self.next_rule)
+            self.next_rule += 1
+
+    def some_rule(self) -> PlasticityRule:
+        rng, most = self.rng, int(np.iinfo(self.weight_dtype).max)
+        mapping = (int(area) for area in self.pick(AREAS[:2], 2, np.uint32, rare=AREAS))
+        # As above: a weight of a network that may be non-uniform stays at 255.
+        top = self.weight_top
+        if self.chance(0.4):
+            plus = int(rng.choice([0, 1, 3, 100, 65535])) if top == most else 0
+            return WindowRule(*mapping, int(rng.choice([1, 1, 2, 2, 3, 5])), plus, int(rng.choice([0, 1, 2, 100, 65535])))
+        low, high = sorted(rng.choice([0, 0, 1, 7, 100, top // 2, top - 1, top], 2, replace=False).tolist())
+        low, high = (0, top) if low == high or self.chance(0.5) else (low, high)
+        sizes = 2.0**-16, 0.001, 0.3, 1.0, 7.77, 100.0, 65535.0
+        return PairRule(
+            *mapping,
+            a_plus=float(rng.choice([0.0, *sizes])),
+            a_minus=float(rng.choice([0.0, *sizes])),
+            tau_plus=float(rng.choice([0.1, 0.5, 1.0, 3.7, 20.0, 2000.0])),
+            tau_minus=float(rng.choice([0.1, 0.5, 1.0, 3.7, 20.0, 2000.0])),
+            pairing=str(rng.choice(["nearest", "all"])),
+            bounds=str(rng.choice(["additive", "multiplicative"])),
+            w_min=low,
+            w_max=None if high == most and self.chance(0.5) else high,
+        )
 
     def change_settings(self) -> None:
         if self.chance(0.3):
@@ -365,6 +422,8 @@ def agree(plan: Plan, subject: Any, oracle: Any) -> None:
             compare_queues(subject, oracle, number, what)
             if "looks" in plan.switches:
                 compare_state(subject, oracle, what)
+            if PLASTIC in plan.switches:
+                compare_weights(subject, oracle, what)
         if name == "reset":
             number = 0
             compare_queues(subject, oracle, 0, what)
@@ -423,6 +482,11 @@ def compare_synapses(subject: Any, oracle: Any, plan: Plan) -> None:
         assert_equal(got, expected, f"end of {plan}: synapses from {wanted}")
     for wanted in (everyone, rng.permutation(some)):
         assert_equal(subject.synapses_to(wanted), oracle.synapses_to(wanted), f"end of {plan}: synapses to {wanted}")
+
+
+def compare_weights(subject: Any, oracle: Any, what: str) -> None:
+    assert_equal(joined(subject.synapses_from()), joined(oracle.synapses_from()), what)
+    assert_equal(subject.residues(), oracle.residues(), f"{what}: residues")
 
 
 def joined(batches: Any) -> SynapseBatch | None:

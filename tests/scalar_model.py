@@ -10,13 +10,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from math import floor
 from typing import Any
 
 import numpy as np
 
 from gpu_npu.backends.base import BurstOutput
-from gpu_npu.connectome import Area, Connectome, Settings, SynapseBatch
+from gpu_npu.connectome import Area, Connectome, PairRule, PlasticityRule, Settings, SynapseBatch, WindowRule
 from gpu_npu.connectome.fields import NEURON_FIELDS, STATE_FIELDS
 
 SMALLEST = Fraction(1, 2**126)
@@ -62,6 +63,31 @@ def draw(neuron: int, burst: int, seed: int) -> Fraction:
     return fl32(h) / WORD
 
 
+@cache
+def decay(bursts: int, tau: float) -> int:
+    """exp(-bursts / tau) * 2^20 to the nearest integer, by the series of exp(bursts / tau) in units of 2^-200."""
+    if bursts > 100 * tau:
+        return 0
+    x = Fraction(bursts) / Fraction(tau)
+    total = term = 2**200
+    k = 1
+    while term:
+        term = term * x.numerator // (x.denominator * k)
+        total += term
+        k += 1
+    return floor(Fraction(2**220, total) + Fraction(1, 2))
+
+
+def nearest(x: int, bits: int) -> int:
+    """x / 2^bits to the nearest integer, halves up."""
+    return floor(Fraction(x, 2**bits) + Fraction(1, 2))
+
+
+def units(step: float) -> int:
+    """Of 2^-16, to the nearest."""
+    return floor(Fraction(step) * 2**16 + Fraction(1, 2))
+
+
 class Neuron:
     """One attribute a field, by the names of NEURON_FIELDS; created and valid beside them."""
 
@@ -104,6 +130,16 @@ class Synapse:
     psp: int
     inhibitory: bool
     valid: bool = True
+    residue: int = 0
+
+
+class Learning:
+    """A registered rule, and what it remembers of every neuron: its trace just after its last spike, and when that was."""
+
+    def __init__(self, rule: PlasticityRule, since: int) -> None:
+        self.rule, self.since = rule, since
+        self.sources: dict[int, tuple[int, int]] = {}
+        self.targets: dict[int, tuple[int, int]] = {}
 
 
 class ScalarModel:
@@ -124,6 +160,7 @@ class ScalarModel:
         self.weight_dtype, self.psp_dtype = connectome.weight_dtype, connectome.psp_dtype
         self.settings, self.areas, self.window = connectome.settings, dict(connectome.areas), ledger_window
         self.power: list[int] = []
+        self.rules: dict[int, Learning] = {}
         self.seen: Counter[str] = Counter()
         """How often each branch of the semantics was taken."""
         self._forget()
@@ -135,6 +172,8 @@ class ScalarModel:
         self.fired_earlier: dict[int, Fraction] = {}
         self.list: dict[int, Fraction] = {}
         self.ledger: dict[int, list[int]] = {}
+        self.history: dict[int, set[int]] = {}
+        self.rules = {handle: Learning(learning.rule, 0) for handle, learning in self.rules.items()}
 
     def reserve(self, *, neuron_capacity: int, synapse_capacity: int) -> None:
         while len(self.neurons) < neuron_capacity:
@@ -268,7 +307,94 @@ class ScalarModel:
         self.ledger[number] = list(self.fired)
         self.ledger.pop(number - self.window, None)
         self.list, self.staged, self.forced = candidates, [], set()
+        self.history[number] = set(self.fired)
+        self.learn(number)
         return BurstOutput(np.array(list(self.fired), np.uint32), sensory, power, terms, len(candidates), stopped)
+
+    # -- plasticity ------------------------------------------------------------------------------------------------
+    def add_rule(self, handle: int, rule: PlasticityRule, since: int) -> None:
+        self.rules[handle] = Learning(rule, since)
+
+    def remove_rule(self, handle: int) -> None:
+        del self.rules[handle]
+
+    def of_mapping(self, rule: PlasticityRule) -> list[Synapse]:
+        def area(j: int) -> int:
+            return int(self.neurons[j].cortical_area)
+
+        return [s for s in self.synapses if s.valid and (area(s.source), area(s.target)) == (rule.source_area, rule.target_area)]
+
+    def learn(self, burst: int) -> None:
+        rules = [learning.rule for learning in self.rules.values()]
+        kept = {id(s) for rule in rules if isinstance(rule, PairRule) for s in self.of_mapping(rule)}
+        for s in self.synapses:
+            if id(s) not in kept:
+                self.seen["residue lost"] += s.valid and s.residue != 0
+                s.residue = 0
+        for learning in self.rules.values():
+            for s in self.of_mapping(learning.rule):
+                self.seen["synapse of a deleted neuron"] += not (self.neurons[s.source].valid and self.neurons[s.target].valid)
+            if isinstance(learning.rule, WindowRule):
+                self.learn_by_window(learning.rule, learning.since, burst)
+            elif isinstance(learning.rule, PairRule):
+                self.learn_by_pairs(learning.rule, learning, burst)
+
+    def learn_by_window(self, rule: WindowRule, since: int, burst: int) -> None:
+        if burst < rule.window:
+            return
+        window = [self.history.get(t, set()) if t > since else set() for t in range(burst - rule.window + 1, burst + 1)]
+        top = 255 if self.weight_dtype is np.uint8 else 65535
+        for s in self.of_mapping(rule):
+            fired = [(s.source in t, s.target in t) for t in window]
+            if not any(a or b for a, b in fired):
+                continue
+            up = all(a and b for a, b in fired)
+            wanted = s.weight + rule.plus if up else s.weight - rule.minus
+            s.weight = min(max(wanted, 0), top)
+            self.seen["window up" if up else "window down"] += 1
+            self.seen["window up through several bursts"] += up and rule.window > 1
+            self.seen["window cut"] += s.weight != wanted
+
+    def learn_by_pairs(self, rule: PairRule, learning: Learning, burst: int) -> None:
+        fired = self.history[burst]
+
+        def trace(of: dict[int, tuple[int, int]], j: int, tau: float) -> int:
+            value, when = of.get(j, (0, 0))
+            return nearest(value * decay(burst - when, tau), 20)
+
+        for s in self.of_mapping(rule):
+            self.seen["pair in one burst"] += s.source in fired and s.target in fired
+            if s.source in fired:
+                self.step(s, rule, nearest(units(rule.a_minus) * trace(learning.targets, s.target, rule.tau_minus), 20), -1)
+            if s.target in fired:
+                self.step(s, rule, nearest(units(rule.a_plus) * trace(learning.sources, s.source, rule.tau_plus), 20), 1)
+        for of, tau in ((learning.sources, rule.tau_plus), (learning.targets, rule.tau_minus)):
+            for j in fired:
+                before = trace(of, j, tau) if rule.pairing == "all" else 0
+                self.seen["trace of several spikes"] += before > 0
+                of[j] = before + 2**20, burst
+
+    def step(self, s: Synapse, rule: PairRule, amount: int, sign: int) -> None:
+        most = 255 if self.weight_dtype is np.uint8 else 65535
+        low, high = rule.w_min * 2**16, (most if rule.w_max is None else rule.w_max) * 2**16
+        effective = s.weight * 2**16 + s.residue
+        room = max(0, high - effective if sign > 0 else effective - low)
+        if rule.bounds == "multiplicative":
+            amount = floor(Fraction(min(amount, high - low) * room, high - low) + Fraction(1, 2))
+        self.seen["outside the bounds"] += not low <= effective <= high
+        self.seen["cut at a bound"] += 0 < room < amount
+        effective += sign * min(amount, room)
+        before = s.weight
+        s.weight = nearest(effective, 16)
+        s.residue = effective - s.weight * 2**16
+        change = "potentiated" if sign > 0 else "depressed"
+        self.seen[f"{change}, {rule.bounds}, {rule.pairing}"] += min(amount, room) > 0
+        self.seen["pair moved a weight"] += s.weight != before
+        self.seen["pair moved a residue alone"] += s.weight == before and amount > 0 and room > 0
+
+    def residues(self) -> Any:
+        valid = sorted((s for s in self.synapses if s.valid), key=lambda s: (s.source, s.target))
+        return np.array([s.residue for s in valid], np.int16)
 
     # -- changes ---------------------------------------------------------------------------------------------------
     def set_settings(self, settings: Settings) -> None:
@@ -332,7 +458,8 @@ class ScalarModel:
             found = self._oldest(i, j)
             self.seen["reweighted" if found else "nothing to reweight"] += 1
             if found:
-                found.weight = int(w)
+                self.seen["residue reset"] += found.residue != 0
+                found.weight, found.residue = int(w), 0
             answers.append(found is not None)
         return np.array(answers, bool)
 

@@ -13,18 +13,20 @@ from gpu_npu.backends.base import Backend
 from gpu_npu.backends.reference import excitability_draw
 
 
-@pytest.mark.parametrize("name", (*CASES, *PLASTIC_CASES))
+@pytest.mark.parametrize("name", CASES)
 def test_case(name: str, backend_factory: Callable[[], Backend]) -> None:
     backend = backend_factory()
-    if name in PLASTIC_CASES and backend.name not in LEARNING_BACKENDS:
-        pytest.skip("no plasticity there so far")
     run_case(load_case(name), backend)
     backend.close()
 
 
+@pytest.mark.parametrize("backend_factory", LEARNING_BACKENDS, indirect=True)
 @pytest.mark.parametrize("name", PLASTIC_CASES)
-def test_plastic_cases_are_plastic(name: str) -> None:
-    assert len(load_case(name).data["net_stdp"])
+def test_plastic_case(name: str, backend_factory: Callable[[], Backend]) -> None:
+    case, backend = load_case(name), backend_factory()
+    assert case.connectome.plasticity
+    run_case(case, backend)
+    backend.close()
 
 
 def test_table_of_the_excitability_draw() -> None:
