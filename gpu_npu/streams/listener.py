@@ -9,6 +9,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
+from types import TracebackType
 from typing import Any, TypeVar
 
 from gpu_npu.connectome import FrameError, NetworkError
@@ -16,6 +17,7 @@ from gpu_npu.fire import BurstResult
 from gpu_npu.streams.base import Format, Stimulus
 
 T = TypeVar("T")
+L = TypeVar("L", bound="Listener")
 
 LOOPBACK = "127.0.0.1"
 LAST_WORDS = 1.0
@@ -90,6 +92,12 @@ class Listener(ABC):
         refused = {f"refused_{reason}": count for reason, count in self._refused.items()}
         return {"connections": len(self._peers), "accepted": self._accepted, **refused}
 
+    def __enter__(self: L) -> L:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
     def close(self) -> None:
         """Stop listening and end every connection. Closing twice is no error."""
         with self._lock:
@@ -105,11 +113,9 @@ class Listener(ABC):
         await asyncio.gather(*self._peers, return_exceptions=True)
         self._server.close()
         rest = asyncio.all_tasks() - {asyncio.current_task()}
-        if rest:
-            await asyncio.wait(rest, timeout=LAST_WORDS)
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            task.cancel()
-        await asyncio.sleep(0)
+        for other in rest:
+            other.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
 
     def _end(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)

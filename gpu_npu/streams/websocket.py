@@ -6,6 +6,7 @@ that no page from elsewhere reads or drives a brain through the browser of whoev
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 from abc import abstractmethod
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpu_npu.connectome import FrameError, MissingPackageError
 from gpu_npu.streams.base import Format
-from gpu_npu.streams.listener import LOOPBACK, PATIENCE, Listener, ListeningSink, ListeningSource
+from gpu_npu.streams.listener import LAST_WORDS, LOOPBACK, PATIENCE, Listener, ListeningSink, ListeningSource
 
 if TYPE_CHECKING:
     from websockets.asyncio.server import ServerConnection
@@ -34,20 +35,27 @@ def _websockets() -> Any:
 class _WebSocket(Listener):
     _most_bytes: int
     _origins: Sequence[str]
+    _open: set[Any]
+    """Transports, from the first byte on."""
 
     async def _serve(self, listening: socket.socket) -> Any:
-        websockets, refused = _websockets(), self._refused
+        websockets, refused, open_ = _websockets(), self._refused, self._open
 
         class Connection(websockets.asyncio.server.ServerConnection):  # type: ignore[name-defined, misc]
-            """Counts the peers that say something and never open a WebSocket properly."""
+            """Counts the peers that say something and never open a WebSocket properly; tells of every connection there is."""
 
             said = opened = False
+
+            def connection_made(self, transport: Any) -> None:
+                open_.add(transport)
+                super().connection_made(transport)
 
             def data_received(self, data: bytes) -> None:
                 self.said = True
                 super().data_received(data)
 
             def connection_lost(self, exc: Exception | None) -> None:
+                open_.discard(self.transport)
                 refused["malformed"] += self.said and not self.opened
                 super().connection_lost(exc)
 
@@ -85,6 +93,15 @@ class _WebSocket(Listener):
         finally:
             connection.transport.abort()
 
+    async def _finish(self) -> None:
+        self._server.close()  # in a task: says goodbye to all
+        await asyncio.sleep(0)
+        if self._peers:
+            await asyncio.wait(set(self._peers), timeout=LAST_WORDS)
+        await super()._finish()
+        for transport in list(self._open):
+            transport.abort()
+
     @abstractmethod
     async def _talk(self, connection: ServerConnection) -> None:
         """Serve a connection until its end."""
@@ -111,7 +128,7 @@ class WebSocketSink(ListeningSink, _WebSocket):
 
     def __init__(self, format: Format, host: str = LOOPBACK, port: int = 0, *, origins: Sequence[str] = (), **limits: int) -> None:
         _websockets()
-        self._origins = tuple(origins)
+        self._origins, self._open = tuple(origins), set()
         super().__init__(format, host, port, **limits)
 
     async def _talk(self, connection: ServerConnection) -> None:
@@ -129,7 +146,7 @@ class WebSocketSource(ListeningSource, _WebSocket):
 
     def __init__(self, format: Format, host: str = LOOPBACK, port: int = 0, *, origins: Sequence[str] = (), **limits: int) -> None:
         _websockets()
-        self._origins = tuple(origins)
+        self._origins, self._open = tuple(origins), set()
         super().__init__(format, host, port, **limits)
 
     async def _talk(self, connection: ServerConnection) -> None:

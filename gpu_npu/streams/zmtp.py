@@ -52,13 +52,10 @@ async def hello(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ours
     """
     writer.write(GREETING)
     try:
-        greeting = await reader.readexactly(len(GREETING))
-    except asyncio.IncompleteReadError as error:
-        if error.partial:
-            raise FrameError("malformed", "the connection ended within the greeting") from error
+        greeting = await reader.readexactly(1)
+    except (asyncio.IncompleteReadError, ConnectionError):
         return False
-    except ConnectionError:
-        return False
+    greeting += await _exactly(reader, len(GREETING) - 1, "the greeting")
     if greeting[0] != 0xFF or greeting[9] != 0x7F or greeting[10] < 3 or greeting[12:32].rstrip(b"\0") != b"NULL":
         raise FrameError("malformed", "the greeting is not that of ZMTP 3 with the mechanism NULL")
     writer.write(frame(_READY + _property(b"Socket-Type", ours), COMMAND))
