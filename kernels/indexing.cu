@@ -3,6 +3,7 @@
 // The host decides where a row goes (the row table entries `planned`); these kernels touch the rows named and no others.
 // edit_bytes[0] counts the bytes of rows that edits read and write.
 #include "rows.cuh"
+#include "sorting.cuh"
 
 __device__ __forceinline__ u32 lanes_before() { return (1u << lane_id()) - 1; }
 
@@ -152,34 +153,48 @@ KERNEL list_synapses(const State s, u64 n, const u32* ids, u32 base, const u32* 
     }
 }
 
+// Where a row lies in the scratch of a compaction: a block just long enough, then a key for each slot of the unsorted tail.
+struct Packed {
+    Slots slots;
+    u64* keys;
+};
+__device__ __forceinline__ Packed packed_at(const State& s, u8* block, const Row& row) {
+    Slots slots = slots_at(s, block, row.valid, row.psp == PSP_EACH, row.columns);
+    u64 units = ((u64)row.valid * slot_bytes(s, slots) + BLOCK_ALIGNMENT - 1) / BLOCK_ALIGNMENT;
+    return {slots, (u64*)(block + units * BLOCK_ALIGNMENT)};
+}
+
 // Compaction, first half: rows ids[r] without what was removed go to scratch, at packed[r] (units of BLOCK_ALIGNMENT), in
-// blocks just long enough. packed_sorted[r] is the length of their sorted part.
+// their old order, and their tail is ordered by keys: target << 32 | slot, so that equal targets stay in order of age.
+// packed_sorted[r] is the length of the sorted part.
 KERNEL pack_rows(const State s, u64 n, const u32* ids, const u64* packed, u32* packed_sorted, u8* scratch) {
     Range mine = split(n, warp_index(), warp_count());
     for (u64 r = mine.first; r < mine.last; r += mine.step) {
         Row row = s.rows[ids[r]];
-        u32 sorted;
-        pack(s, row, slots_of(s, row), slots_at(s, scratch + packed[r] * BLOCK_ALIGNMENT, row.valid, row.psp == PSP_EACH, row.columns), sorted);
+        Packed to = packed_at(s, scratch + packed[r] * BLOCK_ALIGNMENT, row);
+        u32 sorted, length = pack(s, row, slots_of(s, row), to.slots, sorted);
+        for (u32 i = sorted + lane_id(); i < length; i += WARP_SIZE)
+            to.keys[i - sorted] = (u64)(to.slots.target[i] & TARGET_MASK) << 32 | i;
+        __syncwarp();
+        sort_ascending(to.keys, length - sorted);
         if (lane_id() == 0) packed_sorted[r] = sorted;
     }
 }
 
-// Second half: from scratch to where planned[r] says, the unsorted tail merged into the sorted part. A synapse's place is
-// the number of synapses before it: by target, and by age (order in the row) among equal targets.
+// Second half: from scratch to where planned[r] says, sorted part and tail merged. A synapse's place is the number of
+// synapses before it in its own part and in the other; among equal targets the sorted part is older.
 KERNEL place_rows(const State s, u64 n, const u32* ids, const Row* planned, const u64* packed, const u32* packed_sorted, u8* scratch) {
     Range mine = split(n, warp_index(), warp_count());
     for (u64 r = mine.first; r < mine.last; r += mine.step) {
         Row row = planned[r];
-        Slots from = slots_at(s, scratch + packed[r] * BLOCK_ALIGNMENT, row.valid, row.psp == PSP_EACH, row.columns), to = slots_of(s, row);
-        u32 sorted = packed_sorted[r];
-        for (u32 i = lane_id(); i < row.length; i += WARP_SIZE) {
-            u32 key = from.target[i] & TARGET_MASK;
-            u32 at = i < sorted ? i : first_not_below(from.target, sorted, key + 1, sorted / 2);
-            for (u32 k = sorted; k < row.length; ++k) {
-                u32 other = from.target[k] & TARGET_MASK;
-                at += other < key || (other == key && k < i);
-            }
-            to.target[at] = from.target[i];
+        Packed part = packed_at(s, scratch + packed[r] * BLOCK_ALIGNMENT, row);
+        Slots from = part.slots, to = slots_of(s, row);
+        u32 sorted = packed_sorted[r], tail = row.length - sorted;
+        for (u32 k = lane_id(); k < row.length; k += WARP_SIZE) {
+            u32 i = k < sorted ? k : (u32)part.keys[k - sorted], target = from.target[i], key = target & TARGET_MASK;
+            u32 at = k < sorted ? k + keys_below(part.keys, tail, (u64)key << 32)
+                                : k - sorted + first_not_below(from.target, sorted, key + 1, sorted / 2);
+            to.target[at] = target;
             set_small(to.weight, s.weight_bytes, at, small_at(from.weight, s.weight_bytes, i));
             if (to.psp) set_small(to.psp, s.psp_bytes, at, small_at(from.psp, s.psp_bytes, i));
             for (u32 c = 0; c < to.columns; ++c) to.column[(u64)c * to.capacity + at] = from.column[(u64)c * from.capacity + i];

@@ -21,6 +21,8 @@ from gpu_npu.connectome import SynapseBatch
 
 SCRATCH_BYTES = 2**25
 """Bytes that a compaction moves at a time, unless one row is longer."""
+TAIL_KEY_BYTES = 8
+"""Of scratch, for each slot of a row's unsorted tail in a compaction."""
 FEW = 64
 """Up to so many items one block is launched: waking other cores takes a CPU longer than the work, and a GPU does not care."""
 INHIBITORY = np.uint32(CONSTANTS["SYNAPSE_INHIBITORY"])
@@ -323,13 +325,17 @@ class RowStore:
         planned["offset"] = ends - units
         planned["capacity"] = units * BLOCK_ALIGNMENT // self._slot_bytes(old)
 
-        limit = max(SCRATCH_BYTES // BLOCK_ALIGNMENT, int(units.max(initial=0)))
-        scratch = self._device.alloc(max(min(limit, int(units.sum())), 1) * BLOCK_ALIGNMENT, np.uint8)
+        # In scratch a row is followed by a key for each slot of its unsorted tail.
+        tail = np.minimum(old["valid"], old["length"] - old["sorted"]).astype(np.int64)
+        packed_units = units - (-tail * TAIL_KEY_BYTES // BLOCK_ALIGNMENT)
+        packed_ends = np.cumsum(packed_units)
+        limit = max(SCRATCH_BYTES // BLOCK_ALIGNMENT, int(packed_units.max(initial=0)))
+        scratch = self._device.alloc(max(min(limit, int(packed_units.sum())), 1) * BLOCK_ALIGNMENT, np.uint8)
         low = 0
         while low < len(ids):
-            begin = int(ends[low] - units[low])
-            high = max(int(np.searchsorted(ends, begin + limit, side="right")), low + 1)
-            in_scratch = (ends - units)[low:high] - begin
+            begin = int(packed_ends[low] - packed_units[low])
+            high = max(int(np.searchsorted(packed_ends, begin + limit, side="right")), low + 1)
+            in_scratch = (packed_ends - packed_units)[low:high] - begin
             hosts = (ids[low:high], planned[low:high], in_scratch.astype(np.uint64))
             arrays = [self._device.uploaded(host) for host in hosts]
             packed_sorted = self._device.alloc(high - low, np.uint32)
