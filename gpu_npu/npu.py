@@ -527,6 +527,11 @@ class NPU:
         """Handle -> rule, in the order in which they act, read-only; a rule has a `name` and `parameters`."""
         return MappingProxyType(self._plasticity)
 
+    @_annotated("transfer")
+    def synapse_residues(self) -> NDArray[np.int16]:
+        """What pair rules keep beside each weight, in units of 2**-16: one for each synapse of `synapse_array`, in its order."""
+        return self._ready().residues()
+
     def _admit(self, growth: int, edit: Callable[[Connectome], object]) -> None:
         """The same, with the copy made only where the running bound is not proof enough."""
         if not self._bound.admits(growth):

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from conftest import shared_data
 
-from gpu_npu import NPU, Area, Connectome, Rules, Settings
+from gpu_npu import NPU, Area, Connectome, PairRule, Rules, Settings, WindowRule
 from gpu_npu.cli import main
 from gpu_npu.cli.networks import EXAMPLES
 from gpu_npu.connectome.generators import seed_example
@@ -64,6 +64,18 @@ def test_what_a_network_holds(file: Path) -> None:
     for line in ("eyes: 2 neurons, power", "10 to 300, median 20", "1 sources have several", "66.7% inhibitory"):
         assert line in text
     assert re.search("^fits +yes", text, re.MULTILINE)
+
+
+def test_the_plasticity_of_a_network(file: Path) -> None:
+    connectome = load(file)
+    connectome.set_plasticity([WindowRule(2, 0, 3, 5, 1), PairRule(0, 2, 0.5, 0.25, 20, 30, w_max=900)])
+    save(connectome, file)
+    assert [(rule["rule"], rule["source_area"], rule["target_area"]) for rule in facts("info", file)["plasticity"]] == [
+        ("window", 2, 0), ("pair", 0, 2),
+    ]  # fmt: skip
+    text = " ".join(invoke("info", file).stdout.split())
+    assert "plasticity eyes -> 0: window rule, window 3, plus 5, minus 1" in text
+    assert "plasticity 0 -> eyes: pair rule, a_plus 0.5, a_minus 0.25, tau_plus 20.0, tau_minus 30.0, pairing nearest" in text
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])

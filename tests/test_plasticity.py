@@ -381,6 +381,9 @@ def test_a_network_carries_its_rules(backend_factory: Factory) -> None:
         assert list(npu.plasticity.values()) == [PAIR, WINDOW]
         learnt = weights(npu, [0, 2], [0, 2], [3])
         assert learnt == [105, 100, 98, 100]
+        residues = npu.synapse_residues()
+        up, down = (closed_form(PAIR, lag, 100, 255) for lag in (1, -1))
+        assert residues.dtype == np.int16 and residues.tolist() == [up + down - 2**16, up - 2 * 2**16, 0, 0]
         npu.unregister_plasticity(0)
         npu.register_plasticity(replace(WINDOW, minus=0))
         there = npu.to_connectome()

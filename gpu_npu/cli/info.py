@@ -82,6 +82,7 @@ def _facts(connectome: Connectome) -> dict[str, Any]:
         "threshold": _spread(neurons.threshold[there]),
         "rules": settings.pop("rules"),
         "settings": settings,
+        "plasticity": [{"rule": rule.name, **rule.parameters} for rule in connectome.plasticity],
     }
 
 
@@ -150,6 +151,10 @@ def _print(facts: dict[str, Any], plan: MemoryPlan) -> None:
         rows.append(("", f"{source} -> {target}: {mapping['synapses']:,} synapses"))
     if len(mappings) > AREAS_SHOWN:
         rows.append(("", f"and {len(mappings) - AREAS_SHOWN:,} more (--json has them all)"))
+    for rule in facts["plasticity"]:
+        given = {key: value for key, value in rule.items() if key not in ("rule", "source_area", "target_area")}
+        source, target = (names.get(rule[f"{end}_area"], str(rule[f"{end}_area"])) for end in ("source", "target"))
+        rows.append(("plasticity", f"{source} -> {target}: {rule['rule']} rule, {', '.join(f'{key} {value}' for key, value in given.items())}"))
     rows += [
         ("", ""),
         ("backend", f"{plan.backend} ({plan.reason}: {plan.description})"),
