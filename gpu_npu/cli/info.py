@@ -152,9 +152,9 @@ def _print(facts: dict[str, Any], plan: MemoryPlan) -> None:
     if len(mappings) > AREAS_SHOWN:
         rows.append(("", f"and {len(mappings) - AREAS_SHOWN:,} more (--json has them all)"))
     for rule in facts["plasticity"]:
-        given = {key: value for key, value in rule.items() if key not in ("rule", "source_area", "target_area")}
+        given = ", ".join(f"{key} {value}" for key, value in rule.items() if key not in ("rule", "source_area", "target_area"))
         source, target = (names.get(rule[f"{end}_area"], str(rule[f"{end}_area"])) for end in ("source", "target"))
-        rows.append(("plasticity", f"{source} -> {target}: {rule['rule']} rule, {', '.join(f'{key} {value}' for key, value in given.items())}"))
+        rows.append(("plasticity", f"{source} -> {target}: {rule['rule']} rule, {given}"))
     rows += [
         ("", ""),
         ("backend", f"{plan.backend} ({plan.reason}: {plan.description})"),
