@@ -26,6 +26,7 @@ from gpu_npu.connectome import (
     SumOverflowError,
     SynapseArray,
     SynapseBatch,
+    SynapseSource,
     WindowRule,
 )
 from gpu_npu.engine import BurstEngine, EngineStatus
@@ -69,6 +70,7 @@ __all__ = [
     "SumOverflowError",
     "SynapseArray",
     "SynapseBatch",
+    "SynapseSource",
     "WindowRule",
     "__version__",
 ]

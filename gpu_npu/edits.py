@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.connectome import Connectome, PlasticityRule, SynapseBatch
+from gpu_npu.connectome import Connectome, PlasticityRule, SynapseBatch, SynapseChain, SynapseSource
 from gpu_npu.connectome.plasticity import reaches
-from gpu_npu.connectome.validation import PRODUCT_LIMIT, check_sums, least_weight_and_psp
+from gpu_npu.connectome.validation import PRODUCT_LIMIT, check_sums, largest_product, least_weight_and_psp
 
 _TYPECODE = {np.uint8: "B", np.uint16: "H"}
 
@@ -61,19 +61,21 @@ class SumBound:
 
     While it stays below 2**31 no sum in fixed point (F = 32) can reach 2**63, whatever is removed, deleted or moved to
     another area, and an edit costs a look at its own numbers. Edits only raise it; `prove` brings it back to the truth.
-    With F = 0 there is nothing to prove: a target would need 2**31 synapses.
+    With F = 0 there is nothing to prove: a target would need more than 2**31 synapses.
     """
 
     def __init__(self) -> None:
         self._bound: int | None = None
         self._least_weight = self._least_psp = 0
 
-    def prove(self, connectome: Connectome, rules: Iterable[PlasticityRule]) -> None:
-        """Compute exactly for a whole network that has these plasticity rules. SumOverflowError or NetworkError where it
-        cannot fit; then nothing changed."""
+    def prove(self, connectome: Connectome, rules: Iterable[PlasticityRule], more: SynapseSource | None = None) -> None:
+        """Compute exactly for a whole network that has these plasticity rules, and more synapses than it has.
+        SumOverflowError or NetworkError where it cannot fit; then nothing changed. Memory: O(ids) and a batch."""
         reach = reaches(rules, int(np.iinfo(connectome.weight_dtype).max))
+        most = largest_product(connectome.weight_dtype, connectome.psp_dtype)
         areas = connectome.areas
-        self._bound = check_sums([connectome.synapses.batch()], connectome.neurons.cortical_area, areas, connectome.synapse_count, reach)
+        synapses = SynapseChain(connectome.synapses, *([] if more is None else [more]))
+        self._bound = check_sums(synapses, connectome.neurons.cortical_area, areas, synapses.total, reach, most)
         # Which sources are mp-driven and which synapses plastic changes with areas, so any may be.
         self._least_weight, self._least_psp = least_weight_and_psp(areas, reach)
 

@@ -34,6 +34,7 @@ from gpu_npu.connectome import (
     Settings,
     SynapseArray,
     SynapseBatch,
+    SynapseSource,
     WindowRule,
 )
 from gpu_npu.connectome.fields import MAX_NEURONS
@@ -118,6 +119,7 @@ class NPU:
         cls,
         connectome: Connectome,
         *,
+        synapses: SynapseSource | None = None,
         fire_ledger_window: int = 20,
         neuron_capacity: int | None = None,
         synapse_capacity: int | None = None,
@@ -127,13 +129,20 @@ class NPU:
     ) -> NPU:
         """An NPU with this network in it; capacities default to the connectome's. The connectome is frozen.
 
-        Everything in it is checked first, as `Connectome.validate` does.
+        synapses: more of them, younger than the connectome's own and of the same dtypes, read batch by batch and never held
+        on the host: from a file (`gpu_npu.io.stream`) or generated (`gpu_npu.connectome.generators.RandomSynapses`, on the
+        device where that can); `synapse_capacity` is then at least the sum of both.
+
+        Everything in the connectome is checked first, as `Connectome.validate` does; synapses of a source are checked while
+        they are read.
         """
         connectome.validate()
         npu = cls.__new__(cls)
+        more = None if synapses is None else _fitting(synapses, connectome)
+        count = connectome.synapse_count + (0 if more is None else more.total)
         neurons = _at_least(neuron_capacity, connectome.neuron_capacity, "neuron_capacity")
-        synapses = _at_least(synapse_capacity, connectome.synapse_count, "synapse_capacity", connectome.synapse_capacity)
-        npu._start(connectome, neurons, synapses, fire_ledger_window, backend, device, annotate)
+        reserved = _at_least(synapse_capacity, count, "synapse_capacity", max(count, connectome.synapse_capacity))
+        npu._start(connectome, neurons, reserved, fire_ledger_window, backend, device, annotate, more=more)
         npu._loaded = connectome
         return npu
 
@@ -185,8 +194,11 @@ class NPU:
         device: int | None,
         annotate: bool,
         since: Mapping[int, int] | None = None,
+        more: SynapseSource | None = None,
     ) -> None:
         self._choice, self._device = backend, device
+        self._more = more
+        """What was loaded beside the connectome's own synapses."""
         self._ranges = Ranges() if annotate else None
         self._burst_count = 0
         self._window = _count(window, "fire_ledger_window", least=1)
@@ -197,7 +209,7 @@ class NPU:
         is silent."""
         since = dict.fromkeys(range(len(connectome.plasticity)), 0) if since is None else since
         bound = SumBound()
-        bound.prove(connectome, connectome.plasticity)
+        bound.prove(connectome, connectome.plasticity, self._more)
         with self._range("build"):
             backend, reason = open_backend(
                 self._choice,
@@ -211,7 +223,8 @@ class NPU:
         connectome.freeze()
         try:
             with self._range("load"):
-                backend.load(connectome, neuron_capacity=neurons, synapse_capacity=synapses, ledger_window=self._window)
+                capacities = {"neuron_capacity": neurons, "synapse_capacity": synapses}
+                backend.load(connectome, **capacities, ledger_window=self._window, synapses=self._more)
                 for (handle, silent), rule in zip(since.items(), connectome.plasticity, strict=True):
                     backend.add_rule(handle, rule, silent)
         except BaseException:
@@ -957,6 +970,15 @@ def _at_least(value: int | None, needed: int, what: str, default: int | None = N
     if _count(value, what) < needed:
         raise CapacityError(f"{what}: {value:,} is less than the {needed:,} that the connectome has")
     return int(value)
+
+
+def _fitting(source: SynapseSource, connectome: Connectome) -> SynapseSource:
+    """The source, seen to fit this connectome."""
+    for name in ("weight_dtype", "psp_dtype"):
+        ours, theirs = np.dtype(getattr(connectome, name)), np.dtype(getattr(source, name))
+        if ours != theirs:
+            raise NetworkError(f"synapses: their {name} is {theirs}, the connectome's {ours}; make the connectome with {name}=np.{theirs}")
+    return source.within(connectome.neuron_capacity)
 
 
 def _on_device(values: object) -> bool:

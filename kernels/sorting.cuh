@@ -23,7 +23,9 @@ template <class T>
 __device__ __forceinline__ void sort_ascending(T* keys, u32 n) {
     bool falls = false;
     for (u32 i = 1 + lane_id(); i < n; i += WARP_SIZE) falls |= keys[i] < keys[i - 1];
-    if (!__any_sync(FULL_MASK, falls)) return;
+    bool sorted = !__any_sync(FULL_MASK, falls);
+    __syncwarp();  // every lane has looked before one writes, here or in the caller: a vote orders no memory
+    if (sorted) return;
     for (u32 half = 1; half < n; half *= 2) {  // ascending runs of `half` keys become runs of twice as many
         for (u32 pair = lane_id(); pair < pairs_below(n, half); pair += WARP_SIZE) {
             u32 k = pair & (half - 1), middle = 2 * (pair - k) + half;

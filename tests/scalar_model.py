@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from gpu_npu.backends.base import BurstOutput
-from gpu_npu.connectome import Area, Connectome, PairRule, PlasticityRule, Settings, SynapseBatch, WindowRule
+from gpu_npu.connectome import Area, Connectome, PairRule, PlasticityRule, Settings, SynapseBatch, SynapseSource, WindowRule
 from gpu_npu.connectome.fields import NEURON_FIELDS, STATE_FIELDS
 
 SMALLEST = Fraction(1, 2**126)
@@ -145,7 +145,15 @@ class Learning:
 class ScalarModel:
     """A network and its bursts; method names and meanings are those of `gpu_npu.backends.base.Backend`."""
 
-    def load(self, connectome: Connectome, *, neuron_capacity: int, synapse_capacity: int, ledger_window: int) -> None:
+    def load(
+        self,
+        connectome: Connectome,
+        *,
+        neuron_capacity: int,
+        synapse_capacity: int,
+        ledger_window: int,
+        synapses: SynapseSource | None = None,
+    ) -> None:
         self.neurons = [Neuron() for _ in range(neuron_capacity)]
         for j in range(connectome.neuron_capacity):
             self.neurons[j].created = bool(connectome.neurons.created[j])
@@ -157,6 +165,8 @@ class ScalarModel:
             Synapse(int(s.source[x]), int(s.target[x]), int(s.weight[x]), int(s.psp[x]), bool(s.inhibitory[x]), bool(s.valid[x]))
             for x in range(s.count)
         ]
+        for batch in synapses or ():
+            self.add_synapses(batch)
         self.weight_dtype, self.psp_dtype = connectome.weight_dtype, connectome.psp_dtype
         self.settings, self.areas, self.window = connectome.settings, dict(connectome.areas), ledger_window
         self.power: list[int] = []

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.annotate import Ranges
-from gpu_npu.connectome import Area, Connectome, PlasticityRule, Settings, SynapseBatch
+from gpu_npu.connectome import Area, Connectome, PlasticityRule, Settings, SynapseBatch, SynapseSource
 
 U32 = NDArray[np.uint32]
 F32 = NDArray[np.float32]
@@ -96,8 +96,17 @@ class Backend(ABC):
 
     # -- life ----------------------------------------------------------------------------------------------------
     @abstractmethod
-    def load(self, connectome: Connectome, *, neuron_capacity: int, synapse_capacity: int, ledger_window: int) -> None:
-        """Take the network in. Called once. Neurons that are not valid in the connectome are not valid here."""
+    def load(
+        self,
+        connectome: Connectome,
+        *,
+        neuron_capacity: int,
+        synapse_capacity: int,
+        ledger_window: int,
+        synapses: SynapseSource | None = None,
+    ) -> None:
+        """Take the network in, and more synapses, younger than those of the connectome. Called once. Neurons that are not
+        valid in the connectome are not valid here. A source that breaks its word raises from here."""
 
     @abstractmethod
     def reserve(self, *, neuron_capacity: int, synapse_capacity: int) -> None:

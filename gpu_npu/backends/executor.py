@@ -28,7 +28,17 @@ from gpu_npu.backends.layout import (
 )
 from gpu_npu.backends.rows import FEW, RowStore
 from gpu_npu.backends.staging import Staging
-from gpu_npu.connectome import NEURON_FIELDS, Area, Connectome, DeviceMemoryError, NetworkError, PlasticityRule, Settings, SynapseBatch
+from gpu_npu.connectome import (
+    NEURON_FIELDS,
+    Area,
+    Connectome,
+    DeviceMemoryError,
+    NetworkError,
+    PlasticityRule,
+    Settings,
+    SynapseBatch,
+    SynapseSource,
+)
 from gpu_npu.connectome.validation import fixed_point_bits, settle
 
 IDS_IN_FIRST_TRANSFER = 16_384 - QUEUE_HEADER
@@ -67,10 +77,18 @@ class Executor(Backend):
         return self._device.description
 
     # -- life ----------------------------------------------------------------------------------------------------
-    def load(self, connectome: Connectome, *, neuron_capacity: int, synapse_capacity: int, ledger_window: int) -> None:
+    def load(
+        self,
+        connectome: Connectome,
+        *,
+        neuron_capacity: int,
+        synapse_capacity: int,
+        ledger_window: int,
+        synapses: SynapseSource | None = None,
+    ) -> None:
         free, _ = self._device.memory()
         try:
-            self._load(connectome, neuron_capacity, synapse_capacity, ledger_window)
+            self._load(connectome, neuron_capacity, synapse_capacity, ledger_window, synapses)
         except DeviceMemoryError as problem:
             need = estimate_bytes(neuron_capacity, synapse_capacity, connectome.weight_dtype, connectome.psp_dtype, ledger_window)
             raise DeviceMemoryError(
@@ -78,7 +96,9 @@ class Executor(Backend):
                 f"reserve fewer neurons ({neuron_capacity:,}) or synapses ({synapse_capacity:,}), or take a larger device"
             ) from problem
 
-    def _load(self, connectome: Connectome, neuron_capacity: int, synapse_capacity: int, ledger_window: int) -> None:
+    def _load(
+        self, connectome: Connectome, neuron_capacity: int, synapse_capacity: int, ledger_window: int, more: SynapseSource | None
+    ) -> None:
         self._neurons = neuron_capacity
         self._synapse_capacity = synapse_capacity
         self._window, self._slots = ledger_window, max(ledger_window, 2)  # this burst's fired neurons and those of the one before
@@ -107,11 +127,15 @@ class Executor(Backend):
         self._device.upload(self._arrays["flags"], flags)
 
         # Space for synapses to come; without any, the arena becomes just as long as the rows are.
-        spare = arena_estimate(synapse_capacity, neuron_capacity, *self._dtypes) if synapse_capacity > connectome.synapse_count else 0
+        sources = [connectome.synapses] if more is None else [connectome.synapses, more]
+        to_come = synapse_capacity > sum(source.total for source in sources)
+        spare = arena_estimate(synapse_capacity, neuron_capacity, *self._dtypes) if to_come else 0
         self._rows = RowStore(self._device, self._state, neuron_capacity, spare, *self._dtypes)
         self._bind()
         self.set_settings(connectome.settings)
-        self._add(connectome.synapses.batch(), exact=True)
+        in_degree = self._rows.build(sources)
+        self._count_arrivals(int(self._state["fraction_bits"][0]), in_degree)
+        self._in_degree_bound = in_degree
         self._rows.forget_statistics()
         self._device.zero(self._arrays["edit_bytes"])
         self._device.wait()
@@ -418,9 +442,6 @@ class Executor(Backend):
 
     # -- synapses ------------------------------------------------------------------------------------------------
     def add_synapses(self, batch: SynapseBatch) -> None:
-        self._add(batch, exact=False)
-
-    def _add(self, batch: SynapseBatch, *, exact: bool) -> None:
         if not len(batch):
             return
         # A bound that only additions raise; looked at closely when it says that counts might not fit any more.
@@ -433,7 +454,7 @@ class Executor(Backend):
                 degrees += np.bincount(part.target, minlength=self._neurons)
             bound = int(degrees.max())
         self._count_arrivals(int(self._state["fraction_bits"][0]), bound)
-        self._rows.add(batch, exact=exact)
+        self._rows.add(batch)
         self._in_degree_bound = bound
 
     def remove_synapses(self, source: U32, target: U32) -> NDArray[np.bool_]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from gpu_npu.backends import layout
 from gpu_npu.connectome.errors import KernelError
 
-FILES = ("injection.cu", "propagation.cu", "dynamics.cu", "archival.cu", "indexing.cu", "parameters.cu")
+FILES = ("injection.cu", "propagation.cu", "dynamics.cu", "archival.cu", "building.cu", "indexing.cu", "parameters.cu")
 HEADERS = ("types.cuh", "device.cuh", "physics.cuh", "rows.cuh", "sorting.cuh")
 BLOCK, WIDE_BLOCK = 256, 1024
 """Threads a block on a GPU, of a KERNEL and of a WIDE_KERNEL; every kernel is right at any block size."""

@@ -25,6 +25,10 @@ BLOCK_ALIGNMENT = 16
 """Bytes: a row's block starts at a multiple of this; Row.offset counts in it."""
 UPLOAD_SYNAPSES = 2**22
 """Synapses that travel in one transfer, unless one row has more: bounds the temporary memory of a load or a query."""
+SCRATCH_BYTES = 2**26
+"""Bytes that a compaction moves at a time, unless one row is longer."""
+TAIL_KEY_BYTES = 8
+"""Of scratch, for each slot of a row's unsorted tail in a compaction."""
 STAGING_ITEMS = 4096
 """Items of each staging buffer (ids, potentials, forced ids) before anything is staged; they grow with what is."""
 COUNTERS = ("sensory", "power", "synaptic", "processed", "refractory")
@@ -197,21 +201,23 @@ def count_bits(weight_dtype: DTypeLike, psp_dtype: DTypeLike) -> int:
     return (62 - 8 * (np.dtype(weight_dtype).itemsize + np.dtype(psp_dtype).itemsize)) // 2
 
 
-def _blocks(connectome: Connectome) -> tuple[int, int]:
-    """(bytes of the arena, rows with synapses) once exactly these synapses are loaded."""
-    synapses = connectome.synapses
-    source, psp = synapses.source, synapses.psp
-    if not synapses.valid.all():
-        source, psp = source[synapses.valid], psp[synapses.valid]
-    slots = np.bincount(source, minlength=connectome.neuron_capacity)
-    one_psp = np.zeros(connectome.neuron_capacity, psp.dtype)
-    one_psp[source] = psp
-    each = np.zeros(connectome.neuron_capacity, np.bool_)
-    each[source[psp != one_psp[source]]] = True
+def _units(nbytes: NDArray[np.int64]) -> NDArray[np.int64]:
+    units: NDArray[np.int64] = -(-nbytes // BLOCK_ALIGNMENT)
+    return units
+
+
+def _rows_of(connectome: Connectome) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(synapses, units of the block) of each row once exactly these synapses are loaded."""
+    slots = np.zeros(connectome.neuron_capacity, np.int64)
+    one_psp, each = np.zeros(len(slots), connectome.psp_dtype), np.zeros(len(slots), np.bool_)
+    for batch in connectome.synapses:
+        fresh = slots[batch.source] == 0
+        one_psp[batch.source[fresh]] = batch.psp[fresh]
+        each[batch.source[batch.psp != one_psp[batch.source]]] = True
+        slots += np.bincount(batch.source, minlength=len(slots))
     bytes_each = synapse_bytes(connectome.weight_dtype, connectome.psp_dtype)
-    slot_bytes = np.where(each, bytes_each, bytes_each - psp.dtype.itemsize)
-    units: NDArray[np.int64] = -(-slots * slot_bytes // BLOCK_ALIGNMENT)
-    return int(units.sum()) * BLOCK_ALIGNMENT, int(np.count_nonzero(slots))
+    slot_bytes = np.where(each, bytes_each, bytes_each - one_psp.itemsize)
+    return slots, _units(slots * slot_bytes)
 
 
 def load_bytes(connectome: Connectome, neuron_capacity: int, synapse_capacity: int, ledger_window: int) -> tuple[dict[str, int], int]:
@@ -220,8 +226,8 @@ def load_bytes(connectome: Connectome, neuron_capacity: int, synapse_capacity: i
     Reads every synapse once: what `estimate_bytes` bounds from the capacities alone is exact here.
     """
     dtypes = connectome.weight_dtype, connectome.psp_dtype
-    arena, rows = _blocks(connectome)
-    count = connectome.synapse_count
+    slots, units = _rows_of(connectome)
+    arena, count = int(units.sum()) * BLOCK_ALIGNMENT, connectome.synapse_count
     if synapse_capacity > count:
         spare = arena_estimate(synapse_capacity, neuron_capacity, *dtypes)
         arena = max(arena, -(-spare // BLOCK_ALIGNMENT) * BLOCK_ALIGNMENT)
@@ -233,4 +239,9 @@ def load_bytes(connectome: Connectome, neuron_capacity: int, synapse_capacity: i
     pieces = {"rows": 0, "neurons": 0, "ledger": 0, "edit counter": 0, "staging": 3 * 4 * STAGING_ITEMS}
     for array in ARRAYS:
         pieces[array.group] += length[array.per] * array.width * array.dtype.itemsize
-    return pieces, min(count, UPLOAD_SYNAPSES) * synapse_bytes(*dtypes) + rows * (8 + ROW_DTYPE.itemsize)
+    # While synapses are counted: a chunk of them and the in-degrees. While rows are sorted: their scratch, and what says where.
+    counting = min(count, UPLOAD_SYNAPSES) * synapse_bytes(*dtypes) + 4 * (neuron_capacity + 1)
+    packed = (units + _units(slots * TAIL_KEY_BYTES)) * BLOCK_ALIGNMENT
+    scratch = min(int(packed.sum()), max(SCRATCH_BYTES, int(packed.max(initial=0))))
+    sorting = scratch + int(np.count_nonzero(slots)) * (4 + ROW_DTYPE.itemsize + 8 + 4)
+    return pieces, max(counting, sorting) if count else 0

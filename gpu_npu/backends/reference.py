@@ -14,7 +14,17 @@ from numpy.typing import NDArray
 
 from gpu_npu.backends.base import F32, U32, Backend, BurstOutput, Columns, Flight
 from gpu_npu.backends.reference_plasticity import Plasticity
-from gpu_npu.connectome import Area, Connectome, NetworkError, NeuronIndexError, NpuError, PlasticityRule, Settings, SynapseBatch
+from gpu_npu.connectome import (
+    Area,
+    Connectome,
+    NetworkError,
+    NeuronIndexError,
+    NpuError,
+    PlasticityRule,
+    Settings,
+    SynapseBatch,
+    SynapseSource,
+)
 from gpu_npu.connectome.fields import NEURON_FIELDS, POTENTIAL_OF_FORCED, STATE_FIELDS
 from gpu_npu.connectome.validation import fixed_point_bits, settle
 
@@ -48,9 +58,21 @@ class Reference(Backend):
         return f"plain NumPy {np.__version__} on one core: the oracle"
 
     # -- life ----------------------------------------------------------------------------------------------------
-    def load(self, connectome: Connectome, *, neuron_capacity: int, synapse_capacity: int, ledger_window: int) -> None:
+    def load(
+        self,
+        connectome: Connectome,
+        *,
+        neuron_capacity: int,
+        synapse_capacity: int,
+        ledger_window: int,
+        synapses: SynapseSource | None = None,
+    ) -> None:
         network = connectome.copy()
+        if synapses is not None:  # slots of removed synapses are not free
+            synapse_capacity = max(synapse_capacity, network.synapses.count + synapses.total)
         network.reserve(neurons=neuron_capacity, synapses=synapse_capacity)
+        for batch in synapses or ():
+            network.synapses.append(batch)
         self._resident, self._window = network, ledger_window
 
     def reserve(self, *, neuron_capacity: int, synapse_capacity: int) -> None:

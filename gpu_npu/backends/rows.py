@@ -8,7 +8,7 @@ whichever the amount of waste asks for. Nothing depends on where a row lies.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,15 +16,24 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpu_npu.backends.base import U32
 from gpu_npu.backends.devices.base import Device, Launch
-from gpu_npu.backends.layout import BLOCK_ALIGNMENT, CONSTANTS, PSP_EACH, ROW_DTYPE, UPLOAD_SYNAPSES
-from gpu_npu.connectome import SynapseBatch
+from gpu_npu.backends.layout import (
+    BLOCK_ALIGNMENT,
+    CONSTANTS,
+    PSP_EACH,
+    ROW_DTYPE,
+    SCRATCH_BYTES,
+    TAIL_KEY_BYTES,
+    UPLOAD_SYNAPSES,
+)
+from gpu_npu.connectome import CapacityError, NetworkError, SynapseBatch, SynapseSource
+from gpu_npu.connectome.generators import RandomSynapses
 
-SCRATCH_BYTES = 2**25
-"""Bytes that a compaction moves at a time, unless one row is longer."""
-TAIL_KEY_BYTES = 8
-"""Of scratch, for each slot of a row's unsorted tail in a compaction."""
 FEW = 64
 """Up to so many items one block is launched: waking other cores takes a CPU longer than the work, and a GPU does not care."""
+MAX_ROW = 2**31 - 1
+"""Synapses of a row: kernels count them in 32 bits, with some to spare."""
+MAX_IN_DEGREE = 2**32 - 1
+"""A burst counts the arrivals of a neuron in 32 bits."""
 INHIBITORY = np.uint32(CONSTANTS["SYNAPSE_INHIBITORY"])
 TARGET_MASK = np.uint32(CONSTANTS["TARGET_MASK"])
 
@@ -49,6 +58,24 @@ def pair_order(source: U32, target: U32) -> NDArray[np.intp] | None:
 def runs(values: U32) -> NDArray[np.int64]:
     """Where each run of equal values begins, and the end of the last."""
     return np.concatenate(([0], np.flatnonzero(values[1:] != values[:-1]) + 1, [len(values)]))
+
+
+def _packed(target: U32, inhibitory: NDArray[np.bool_]) -> U32:
+    """Targets as they lie in rows."""
+    return target | np.where(inhibitory, INHIBITORY, np.uint32(0))
+
+
+def _too_many(neuron: int, count: int) -> CapacityError:
+    return CapacityError(f"neuron {neuron}: {count:,} synapses leave it, a row holds {MAX_ROW:,}; let several neurons share them")
+
+
+def _check_degrees(out_degree: NDArray[np.int64], in_degree: U32, total: int) -> None:
+    """CapacityError where a row or the arrivals of a burst cannot be counted in 32 bits. Counts that wrapped do not sum up."""
+    if int(out_degree.max()) > MAX_ROW:
+        raise _too_many(int(out_degree.argmax()), int(out_degree.max()))
+    for what, degrees in (("leave", out_degree), ("end in", in_degree)):
+        if int(degrees.sum(dtype=np.int64)) != total:
+            raise CapacityError(f"more than {MAX_IN_DEGREE:,} synapses {what} one neuron; let several neurons share them")
 
 
 class RowStore:
@@ -114,18 +141,95 @@ class RowStore:
         units: NDArray[np.int64] = -(-slots * self._slot_bytes(rows) // BLOCK_ALIGNMENT)
         return units
 
+    # -- building --------------------------------------------------------------------------------------------------
+    def build(self, sources: Sequence[SynapseSource]) -> int:
+        """Make all rows at once, in a store that has none: the synapses of these sources, oldest first, in rows without room to
+        grow, sorted by target. Returns the largest in-degree.
+
+        Each source is read twice, batch by batch: to count, then to place. On the device that takes, beside the rows, a chunk
+        of UPLOAD_SYNAPSES synapses, 4 bytes a neuron while they are counted, then the scratch of a compaction; on the host a
+        batch and some 100 bytes a neuron. NetworkError: a source was not the same the second time. CapacityError: more
+        than MAX_ROW synapses leave a neuron, or more than MAX_IN_DEGREE end in one.
+        """
+        total = sum(source.total for source in sources)
+        if total == 0:
+            return 0
+        chunk = self._device.alloc_all([(min(total, UPLOAD_SYNAPSES), dtype) for dtype in (np.uint32, np.uint32, *self._dtypes)])
+        source, target, weight, psp = chunk
+        arrivals, other_psp = self._device.alloc_all([(self._neurons, np.uint32), (1, np.uint32)])
+        for count in self._chunks(sources, chunk):
+            self._launch("count_synapses", self._state, np.uint64(count), source, target, psp, arrivals, items=count)
+        in_degree = self._device.fetched(arrivals, self._neurons)
+        self._device.release(arrivals)
+        rows = self._read_all()
+        counted = rows["capacity"].astype(np.int64)
+        _check_degrees(counted, in_degree, total)
+        self._place(rows)
+        for count in self._chunks(sources, chunk):
+            self._launch("claim_slots", self._state, np.uint64(count), source, items=count)
+            self._launch("fill_rows", self._state, target, weight, psp, other_psp, items=self._neurons)
+        changed = bool(self._device.fetched(other_psp, 1)[0]) or not np.array_equal(self._read_all()["length"], counted)
+        self._device.release(*chunk, other_psp)
+        if changed:
+            raise NetworkError("a source of synapses gave others the second time; it has to be the same each time")
+        self.count = total
+        self.compact()
+        return int(in_degree.max())
+
+    def _chunks(self, sources: Sequence[SynapseSource], chunk: Sequence[Any]) -> Iterator[int]:
+        """Fill the device arrays (source, target, weight, psp) with the synapses in turn; yields how many are there."""
+        size = chunk[0].size
+        for source in sources:
+            if isinstance(source, RandomSynapses):
+                yield from self._generated(source, chunk)
+                continue
+            for batch in source:
+                for first in range(0, len(batch), size):
+                    part = slice(first, first + size)
+                    target = _packed(batch.target[part], batch.inhibitory[part])
+                    for array, host in zip(chunk, (batch.source[part], target, batch.weight[part], batch.psp[part]), strict=True):
+                        self._device.upload(array, np.ascontiguousarray(host))
+                    yield len(target)
+                    self._device.wait()  # the host arrays are done with
+
+    def _generated(self, source: RandomSynapses, chunk: Sequence[Any]) -> Iterator[int]:
+        """The same where no host need see the synapses."""
+        sizes = map(np.uint32, (source.neurons, source.degree, source.incoming))
+        ranges = [np.uint32(value) for low, high in (source.weight_range, source.psp_range) for value in (low, high - low + 1)]
+        fixed = (*sizes, *map(np.uint64, (*source.keys, source.inhibitory_below)), *ranges)
+        for first in range(0, source.total, chunk[0].size):
+            count = min(chunk[0].size, source.total - first)
+            self._launch("generate_synapses", self._state, np.uint64(first), np.uint64(count), *fixed, *chunk, items=count)
+            yield count
+
+    def _place(self, rows: Rows) -> None:
+        """Turn counts (count_synapses) into entries of empty rows with a block each, in the order of the sources."""
+        counted = rows["capacity"].astype(np.int64)
+        rows["psp"] = np.where(rows["psp"] == PSP_EACH, rows["psp"], np.maximum(rows["psp"], 1) - 1)
+        units = self._units(rows, counted)
+        ends = np.cumsum(units)
+        rows["offset"] = np.where(units > 0, ends - units, 0)
+        rows["capacity"] = units * BLOCK_ALIGNMENT // self._slot_bytes(rows)
+        self._end = int(ends[-1])
+        if self._end * BLOCK_ALIGNMENT > self._arena.nbytes:
+            self._device.release(self._arena)  # nothing is in it
+            self._arena = self._device.alloc(self._end * BLOCK_ALIGNMENT, np.uint8)
+            self._bind()
+        self._device.upload(self._table, rows)
+        self._device.wait()
+
     # -- adding ----------------------------------------------------------------------------------------------------
-    def add(self, batch: SynapseBatch, *, exact: bool = False) -> None:
-        """Add synapses in the order of their age. exact: rows that move get no room to grow (a load)."""
+    def add(self, batch: SynapseBatch) -> None:
+        """Add synapses in the order of their age. CapacityError: more than MAX_ROW slots in a row."""
         if not len(batch):
             return
-        source, target = batch.source, batch.target | np.where(batch.inhibitory, INHIBITORY, np.uint32(0))
+        source, target = batch.source, _packed(batch.target, batch.inhibitory)
         weight, psp = batch.weight, batch.psp
         if (order := pair_order(source, batch.target)) is not None:
             source, target, weight, psp = source[order], target[order], weight[order], psp[order]
         first = runs(source)
         ids = source[first[:-1]]
-        planned = self._plan(ids, first, psp, exact)
+        planned = self._plan(ids, first, psp)
 
         # Everything that can fail for want of memory comes before the first change.
         pieces = self._pieces(first)
@@ -154,12 +258,14 @@ class RowStore:
             low = high
         return pieces
 
-    def _plan(self, ids: U32, first: NDArray[np.int64], psp: NDArray[Any], exact: bool) -> Rows:
+    def _plan(self, ids: U32, first: NDArray[np.int64], psp: NDArray[Any]) -> Rows:
         """Entries of the rows `ids` after the addition, with the arena made large enough for them."""
         added = np.diff(first)
         lowest, highest = (extreme.reduceat(psp, first[:-1]).astype(np.uint32) for extreme in (np.minimum, np.maximum))
         while True:
             old = self._read(ids)
+            if int((old["length"] + added).max()) > MAX_ROW:
+                raise _too_many(int(ids[np.argmax(old["length"] + added)]), int((old["length"] + added).max()))
             planned = old.copy()
             planned["valid"] = old["valid"] + added
             one_psp = (lowest == highest) & ((old["valid"] == 0) | (old["psp"] == lowest))
@@ -171,7 +277,7 @@ class RowStore:
             planned["length"] = np.where(in_place, old["length"] + added, planned["valid"])
 
             slots = planned["valid"].astype(np.int64)
-            units = np.where(moves, self._units(planned, slots if exact else slots + np.maximum(slots // 32, 2)), 0)
+            units = np.where(moves, self._units(planned, slots + np.maximum(slots // 32, 2)), 0)
             ends = self._end + np.cumsum(units)
             if not len(ends) or int(ends[-1]) * BLOCK_ALIGNMENT <= self._arena.nbytes:
                 break

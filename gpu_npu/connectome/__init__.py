@@ -20,7 +20,7 @@ from .fields import NEURON_FIELDS, STATE_FIELDS
 from .neurons import NeuronArray
 from .plasticity import CustomRule, PairRule, PlasticityRule, WindowRule
 from .settings import Area, Rules, Settings
-from .synapses import SynapseArray, SynapseBatch
+from .synapses import SynapseArray, SynapseBatch, SynapseChain, SynapseSource
 
 __all__ = [
     "NEURON_FIELDS",
@@ -48,5 +48,7 @@ __all__ = [
     "SumOverflowError",
     "SynapseArray",
     "SynapseBatch",
+    "SynapseChain",
+    "SynapseSource",
     "WindowRule",
 ]

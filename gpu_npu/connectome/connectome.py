@@ -28,6 +28,7 @@ from .validation import (
     check_unique,
     check_weights,
     field_named,
+    largest_product,
 )
 
 U32 = NDArray[np.uint32]
@@ -417,9 +418,8 @@ class Connectome:
                 raise NeuronIndexError(
                     f"synapse {bad}: {name} {ids[bad]} is not a neuron (this network reserves {self.neuron_capacity:,} ids from 0)"
                 )
-        # A generator: the batch is made only if the check must look at it.
-        reach = reaches(self._plasticity, self._weight_max)
-        check_sums((synapses.batch() for _ in range(1)), neurons.cortical_area, self.areas, synapses.valid_count, reach)
+        reach, most = reaches(self._plasticity, self._weight_max), largest_product(self.weight_dtype, self.psp_dtype)
+        check_sums(synapses, neurons.cortical_area, self.areas, synapses.valid_count, reach, most)
 
 
 def _occurrence(group: NDArray[np.intp], groups: int) -> NDArray[np.int64]:

@@ -1,16 +1,19 @@
-"""Random networks, the same for the same seed (NumPy's PCG64)."""
+"""Random networks, the same for the same seed: whole connectomes (NumPy's PCG64), and synapses by their number."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .connectome import Connectome
-from .errors import NetworkError
+from .errors import CapacityError, NetworkError
+from .fields import MAX_NEURONS
 from .settings import Area, Settings
+from .synapses import SYNAPSES_AT_A_TIME, CountType, SynapseBatch, SynapseSource
 from .validation import check_count
 
 Range = int | tuple[int, int]
@@ -113,10 +116,15 @@ def _hits(rng: np.random.Generator, cells: int, probability: float) -> NDArray[n
     return np.concatenate(parts)
 
 
-def _counts(rng: np.random.Generator, wanted: Range, count: int, what: str) -> NDArray[Any]:
+def _bounds(wanted: Range, what: str) -> tuple[int, int]:
     low, high = wanted if isinstance(wanted, tuple) else (wanted, wanted)
     if check_count(low, what) > check_count(high, what) or high > 65535:
         raise NetworkError(f"{what}: {wanted!r} is not a value or a (lowest, highest) in 0..65535")
+    return low, high
+
+
+def _counts(rng: np.random.Generator, wanted: Range, count: int, what: str) -> NDArray[Any]:
+    low, high = _bounds(wanted, what)
     dtype: Any = np.uint8 if high <= 255 else np.uint16
     return rng.integers(low, high, count, dtype=dtype, endpoint=True)
 
@@ -142,6 +150,115 @@ def _network(
     network.add_neurons(neurons, **fields)
     network.add_synapses(source, target, weights, psps, inhibits[source])
     return network
+
+
+# -- synapses by their number --------------------------------------------------------------------------------------
+U64 = NDArray[np.uint64]
+_WORD = np.uint64(32)
+_LOW_WORD = np.uint64(2**32 - 1)
+
+
+def draw(key: int, numbers: U64) -> U64:
+    """64 random bits for each number: what SplitMix64 (Steele, Lea, Flood 2014), started at `key`, gives as its number-th
+    output. Any of them is computed without the others. The kernels say it again, in building.cu."""
+    z = numbers * np.uint64(0x9E3779B97F4A7C15)
+    z += np.uint64((key + 0x9E3779B97F4A7C15) % 2**64)
+    z = (z ^ z >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ z >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return z ^ z >> np.uint64(31)
+
+
+@dataclass(frozen=True)
+class RandomSynapses(SynapseSource):
+    """`degree` synapses leave every neuron (`incoming`: end in every neuron), each to (from) one drawn uniformly: parallel
+    synapses and self-loops occur.
+
+    Every property of a synapse is a hash of its number, so that any part can be made at any time, anywhere: a backend makes
+    them on its device, and no host holds them. Numbers go through the neurons in turn, `degree` to each.
+
+    neurons : ids that synapses join, 0 to neurons - 1.
+    inhibitory_fraction : probability of a neuron that its synapses inhibit.
+    weight, psp : one value or (lowest, highest), uniform, both included; uint16 where one can exceed 255.
+    """
+
+    neurons: int
+    degree: int
+    seed: int
+    incoming: bool = False
+    inhibitory_fraction: float = 0.2
+    weight: Range = 1
+    psp: Range = 1
+
+    def __post_init__(self) -> None:
+        check_count(self.seed, "seed")
+        check_count(self.degree, "degree")
+        if check_count(self.neurons, "neurons") > MAX_NEURONS:
+            raise CapacityError(f"neurons: {self.neurons:,} is more than {MAX_NEURONS:,}, the most that synapses can name")
+        _share(self.inhibitory_fraction, "inhibitory_fraction")
+        _bounds(self.weight, "weight")
+        _bounds(self.psp, "psp")
+
+    @property
+    def total(self) -> int:
+        return self.neurons * self.degree
+
+    @property
+    def weight_dtype(self) -> CountType:
+        return np.uint8 if self.weight_range[1] <= 255 else np.uint16
+
+    @property
+    def psp_dtype(self) -> CountType:
+        return np.uint8 if self.psp_range[1] <= 255 else np.uint16
+
+    @property
+    def weight_range(self) -> tuple[int, int]:
+        """(lowest, highest)"""
+        return _bounds(self.weight, "weight")
+
+    @property
+    def psp_range(self) -> tuple[int, int]:
+        """(lowest, highest)"""
+        return _bounds(self.psp, "psp")
+
+    @property
+    def keys(self) -> tuple[int, int, int]:
+        """Of the draws for: the other end and the values of a synapse, by its number; the sign of a neuron, by its id."""
+        ends, values, signs = draw(self.seed % 2**64, np.arange(3, dtype=np.uint64)).tolist()
+        return ends, values, signs
+
+    @property
+    def inhibitory_below(self) -> int:
+        """A neuron inhibits if the upper 32 bits of its draw are below this."""
+        return round(self.inhibitory_fraction * 2**32)
+
+    def within(self, neurons: int) -> SynapseSource:
+        if self.neurons > neurons:
+            raise CapacityError(f"synapses between {self.neurons:,} neurons, where {neurons:,} ids are reserved; reserve more")
+        return self
+
+    def __iter__(self) -> Iterator[SynapseBatch]:
+        for first in range(0, self.total, SYNAPSES_AT_A_TIME):
+            yield self.batch(first, min(SYNAPSES_AT_A_TIME, self.total - first))
+
+    def batch(self, first: int, count: int) -> SynapseBatch:
+        """Synapses first to first + count - 1, as every backend makes them."""
+        ends, values, signs = self.keys
+        numbers = np.arange(first, first + count, dtype=np.uint64)
+        given = (numbers // np.uint64(max(self.degree, 1))).astype(np.uint32)
+        # The upper 64 of the 128 bits of draw * neurons.
+        bits, n = draw(ends, numbers), np.uint64(self.neurons)
+        drawn = ((bits >> _WORD) * n + ((bits & _LOW_WORD) * n >> _WORD) >> _WORD).astype(np.uint32)
+        source, target = (drawn, given) if self.incoming else (given, drawn)
+        bits = draw(values, numbers)
+        weight, psp = (
+            (np.uint64(low) + (part * np.uint64(high - low + 1) >> _WORD)).astype(dtype)
+            for (low, high), part, dtype in (
+                (self.weight_range, bits >> _WORD, self.weight_dtype),
+                (self.psp_range, bits & _LOW_WORD, self.psp_dtype),
+            )
+        )
+        inhibitory = draw(signs, source.astype(np.uint64)) >> _WORD < np.uint64(self.inhibitory_below)
+        return SynapseBatch(source, target, weight, psp, inhibitory)
 
 
 def seed_example(seed: int = 0) -> Connectome:

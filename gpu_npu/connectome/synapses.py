@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import NetworkError
+from .errors import NetworkError, NeuronIndexError
 
 U8 = NDArray[np.uint8]
 U32 = NDArray[np.uint32]
 Counts = NDArray[Any]
 """Weights or psps: uint8, or uint16 in a network that says so."""
 CountType = type[np.uint8] | type[np.uint16]
+SYNAPSES_AT_A_TIME = 2**22
+"""What travels in one batch where there are many: bounds the memory of whoever reads them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +60,104 @@ class SynapseBatch:
         )
 
 
-class SynapseArray:
+class SynapseSource(ABC, Iterable[SynapseBatch]):
+    """Synapses that are read batch by batch, so that nobody needs to hold all of them.
+
+    Iterating gives batches of any size (memory for two of them is needed), oldest synapse first. A source is iterated more
+    than once, and is the same each time.
+    """
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def total(self) -> int:
+        """Synapses in all batches together."""
+
+    @property
+    @abstractmethod
+    def weight_dtype(self) -> CountType:
+        """np.uint8 or np.uint16."""
+
+    @property
+    @abstractmethod
+    def psp_dtype(self) -> CountType:
+        """np.uint8 or np.uint16."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[SynapseBatch]: ...
+
+    def within(self, neurons: int) -> SynapseSource:
+        """The same source, seen while it is read to keep its word: ids below `neurons`, dtypes, `total`."""
+        return _Checked(self, neurons)
+
+
+class _Checked(SynapseSource):
+    """Raises NetworkError or NeuronIndexError where a source gives what it should not."""
+
+    def __init__(self, source: SynapseSource, neurons: int) -> None:
+        self._source, self._neurons = source, neurons
+
+    @property
+    def total(self) -> int:
+        return self._source.total
+
+    @property
+    def weight_dtype(self) -> CountType:
+        return self._source.weight_dtype
+
+    @property
+    def psp_dtype(self) -> CountType:
+        return self._source.psp_dtype
+
+    def __iter__(self) -> Iterator[SynapseBatch]:
+        dtypes = {"source": np.uint32, "target": np.uint32, "weight": self.weight_dtype, "psp": self.psp_dtype, "inhibitory": np.bool_}
+        count = 0
+        for batch in self._source:
+            for name, dtype in dtypes.items():
+                array = getattr(batch, name)
+                if array.dtype != dtype or array.ndim != 1:
+                    raise NetworkError(f"{name} of a batch: {array.dtype} of shape {array.shape}, where {np.dtype(dtype)}, flat, is needed")
+            for name in ("source", "target"):
+                ids = getattr(batch, name)
+                if ids.size and int(ids.max()) >= self._neurons:
+                    bad = int(np.argmax(ids >= self._neurons))
+                    raise NeuronIndexError(
+                        f"synapse {count + bad}: {name} {ids[bad]} is not a neuron (this network reserves {self._neurons:,} ids from 0)"
+                    )
+            count += len(batch)
+            if count > self.total:
+                break
+            yield batch
+        if count != self.total:
+            more = "more" if count > self.total else f"{count:,}"
+            raise NetworkError(f"a source of synapses says that it has {self.total:,} and gives {more}; a source is the same each time")
+
+
+class SynapseChain(SynapseSource):
+    """Several sources of the same dtypes one after the other."""
+
+    def __init__(self, first: SynapseSource, *others: SynapseSource) -> None:
+        self.parts = (first, *others)
+
+    @property
+    def total(self) -> int:
+        return sum(part.total for part in self.parts)
+
+    @property
+    def weight_dtype(self) -> CountType:
+        return self.parts[0].weight_dtype
+
+    @property
+    def psp_dtype(self) -> CountType:
+        return self.parts[0].psp_dtype
+
+    def __iter__(self) -> Iterator[SynapseBatch]:
+        for part in self.parts:
+            yield from part
+
+
+class SynapseArray(SynapseSource):
     """Preallocated slots; slot i was filled before slot i + 1, so the slot number is the age.
 
     The arrays are views of the `count` slots used so far (shape (count,)); growing the capacity makes new ones. A
@@ -85,6 +185,26 @@ class SynapseArray:
     def valid_count(self) -> int:
         """Synapses that are not removed."""
         return int(np.count_nonzero(self.valid))
+
+    @property
+    def total(self) -> int:
+        return self.valid_count
+
+    @property
+    def weight_dtype(self) -> CountType:
+        return self._weight.dtype.type
+
+    @property
+    def psp_dtype(self) -> CountType:
+        return self._psp.dtype.type
+
+    def __iter__(self) -> Iterator[SynapseBatch]:
+        """The valid synapses, oldest first; views where none of a batch is removed."""
+        for start in range(0, self.count, SYNAPSES_AT_A_TIME):
+            used = slice(start, min(start + SYNAPSES_AT_A_TIME, self.count))
+            keep: slice | NDArray[np.bool_] = slice(None) if self._valid[used].all() else self._valid[used]
+            weight, psp, inhibitory = self._weight[used][keep], self._psp[used][keep], self._inhibitory[used][keep]
+            yield SynapseBatch(self._source[used][keep], self._target[used][keep], weight, psp, inhibitory)
 
     @property
     def source(self) -> U32:

@@ -249,8 +249,6 @@ def _largest(
     batches: Iterable[SynapseBatch], neuron_areas: NDArray[np.uint32], areas: Mapping[int, Area], bits: int, reach: Reaches
 ) -> tuple[int, int, int]:
     """(simple, exact, target with the largest exact sum)."""
-    if iter(batches) is batches:
-        batches = list(batches)
     n = len(neuron_areas)
     driven = np.isin(neuron_areas, np.array([i for i, area in areas.items() if area.mp_driven_psp], np.uint32))
     divided = np.isin(neuron_areas, np.array([i for i, area in areas.items() if not area.psp_uniform], np.uint32))
@@ -259,8 +257,8 @@ def _largest(
     if bits:
         for batch in batches:
             leaving += np.bincount(batch.source, minlength=n).astype(np.uint64)
-    # Two sums a target, excitatory and inhibitory. A product is below 2**32, so its sum fits 64 bits for fewer than
-    # 2**32 synapses; terms with a fraction are summed as two halves of 32 bits each.
+    # Two sums a target, excitatory and inhibitory. A product is below 2**32, so a batch cannot bring a sum from below 2**63
+    # beyond 64 bits; terms with a fraction are summed as two halves of 32 bits each.
     whole, anywhere, high, low = (np.zeros(2 * n, np.uint64) for _ in range(4))
     for batch in batches:
         psp = np.where(driven[batch.source], np.uint64(255), batch.psp.astype(np.uint64))
@@ -271,6 +269,9 @@ def _largest(
         product = weight * psp
         place = 2 * batch.target.astype(np.int64) + batch.inhibitory
         np.add.at(whole, place, product)
+        if n and int(whole.max()) >= SUM_LIMIT:
+            worst = int(whole.argmax())
+            return int(whole[worst]), int(whole[worst]) << bits, worst // 2
         if bits:
             np.add.at(anywhere, place, np.maximum(batch.weight, np.uint64(least_weight)) * np.maximum(batch.psp, np.uint64(least_psp)))
             if product.size and int(product.max()) >= PRODUCT_LIMIT:
@@ -284,13 +285,13 @@ def _largest(
             term = np.floor_divide((product << np.uint64(bits)) + (k >> np.uint64(1)), k)
             np.add.at(high, place, term >> _WORD)
             np.add.at(low, place, term & _LOW_WORD)
+            high += low >> _WORD
+            low &= _LOW_WORD
     if n == 0:
         return 0, 0, 0
     if not bits:
         simple = int(whole.max())
         return simple, simple, int(whole.argmax()) // 2
-    high += low >> _WORD
-    low &= _LOW_WORD
     top_sums = np.flatnonzero(high == high.max())
     worst = int(top_sums[low[top_sums].argmax()])
     return int(anywhere.max()), (int(high[worst]) << 32) + int(low[worst]), worst // 2
@@ -313,11 +314,16 @@ def largest_sums(
     exact <= simple * 2**bits whatever areas the neurons are in, and only adding or reweighting can raise it (removing can
     raise `exact`, because k falls). Without bits it is `exact`.
 
-    batches: all valid synapses; gone through twice, so an iterator is first made a list. neuron_areas: uint32, one an id.
+    batches: all valid synapses, in something that can be gone through twice. neuron_areas: uint32, one an id.
     NetworkError: with bits, a weight * psp of 2**31 or more. Work and memory: O(synapses of a batch + ids).
     """
     simple, exact, _ = _largest(batches, neuron_areas, areas, bits, reach)
     return simple, exact
+
+
+def largest_product(weight_dtype: CountType, psp_dtype: CountType) -> int:
+    """No weight * p of a network with these dtypes is larger, mp-driven sources included."""
+    return int(np.iinfo(weight_dtype).max) * int(np.iinfo(psp_dtype).max)
 
 
 def check_sums(
@@ -326,15 +332,16 @@ def check_sums(
     areas: Mapping[int, Area],
     synapse_count: int,
     reach: Reaches = NO_REACH,
+    largest_product: int = 65535 * 65535,
 ) -> int | None:
     """See that no synaptic sum can reach 2**63 in units of 2**-F; SumOverflowError naming the target if one can.
 
-    Returns the `simple` bound of `largest_sums`, or None where none is needed: with F = 0 a product is below 2**32,
-    so fewer than 2**31 synapses cannot reach 2**63, and `batches` is not touched. With F = 32, while the simple bound
+    Returns the `simple` bound of `largest_sums`, or None where none is needed: with F = 0 and no weight * psp above
+    `largest_product`, so few synapses cannot reach 2**63, and `batches` is not touched. With F = 32, while the simple bound
     plus every product added since stays below 2**31, no removal, no move and no further check can fail.
     """
     bits = fixed_point_bits(areas)
-    if bits == 0 and synapse_count < 2**31:
+    if bits == 0 and synapse_count * largest_product < SUM_LIMIT:
         return None
     simple, exact, target = _largest(batches, neuron_areas, areas, bits, reach)
     if exact >= SUM_LIMIT:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from numpy.typing import ArrayLike
 
-from gpu_npu.connectome import Connectome, FileFormatError, NetworkError
+from gpu_npu.connectome import Connectome, FileFormatError, NetworkError, SynapseSource
 
 from .archive import Archive
-from .csr import load_csr
-from .project import load_project, save
+from .csr import stream_csr
+from .project import load_project, save, stream_project
 
-__all__ = ["load", "save"]
+__all__ = ["load", "save", "stream"]
 
 
 def load(path: str | os.PathLike[str], **fields: ArrayLike) -> Connectome:
@@ -26,12 +27,35 @@ def load(path: str | os.PathLike[str], **fields: ArrayLike) -> Connectome:
     FileFormatError: truncated, corrupt, another format or version, or contents that are no network. OSError: not readable.
     """
     with Archive(Path(path)) as archive:
-        if "format" in archive:
-            if fields:
-                raise NetworkError(f"{path} holds its neurons' fields; {', '.join(fields)} can be given for CSR files only, use write()")
+        if _is_project(archive, fields):
             return load_project(archive)
-        if "indptr" in archive:
-            return load_csr(archive, fields)
-        raise FileFormatError(
-            f"{path}: neither a network saved by this package (no array 'format') nor CSR (no array 'indptr'); it has: {archive.names}"
-        )
+        network, synapses = stream_csr(archive, fields)
+    network.reserve(synapses=synapses.total)
+    for batch in synapses:
+        network.synapses.append(batch)
+    return network
+
+
+def stream(path: str | os.PathLike[str], **fields: ArrayLike) -> tuple[Connectome, SynapseSource]:
+    """The same in bounded memory: the network without its synapses, and a source that reads them from the file batch by
+    batch, for `NPU.from_connectome(network, synapses=source)`. Removed synapses are passed over.
+
+    Errors are those of `load`; what is wrong with the synapses is found while they are read, damage at the end of the first
+    pass at the latest, before a burst could see it.
+    """
+    with Archive(Path(path)) as archive:
+        return stream_project(archive) if _is_project(archive, fields) else stream_csr(archive, fields)
+
+
+def _is_project(archive: Archive, fields: Mapping[str, ArrayLike]) -> bool:
+    """Whether it is what `save` wrote; else it is CSR."""
+    if "format" in archive:
+        if fields:
+            given = ", ".join(fields)
+            raise NetworkError(f"{archive.path} holds its neurons' fields; {given} can be given for CSR files only, use write()")
+        return True
+    if "indptr" in archive:
+        return False
+    raise FileFormatError(
+        f"{archive.path}: neither a network saved by this package (no array 'format') nor CSR (no array 'indptr'); it has: {archive.names}"
+    )

@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,40 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, N
 """What zipfile and NumPy raise for damaged archives; NotImplementedError and RuntimeError come from flipped flag bits."""
 
 
+class Column:
+    """An array of one dimension in an archive, read piece by piece. The zip's CRC is checked with the last piece."""
+
+    def __init__(self, archive: Archive, name: str, file: IO[bytes]) -> None:
+        self._archive, self._name, self._file = archive, name, file
+        try:
+            headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            shape, _, self.dtype = headers[np.lib.format.read_magic(file)](file)
+        except (*_DAMAGE, KeyError) as error:
+            raise self._corrupt(error) from error
+        if self.dtype.hasobject:
+            raise self._corrupt(f"{self.dtype} where numbers are needed")
+        if len(shape) != 1:
+            raise archive.error(f"array {name!r} has shape {shape}, not one dimension")
+        self.length = int(shape[0])
+
+    def read(self, count: int) -> NDArray[Any]:
+        """The next `count` items."""
+        try:
+            data = self._file.read(count * self.dtype.itemsize)
+            array: NDArray[Any] = np.frombuffer(data, self.dtype, count)
+        except _DAMAGE as error:
+            raise self._corrupt(error) from error
+        if self.dtype == np.bool_ and array.size and int(array.view(np.uint8).max()) > 1:
+            raise self._corrupt("a boolean that is neither 0 nor 1")
+        return array
+
+    def _corrupt(self, what: object) -> FileFormatError:
+        return self._archive.error(f"array {self._name!r} is corrupt: {what}")
+
+
 class Archive:
-    """The arrays of a .npz file by name, each read whole, so that the zip's CRC is checked before a byte is believed."""
+    """The arrays of a .npz file by name, each read whole, so that the zip's CRC is checked before a byte is believed; or
+    piece by piece."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -63,6 +95,21 @@ class Archive:
         if (array.ndim != 1) if shape is None else (array.shape != shape):
             raise self.error(f"array {name!r} has shape {array.shape}, not {'one dimension' if shape is None else shape}")
         return array
+
+    def column(self, name: str, length: int | None = None, dtype: Any = None) -> Column:
+        """An array of one dimension to be read piece by piece, of this length and dtype where they are given."""
+        if name not in self:
+            raise self.error(f"array {name!r} is missing; the file has: {self.names}")
+        try:
+            file = self._zip.open(f"{name}.npy")
+        except _DAMAGE as error:
+            raise self.error(f"array {name!r} is corrupt: {error}") from error
+        column = Column(self, name, file)
+        if dtype is not None and column.dtype != dtype:
+            raise self.error(f"array {name!r} has dtype {column.dtype}, not {np.dtype(dtype)}")
+        if length is not None and column.length != length:
+            raise self.error(f"array {name!r} has shape {(column.length,)}, not {(length,)}")
+        return column
 
     def text(self, name: str) -> str:
         """A string."""

@@ -10,14 +10,28 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.connectome import NEURON_FIELDS, Area, Connectome, NetworkError, NpuError, PlasticityRule, Rules, Settings, SynapseBatch
+from gpu_npu.connectome import (
+    NEURON_FIELDS,
+    Area,
+    Connectome,
+    NetworkError,
+    NpuError,
+    PlasticityRule,
+    Rules,
+    Settings,
+    SynapseBatch,
+    SynapseSource,
+)
 from gpu_npu.connectome.plasticity import RULES
+from gpu_npu.connectome.synapses import SYNAPSES_AT_A_TIME, CountType
 
 from .archive import Archive
 from .atomic import replacing
@@ -62,18 +76,21 @@ def network_arrays(connectome: Connectome) -> dict[str, NDArray[Any]]:
 
 def load_project(archive: Archive) -> Connectome:
     """What `save` wrote."""
+    _check_format(archive)
+    return read_network(archive)
+
+
+def _check_format(archive: Archive) -> None:
     form = archive.text("format")
     if form != FORMAT:
         raise archive.error(f"format {form!r} is not {FORMAT!r}")
     version = archive.integer("version")
     if version != VERSION:
         raise archive.error(f"version {version} of the format; this release reads version {VERSION}")
-    return read_network(archive)
 
 
 def read_network(archive: Archive | Sealed) -> Connectome:
     """The network of `network_values` and `network_arrays`, checked as `Connectome.validate` does."""
-    n = archive.integer("neuron_capacity")
     capacity = archive.integer("synapse_capacity")
     source = archive.array("synapse_source", dtype=np.uint32)
     count = source.shape
@@ -87,6 +104,20 @@ def read_network(archive: Archive | Sealed) -> Connectome:
         archive.array("synapse_inhibitory", count, np.bool_),
     )
     valid = archive.array("synapse_valid", count, np.bool_)
+    network = _without_synapses(archive, batch.weight.dtype, batch.psp.dtype)
+    try:
+        network.reserve(synapses=capacity)
+        network.synapses.append(batch)
+        network.synapses.valid[...] = valid
+        network.validate()
+    except NpuError as error:
+        raise archive.error(error) from error
+    return network
+
+
+def _without_synapses(archive: Archive | Sealed, weight_dtype: Any, psp_dtype: Any) -> Connectome:
+    """The neurons, areas, settings and rules, not yet validated."""
+    n = archive.integer("neuron_capacity")
     columns = {
         name: archive.array(f"neuron_{name}", (n,) if field.width == 1 else (n, field.width), field.dtype)
         for name, field in NEURON_FIELDS.items()
@@ -96,21 +127,64 @@ def read_network(archive: Archive | Sealed) -> Connectome:
     try:
         network = Connectome(
             n,
-            capacity,
-            weight_dtype=batch.weight.dtype,
-            psp_dtype=batch.psp.dtype,
+            weight_dtype=weight_dtype,
+            psp_dtype=psp_dtype,
             settings=_settings(archive.text("settings")),
             areas=_areas(archive.text("areas")),
             plasticity=_plasticity(archive.text("plasticity")),
         )
-        for name, column in columns.items():
-            network.neurons[name][...] = column
-        network.synapses.append(batch)
-        network.synapses.valid[...] = valid
+    except NpuError as error:
+        raise archive.error(error) from error
+    for name, column in columns.items():
+        network.neurons[name][...] = column
+    return network
+
+
+def stream_project(archive: Archive) -> tuple[Connectome, SynapseSource]:
+    """What `save` wrote: the network without its synapses, and those that are not removed, as a source."""
+    _check_format(archive)
+    weight, psp = (archive.column(f"synapse_{name}") for name in ("weight", "psp"))
+    network = _without_synapses(archive, weight.dtype, psp.dtype)
+    try:
         network.validate()
     except NpuError as error:
         raise archive.error(error) from error
-    return network
+    valid = archive.column("synapse_valid", weight.length, np.bool_)
+    total = sum(int(np.count_nonzero(valid.read(count))) for count in _pieces(valid.length))
+    return network, ProjectSynapses(archive.path, valid.length, total, network.weight_dtype, network.psp_dtype)
+
+
+class ProjectSynapses(SynapseSource):
+    """The synapses of a project's file, read anew each time. FileFormatError: damage."""
+
+    def __init__(self, path: Path, slots: int, total: int, weight_dtype: CountType, psp_dtype: CountType) -> None:
+        self._path, self._slots, self._total, self._dtypes = path, slots, total, (weight_dtype, psp_dtype)
+
+    @property
+    def total(self) -> int:
+        return self._total
+
+    @property
+    def weight_dtype(self) -> CountType:
+        return self._dtypes[0]
+
+    @property
+    def psp_dtype(self) -> CountType:
+        return self._dtypes[1]
+
+    def __iter__(self) -> Iterator[SynapseBatch]:
+        dtypes = {"source": np.uint32, "target": np.uint32, "weight": self.weight_dtype, "psp": self.psp_dtype, "inhibitory": np.bool_}
+        with Archive(self._path) as archive:
+            columns = [archive.column(f"synapse_{name}", self._slots, dtype) for name, dtype in dtypes.items()]
+            valid = archive.column("synapse_valid", self._slots, np.bool_)
+            for count in _pieces(self._slots):
+                keep, arrays = valid.read(count), [column.read(count) for column in columns]
+                yield SynapseBatch(*(arrays if keep.all() else [array[keep] for array in arrays]))
+
+
+def _pieces(slots: int) -> Iterator[int]:
+    for first in range(0, slots, SYNAPSES_AT_A_TIME):
+        yield min(SYNAPSES_AT_A_TIME, slots - first)
 
 
 def _settings_text(settings: Settings) -> str:

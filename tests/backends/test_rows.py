@@ -194,7 +194,7 @@ def test_no_memory_for_an_edit_changes_nothing() -> None:
     """Growth that the device refuses leaves network and bursts as they were."""
     connectome = random_network(200, 50)
     need = sum(loaded(connectome, device=EmulatedDevice()).memory().values())
-    device = EmulatedDevice(memory_limit=need + 130_000)
+    device = EmulatedDevice(memory_limit=need + 160_000)
     executor = loaded(connectome, device=device)
     before = synapses(executor)
     with pytest.raises(DeviceMemoryError, match=r"bytes needed, .* free"):

@@ -38,6 +38,9 @@ BUGS: Mapping[str, Bug] = {
         "archival.cu", "= before + sum;\n    __syncthreads();", "= before + sum;"
     ),
     "no barrier before shared counters are added to": Bug("dynamics.cu", "total[c] = 0;\n    __syncthreads();", "total[c] = 0;"),
+    "a slot of a row is claimed by an addition that is not atomic": Bug(
+        "building.cu", "slot = atomicAdd(&row->length, 1u);", "slot = row->length++;"
+    ),
     "a row is squeezed without waiting for its readers": Bug("indexing.cu", "__syncwarp();  // in place, a slot", "// in place, a slot"),
 }
 
