@@ -26,11 +26,12 @@ from gpu_npu.backends.layout import (
     estimate_bytes,
     lengths,
 )
-from gpu_npu.backends.rows import FEW, RowStore
+from gpu_npu.backends.rows import FEW, MAX_IN_DEGREE, RowStore
 from gpu_npu.backends.staging import Staging
 from gpu_npu.connectome import (
     NEURON_FIELDS,
     Area,
+    CapacityError,
     Connectome,
     DeviceMemoryError,
     NetworkError,
@@ -453,6 +454,8 @@ class Executor(Backend):
             for part in self._rows.list():
                 degrees += np.bincount(part.target, minlength=self._neurons)
             bound = int(degrees.max())
+        if bound > MAX_IN_DEGREE:
+            raise CapacityError(f"{bound:,} synapses would end in one neuron, at most {MAX_IN_DEGREE:,} can; let several neurons share them")
         self._count_arrivals(int(self._state["fraction_bits"][0]), bound)
         self._rows.add(batch)
         self._in_degree_bound = bound

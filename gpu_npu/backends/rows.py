@@ -250,7 +250,8 @@ class RowStore:
 
     @staticmethod
     def _pieces(first: NDArray[np.int64]) -> list[tuple[int, int]]:
-        """Ranges of runs that hold at most UPLOAD_SYNAPSES items each, or are one longer run."""
+        """Ranges of runs that hold at most UPLOAD_SYNAPSES items each, or are one longer run; a run is a row, or what is added
+        to one, of at most MAX_ROW items, so that offsets inside a piece fit 32 bits."""
         pieces, low = [], 0
         while low < len(first) - 1:
             high = max(int(np.searchsorted(first, first[low] + UPLOAD_SYNAPSES, side="right")) - 1, low + 1)
@@ -368,6 +369,8 @@ class RowStore:
         """Remove (weight None) or reweight the oldest synapse of each pair, one by one; says which there were."""
         if not len(source):
             return np.zeros(0, np.bool_)
+        if len(source) > MAX_ROW:
+            raise CapacityError(f"{len(source):,} pairs in one call, at most {MAX_ROW:,} are taken; edit in several")
         order = np.argsort(source, kind="stable")
         ordered = source[order]
         first = runs(ordered)
