@@ -455,7 +455,7 @@ class Executor(Backend):
                 degrees += np.bincount(part.target, minlength=self._neurons)
             bound = int(degrees.max())
         if bound > MAX_IN_DEGREE:
-            raise CapacityError(f"{bound:,} synapses would end in one neuron, at most {MAX_IN_DEGREE:,} can; let several neurons share them")
+            raise CapacityError(f"{bound:,} synapses would end in one neuron, at most {MAX_IN_DEGREE:,} can; let several share them")
         self._count_arrivals(int(self._state["fraction_bits"][0]), bound)
         self._rows.add(batch)
         self._in_degree_bound = bound

@@ -181,7 +181,10 @@ class RowStore:
         size = chunk[0].size
         for source in sources:
             if isinstance(source, RandomSynapses):
-                yield from self._generated(source, chunk)
+                for first in range(0, source.total, size):
+                    count = min(size, source.total - first)
+                    self._generate(source, first, count, chunk)
+                    yield count
                 continue
             for batch in source:
                 for first in range(0, len(batch), size):
@@ -192,15 +195,13 @@ class RowStore:
                     yield len(target)
                     self._device.wait()  # the host arrays are done with
 
-    def _generated(self, source: RandomSynapses, chunk: Sequence[Any]) -> Iterator[int]:
-        """The same where no host need see the synapses."""
+    def _generate(self, source: RandomSynapses, first: int, count: int, chunk: Sequence[Any]) -> None:
+        """Synapses first to first + count - 1 of the source into the arrays; no host need see them."""
         sizes = map(np.uint32, (source.neurons, source.degree, source.incoming))
+        keys = map(np.uint64, (*source.keys, source.inhibitory_below))
         ranges = [np.uint32(value) for low, high in (source.weight_range, source.psp_range) for value in (low, high - low + 1)]
-        fixed = (*sizes, *map(np.uint64, (*source.keys, source.inhibitory_below)), *ranges)
-        for first in range(0, source.total, chunk[0].size):
-            count = min(chunk[0].size, source.total - first)
-            self._launch("generate_synapses", self._state, np.uint64(first), np.uint64(count), *fixed, *chunk, items=count)
-            yield count
+        span = np.uint64(first), np.uint64(count)
+        self._launch("generate_synapses", self._state, *span, *sizes, *keys, *ranges, *chunk, items=count)
 
     def _place(self, rows: Rows) -> None:
         """Turn counts (count_synapses) into entries of empty rows with a block each, in the order of the sources."""

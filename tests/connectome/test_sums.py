@@ -97,11 +97,11 @@ def untouchable() -> Iterator[SynapseBatch]:
 
 def test_a_uniform_network_is_proven_without_a_look() -> None:
     """While even the largest products that the dtypes allow cannot reach 2**63 together."""
-    most = (2**63 - 1) // 65535**2
+    most, u8 = (2**63 - 1) // 65535**2, largest_product(np.uint8, np.uint8)
     assert check_sums(untouchable(), NEURON_AREAS, {0: Area()}, most) is None
     assert check_sums([batch_of([(0, 1, 2, 3, True)])], NEURON_AREAS, {0: Area()}, most + 1) == 6
-    assert check_sums(untouchable(), NEURON_AREAS, {0: Area()}, 2**46, largest_product(np.uint8, np.uint8)) is None
-    assert check_sums([batch_of([(0, 1, 2, 3, True)])], NEURON_AREAS, {0: Area()}, 2**48, largest_product(np.uint8, np.uint8)) == 6
+    assert check_sums(untouchable(), NEURON_AREAS, {0: Area()}, 2**46, largest_product=u8) is None
+    assert check_sums([batch_of([(0, 1, 2, 3, True)])], NEURON_AREAS, {0: Area()}, 2**48, largest_product=u8) == 6
 
 
 def test_the_limit_is_exact() -> None:
