@@ -11,8 +11,10 @@ import pytest
 from hypothesis import settings
 
 from gpu_npu.backends.base import Backend
+from gpu_npu.backends.devices.base import Device
 
 BackendFactory = Callable[[], Backend]
+DeviceFactory = Callable[[], Device]
 
 settings.register_profile("default", max_examples=40, deadline=None, derandomize=True, database=None)
 settings.register_profile("long", max_examples=10_000, deadline=None, database=None, print_blob=True)
@@ -61,22 +63,26 @@ def emulated_backend(device: dict[str, Any], executor: dict[str, Any]) -> Backen
     return Executor(EmulatedDevice(**device), **executor)
 
 
-def cuda_backend(gpu_mode: str) -> Backend:
+def cuda_device(gpu_mode: str) -> Device:
     """Skips where a GPU is not wanted, or is wanted only if there and is not; whatever else goes wrong is a failure."""
     from gpu_npu.connectome import BackendUnavailableError
 
     if gpu_mode == "never":
         pytest.skip("--gpu=never")
     from gpu_npu.backends.devices.cuda import CudaDevice
-    from gpu_npu.backends.executor import Executor
 
     try:
-        device = CudaDevice()
+        return CudaDevice()
     except BackendUnavailableError as error:
         if gpu_mode == "require":
             raise
         pytest.skip(f"no GPU: {error}")
-    return Executor(device)
+
+
+def cuda_backend(gpu_mode: str) -> Backend:
+    from gpu_npu.backends.executor import Executor
+
+    return Executor(cuda_device(gpu_mode))
 
 
 @pytest.fixture(scope="session", params=BACKENDS)
@@ -90,6 +96,20 @@ def backend_factory(request: pytest.FixtureRequest, gpu_mode: str) -> BackendFac
         cuda_backend(gpu_mode)  # skips here, once
         return lambda: cuda_backend(gpu_mode)
     return lambda: emulated_backend(*EMULATED[request.param])
+
+
+@pytest.fixture(scope="session", params=("cpu", "emulated", "cuda"))
+def device_factory(request: pytest.FixtureRequest, gpu_mode: str) -> DeviceFactory:
+    """Makes new devices of one kind, for what lies below a backend."""
+    from gpu_npu.backends.devices.cpu import CpuDevice
+    from gpu_npu.backends.devices.emulated import EmulatedDevice
+
+    if request.param == "cpu":
+        return lambda: CpuDevice(workers=2)
+    if request.param == "emulated":
+        return lambda: EmulatedDevice(block=64, seed=3)
+    cuda_device(gpu_mode).close()  # skips here, once
+    return lambda: cuda_device(gpu_mode)
 
 
 def shared_data() -> Path:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import DeviceFactory
 
 from gpu_npu import NPU
-from gpu_npu.backends.devices.cpu import CpuDevice
 from gpu_npu.backends.devices.emulated import EmulatedDevice
 from gpu_npu.backends.executor import Executor
 from gpu_npu.connectome import Area, Connectome
@@ -81,8 +81,8 @@ def test_more_fired_than_the_first_transfer_holds(monkeypatch: pytest.MonkeyPatc
             assert device.calls["download"] == (1 if ours.neuron_count <= 10 else 2)
 
 
-def test_timing_phases_changes_no_result() -> None:
-    plain, timed = (NPU.from_connectome(network(), backend=Executor(CpuDevice())) for _ in range(2))
+def test_timing_phases_changes_no_result(device_factory: DeviceFactory) -> None:
+    plain, timed = (NPU.from_connectome(network(), backend=Executor(device_factory())) for _ in range(2))
     with plain, timed:
         timed.time_phases(True)
         for npu in (plain, timed):
@@ -97,13 +97,13 @@ def test_timing_phases_changes_no_result() -> None:
         assert timed.phase_seconds is None
 
 
-def test_networks_side_by_side_do_not_meet() -> None:
+def test_networks_side_by_side_do_not_meet(device_factory: DeviceFactory) -> None:
     """Bursts of three NPUs in turn give what each gives alone, on one device kind and on several."""
 
     def digests(interleaved: bool) -> list[str]:
         npus = [
             NPU.from_connectome(network(100 + 50 * k, seed=k), backend=Executor(device))
-            for k, device in enumerate((CpuDevice(), CpuDevice(workers=1), EmulatedDevice(block=64)))
+            for k, device in enumerate((device_factory(), device_factory(), EmulatedDevice(block=64)))
         ]
         for npu in npus:
             npu.set_power_neurons(np.arange(30))
@@ -119,9 +119,9 @@ def test_networks_side_by_side_do_not_meet() -> None:
     assert digests(True) == digests(False)
 
 
-def test_injection_where_the_arrays_are() -> None:
+def test_injection_where_the_arrays_are(device_factory: DeviceFactory) -> None:
     """What one NPU fired is injected into another on the same device, without a way through the host."""
-    device = EmulatedDevice(block=64, seed=1)
+    device = device_factory()
     npu = NPU.from_connectome(network(), backend=Executor(device))
     potentials = device.alloc(3, np.float32)
     device.upload(potentials, np.array([70, 80, 90], np.float32))
@@ -144,9 +144,8 @@ def test_injection_where_the_arrays_are() -> None:
     npu.close()
 
 
-@pytest.mark.parametrize("device", [CpuDevice, lambda: EmulatedDevice(block=32)])
-def test_no_neurons_at_all(device: Any) -> None:
-    with NPU(backend=Executor(device())) as npu:
+def test_no_neurons_at_all(device_factory: DeviceFactory) -> None:
+    with NPU(backend=Executor(device_factory())) as npu:
         assert npu.process_burst().neuron_count == 0
         npu.reserve(neurons=3, synapses=1)
         npu.add_neurons(2, threshold=1.0)
@@ -156,10 +155,10 @@ def test_no_neurons_at_all(device: Any) -> None:
         assert npu.process_burst().fired_neurons.tolist() == [1]
 
 
-def test_areas_of_ids_that_do_not_exist_yet() -> None:
+def test_areas_of_ids_that_do_not_exist_yet(device_factory: DeviceFactory) -> None:
     """Flags of an area reach neurons that are created, moved and reserved later."""
     areas = {3: Area(psp_uniform=False)}
-    backends = (Executor(CpuDevice()), Executor(EmulatedDevice(block=32)), "reference")
+    backends = (Executor(device_factory()), "reference")
     seen = []
     for backend in backends:
         with NPU(4, 20, areas=areas, backend=backend) as npu:
@@ -173,4 +172,4 @@ def test_areas_of_ids_that_do_not_exist_yet() -> None:
             npu.process_burst()
             npu.process_burst()
             seen.append((npu.fire_candidate_list.neurons.tolist(), npu.fire_candidate_list.potentials.tolist()))
-    assert seen[0] == seen[1] == seen[2] == ([2, 3], [1000.0, 1000.0])
+    assert seen[0] == seen[1] == ([2, 3], [1000.0, 1000.0])

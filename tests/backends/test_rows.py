@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import DeviceFactory
 from numpy.typing import NDArray
 
 from gpu_npu.backends.devices.cpu import CpuDevice
@@ -95,10 +95,10 @@ def churn(executor: Executor, connectome: Connectome, pairs: int, batch: int, se
         executor.add_synapses(random_batch(rng, connectome.neuron_capacity, int(there.sum())))
 
 
-def test_bytes_after_many_edits() -> None:
+def test_bytes_after_many_edits(device_factory: DeviceFactory) -> None:
     """A tenth of all synapses replaced; a hundredth of the size of the long test below."""
     connectome = random_network(1_000, 100)
-    executor = loaded(connectome)
+    executor = loaded(connectome, device=device_factory())
     churn(executor, connectome, 10_000, 500)
     assert executor.memory()["rows"] / executor.synapse_count <= 8
     statistics = executor.edit_statistics()
@@ -126,24 +126,25 @@ def edit_a_thousand(executor: Executor, connectome: Connectome, rng: np.random.G
     return executor.edit_statistics()["bytes_touched"] - before
 
 
-def test_edits_touch_the_rows_they_edit() -> None:
+@pytest.mark.parametrize("device_factory", ["cpu", "cuda"], indirect=True)  # emulated it takes too long
+def test_edits_touch_the_rows_they_edit(device_factory: DeviceFactory) -> None:
     """The same edits cost the same bytes in a network ten times as large, and little more than their rows hold."""
     touched = {}
     for neurons in (2_000, 20_000):
         connectome = random_network(neurons, 100)
-        executor = loaded(connectome, synapse_capacity=connectome.synapse_count * 11 // 10)
+        executor = loaded(connectome, synapse_capacity=connectome.synapse_count * 11 // 10, device=device_factory())
         touched[neurons] = edit_a_thousand(executor, connectome, np.random.default_rng(2))
         assert executor.edit_statistics()["compactions"] == executor.edit_statistics()["growths"] == 0
     assert 0.8 < touched[20_000] / touched[2_000] < 1.25
     assert touched[20_000] < 1_000 * 3 * 600  # a moved row of 100 synapses is read and written once
 
 
-def test_tails_are_merged_by_age() -> None:
+def test_tails_are_merged_by_age(device_factory: DeviceFactory) -> None:
     """One row, edited into disorder and compacted, against the reference: parallel synapses keep their order."""
     rng = np.random.default_rng(3)
     connectome = Connectome(50, 3_000)
     connectome.add_neurons(50)
-    backends = [loaded(connectome, device=EmulatedDevice(block=64, seed=1)), Reference()]
+    backends = [loaded(connectome, device=device_factory()), Reference()]
     backends[1].load(connectome, neuron_capacity=50, synapse_capacity=3_000, ledger_window=2)
     for _ in range(12):
         additions = random_batch(rng, 50, 100)
@@ -167,14 +168,14 @@ def test_tails_are_merged_by_age() -> None:
     assert (after["length"] == after["valid"]).all()
 
 
-def test_compaction_through_a_small_scratch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compaction_through_a_small_scratch(device_factory: DeviceFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows slide over each other in many chunks, one row longer than a chunk among them."""
     monkeypatch.setattr("gpu_npu.backends.rows.SCRATCH_BYTES", 2_000)
     connectome = random_network(200, 30)
     hub = np.full(900, 17, np.uint32)
     connectome.reserve(synapses=10_000)
     connectome.add_synapses(hub, np.arange(900) % 200, np.full(900, 3, np.uint8), np.arange(900) % 256, False)
-    executor = loaded(connectome, device=EmulatedDevice(block=32, seed=2))
+    executor = loaded(connectome, device=device_factory())
     churn(executor, connectome, 2_000, 400)
     before = synapses(executor)
     executor.compact()
@@ -182,11 +183,11 @@ def test_compaction_through_a_small_scratch(monkeypatch: pytest.MonkeyPatch) -> 
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_a_load_in_many_pieces_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_load_in_many_pieces_is_the_same(device_factory: DeviceFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     connectome = random_network(300, 40)
     whole = synapses(loaded(connectome))
     monkeypatch.setattr("gpu_npu.backends.rows.UPLOAD_SYNAPSES", 1_000)
-    for ours, theirs in zip(whole, synapses(loaded(connectome, device=EmulatedDevice(block=32))), strict=True):
+    for ours, theirs in zip(whole, synapses(loaded(connectome, device=device_factory())), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
@@ -219,14 +220,13 @@ def test_pair_order_is_stable() -> None:
         np.testing.assert_array_equal(np.arange(size) if order is None else order, expected)
 
 
-@pytest.mark.parametrize("make", [lambda: CpuDevice(workers=2), lambda: EmulatedDevice(block=64, seed=3)])
-def test_in_degrees_beyond_the_packed_count(make: Callable[[], Any]) -> None:
+def test_in_degrees_beyond_the_packed_count(device_factory: DeviceFactory) -> None:
     """u16 x u16 leaves 15 bits for arrivals: at 32,768 synapses into one neuron they are counted apart, and no burst shows it."""
     connectome = Connectome(4, 40_000, weight_dtype=np.uint16, psp_dtype=np.uint16)
     connectome.add_neurons(4, threshold=1e30)
     first, second = 32_760, 20
     connectome.add_synapses(np.zeros(first, np.uint32), np.ones(first, np.uint32), np.full(first, 65_535), np.full(first, 65_535), False)
-    executor, reference = loaded(connectome, synapse_capacity=40_000, device=make()), Reference()
+    executor, reference = loaded(connectome, synapse_capacity=40_000, device=device_factory()), Reference()
     reference.load(connectome, neuron_capacity=4, synapse_capacity=40_000, ledger_window=2)
     small = np.full(second, 9, np.uint16)
     more = SynapseBatch(np.zeros(second, np.uint32), np.ones(second, np.uint32), small, small, np.ones(second, np.bool_))
@@ -289,14 +289,13 @@ def fill_columns(executor: Executor) -> None:
     executor._device.wait()
 
 
-@pytest.mark.parametrize("device", [lambda: CpuDevice(workers=2), lambda: EmulatedDevice(block=64, seed=3)], ids=["cpu", "emulated"])
-def test_columns_follow_their_synapses(device: Callable[[], Any]) -> None:
+def test_columns_follow_their_synapses(device_factory: DeviceFactory) -> None:
     rng = np.random.default_rng(4)
     n, count = 40, 2000
     connectome = Connectome(n, count + 600, psp_dtype=np.uint16)
     connectome.add_neurons(n)
     connectome.add_synapses(rng.integers(0, n, count), rng.integers(0, n, count), 1, np.arange(count))
-    executor = loaded(connectome, synapse_capacity=count + 600, device=device())
+    executor = loaded(connectome, synapse_capacity=count + 600, device=device_factory())
     executor._rows.set_columns(np.arange(0, n, 2, dtype=np.uint32), 2)
     executor._rows.set_columns(np.arange(n, dtype=np.uint32), 1)
     assert columns_of(executor) == {i: [0] for i in range(count)}
