@@ -52,6 +52,7 @@ class Listener(ABC):
         listening = _listen(host, port)
         self.host, self.port = listening.getsockname()[:2]
         self._loop = asyncio.new_event_loop()
+        self._open: set[asyncio.WriteTransport] = set()
         self._peers: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"gpu-npu {type(self).__name__} {self.port}", daemon=True)
         self._thread.start()
@@ -69,16 +70,23 @@ class Listener(ABC):
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
+    def _admit(self, transport: asyncio.WriteTransport) -> bool:
+        """Count a new connection; where there are too many, end it at once."""
+        if len(self._open) >= self._connections:
+            self._refused["crowded"] += 1
+            transport.abort()
+            return False
+        self._open.add(transport)
+        self._accepted += 1
+        return True
+
     @contextlib.asynccontextmanager
     async def _peer(self) -> AsyncIterator[None]:
-        """Around a connection that was accepted: counts it, and what it is refused for. FrameError ("crowded") when too many."""
+        """Around what is done for a connection: counts what it is refused for."""
         task = asyncio.current_task()
         assert task is not None
+        self._peers.add(task)
         try:
-            if len(self._peers) >= self._connections:
-                raise FrameError("crowded", f"{self._connections} connections are open")
-            self._peers.add(task)
-            self._accepted += 1
             yield
         except FrameError as error:
             self._refused[error.reason] += 1
@@ -90,7 +98,7 @@ class Listener(ABC):
 
     def _counters(self) -> dict[str, int]:
         refused = {f"refused_{reason}": count for reason, count in self._refused.items()}
-        return {"connections": len(self._peers), "accepted": self._accepted, **refused}
+        return {"connections": len(self._open), "accepted": self._accepted, **refused}
 
     def __enter__(self: L) -> L:
         return self
@@ -116,6 +124,8 @@ class Listener(ABC):
         for other in rest:
             other.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
+        for transport in list(self._open):
+            transport.abort()
 
     def _end(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -20,8 +20,8 @@ from gpu_npu.streams.listener import LAST_WORDS, LOOPBACK, PATIENCE, Listener, L
 if TYPE_CHECKING:
     from websockets.asyncio.server import ServerConnection
 
-_TRY_LATER, _NOT_TAKEN = 1013, 1008
-"""Close codes of RFC 6455."""
+_NOT_TAKEN = 1008
+"""Close code of RFC 6455 for a message that breaks the rules of this server."""
 
 
 def _websockets() -> Any:
@@ -35,19 +35,17 @@ def _websockets() -> Any:
 class _WebSocket(Listener):
     _most_bytes: int
     _origins: Sequence[str]
-    _open: set[Any]
-    """Transports, from the first byte on."""
 
     async def _serve(self, listening: socket.socket) -> Any:
-        websockets, refused, open_ = _websockets(), self._refused, self._open
+        websockets, stream = _websockets(), self
 
         class Connection(websockets.asyncio.server.ServerConnection):  # type: ignore[name-defined, misc]
-            """Counts the peers that say something and never open a WebSocket properly; tells of every connection there is."""
+            """Counts the connections from the first byte on, and those that say something and never open a WebSocket."""
 
             said = opened = False
 
             def connection_made(self, transport: Any) -> None:
-                open_.add(transport)
+                stream._admit(transport)
                 super().connection_made(transport)
 
             def data_received(self, data: bytes) -> None:
@@ -55,8 +53,8 @@ class _WebSocket(Listener):
                 super().data_received(data)
 
             def connection_lost(self, exc: Exception | None) -> None:
-                open_.discard(self.transport)
-                refused["malformed"] += self.said and not self.opened
+                stream._open.discard(self.transport)
+                stream._refused["malformed"] += self.said and not self.opened
                 super().connection_lost(exc)
 
         async def connected(connection: Connection) -> None:
@@ -64,7 +62,8 @@ class _WebSocket(Listener):
             await self._connected(connection)
 
         logger = logging.getLogger("gpu_npu.streams.websocket")
-        logger.addHandler(logging.NullHandler())  # what strangers send is counted, and told to those who ask for this log
+        if not logger.handlers:
+            logger.addHandler(logging.NullHandler())  # what strangers send is counted, and told to those who ask for this log
         return await websockets.asyncio.server.serve(
             connected,
             sock=listening,
@@ -99,8 +98,6 @@ class _WebSocket(Listener):
         if self._peers:
             await asyncio.wait(set(self._peers), timeout=LAST_WORDS)
         await super()._finish()
-        for transport in list(self._open):
-            transport.abort()
 
     @abstractmethod
     async def _talk(self, connection: ServerConnection) -> None:
@@ -128,7 +125,7 @@ class WebSocketSink(ListeningSink, _WebSocket):
 
     def __init__(self, format: Format, host: str = LOOPBACK, port: int = 0, *, origins: Sequence[str] = (), **limits: int) -> None:
         _websockets()
-        self._origins, self._open = tuple(origins), set()
+        self._origins = tuple(origins)
         super().__init__(format, host, port, **limits)
 
     async def _talk(self, connection: ServerConnection) -> None:
@@ -146,7 +143,7 @@ class WebSocketSource(ListeningSource, _WebSocket):
 
     def __init__(self, format: Format, host: str = LOOPBACK, port: int = 0, *, origins: Sequence[str] = (), **limits: int) -> None:
         _websockets()
-        self._origins, self._open = tuple(origins), set()
+        self._origins = tuple(origins)
         super().__init__(format, host, port, **limits)
 
     async def _talk(self, connection: ServerConnection) -> None:

@@ -29,12 +29,15 @@ class _ZeroMQ(Listener):
         return await asyncio.start_server(self._connected, sock=listening)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self._admit(writer.transport):
+            return
         writer.transport.set_write_buffer_limits(0)  # what is drained is in the system's hands, and counts as sent
         try:
             async with self._peer():
                 await self._talk(reader, writer)
         finally:
             writer.transport.abort()
+            self._open.discard(writer.transport)
 
     @abstractmethod
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

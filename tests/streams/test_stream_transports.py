@@ -426,8 +426,6 @@ def test_no_more_than_so_many_connections(transport: str, kind: str) -> None:
     with stream, opened(transport, stream), opened(transport, stream):
         wait_for(lambda: stream.statistics()["connections"] == 2)
         with socket.create_connection((stream.host, stream.port), timeout=30) as third:
-            if transport == "websocket":
-                third.sendall(UPGRADE)
             shown_the_door(third)
         wait_for(lambda: refused(stream) == {"crowded": 1})
         assert stream.statistics()["connections"] == 2
