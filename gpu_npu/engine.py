@@ -9,10 +9,11 @@ it goes, and everything else (edits, sensory input, subscribers) is arranged aro
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
@@ -20,6 +21,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from gpu_npu.checkpoint import Snapshot
 from gpu_npu.connectome import Connectome, EngineError, NetworkError, NeuronIndexError
 from gpu_npu.connectome.validation import check_ids, check_potentials
 from gpu_npu.fire import U32, BurstResult
@@ -125,6 +127,8 @@ class BurstEngine:
         self.error: BaseException | None = None
         """What ended a failed engine."""
         self._condition = threading.Condition()
+        self._writer = ThreadPoolExecutor(1, "gpu-npu checkpoint")
+        self._writing = False
         self._queue: deque[_Call] = deque()
         self._urgent = 0
         """Calls in the queue that somebody may be waiting for."""
@@ -321,6 +325,39 @@ class BurstEngine:
         if len(self._queue) + len(self._steps) >= MOST_SUBMITTED:
             raise EngineError(f"{MOST_SUBMITTED:,} calls already wait for their turn between bursts")
 
+    def checkpoint(self, path: str | os.PathLike[str], notes: Mapping[str, Any] | None = None) -> Future[int]:
+        """Write the run to a file, from which `NPU.from_snapshot` goes on; the future has the number of the last burst in it.
+
+        The snapshot is taken between two bursts, in the order of submission, and written on a thread of its own while
+        bursts go on; an engine that ends waits for it. The future's error is an OSError where it cannot be written (what
+        was at `path` stays), or one of `NPU.snapshot`. EngineError where one is still being written.
+        """
+        written: Future[int] = Future()
+        written.set_running_or_notify_cancel()
+
+        def take(npu: NPU) -> None:
+            self._writer.submit(write, npu.snapshot(notes)).add_done_callback(finish)
+
+        def write(snapshot: Snapshot) -> int:
+            snapshot.write(path)
+            return snapshot.burst
+
+        def finish(done: Future[Any]) -> None:
+            self._writing = False
+            error = done.exception()
+            if error is None:
+                written.set_result(done.result())
+            else:
+                written.set_exception(error)
+
+        with self._condition:
+            if self._writing:
+                raise EngineError("a checkpoint is still being written; wait for its future")
+            taken = self.submit(take)
+            self._writing = True
+        taken.add_done_callback(lambda future: finish(future) if future.exception() is not None else None)
+        return written
+
     # -- streams -------------------------------------------------------------------------------------------------
     def add_sink(self, sink: Sink, name: str | None = None) -> None:
         """Publish every burst from the next one on; the engine closes the sink. The name is for statistics."""
@@ -463,6 +500,7 @@ class BurstEngine:
                 stream.close()
             except BaseException as error:
                 self.error = self.error or error
+        self._writer.shutdown()  # after what it is writing
         with self._condition:
             self._ended, self._running, self._bursting = True, False, False
             waiting = [call.future for call in self._queue if call.future is not None] + [steps.future for steps in self._steps]

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -51,6 +52,8 @@ def serving(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], int]]:
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
+        while " at ws:" in line or " at zmq:" in line:
+            line = process.stdout.readline()
         found = re.match(r"serving small on reference at http://\S+:(\d+) \(gpu-npu top shows it, SIGTERM ends it\)\n", line)
         assert found, (line, process.communicate(timeout=30))
         yield process, int(found[1])
@@ -92,6 +95,58 @@ def test_it_listens_where_it_was_asked_to_and_nowhere_else() -> None:
             assert [(where.ip, where.port) for where in listening] in ([(expected, port)], [("::1", port)])
             assert bound == []
             assert ask(port, host=host)[0] == 200
+
+
+def test_streams_of_a_service() -> None:
+    """What fires comes out over ZeroMQ and WebSocket, and what goes in fires; both listen where they were asked to."""
+    zmq, msgpack = pytest.importorskip("zmq"), pytest.importorskip("msgpack")
+    client = pytest.importorskip("websockets.sync.client")
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        out, into = one.getsockname()[1], two.getsockname()[1]
+    streams = ["--publish", f"zmq://:{out}/msgpack", "--publish", "ws://127.0.0.2:0/feagi", "--sense", f"ws://127.0.0.1:{into}/msgpack"]
+    with serving("--paused", *streams) as (process, port):
+        listening = {c.laddr for c in psutil.Process(process.pid).net_connections("all") if c.status == psutil.CONN_LISTEN}
+        assert {("127.0.0.1", port), ("127.0.0.1", out), ("127.0.0.1", into)} <= listening
+        assert [where.ip for where in listening - {("127.0.0.1", port), ("127.0.0.1", out), ("127.0.0.1", into)}] == ["127.0.0.2"]
+        names = ask(port)[1]["engine"]
+        assert [*names["sinks"]][:2] == ["areas", f"zmq://127.0.0.1:{out}/msgpack"]
+        assert [*names["sources"]] == [f"ws://127.0.0.1:{into}/msgpack"]
+        context = zmq.Context()
+        with context.socket(zmq.SUB) as subscriber, client.connect(f"ws://127.0.0.1:{into}", proxy=None) as sender:
+            subscriber.setsockopt(zmq.SUBSCRIBE, b"")
+            subscriber.setsockopt(zmq.RCVTIMEO, 30_000)
+            subscriber.connect(f"tcp://127.0.0.1:{out}")
+            sender.send(msgpack.packb({"ids": np.array([900, 901], "<u4").tobytes(), "potentials": 1e6}))
+            while not ask(port)[1]["engine"]["sources"][f"ws://127.0.0.1:{into}/msgpack"]["frames"]:
+                time.sleep(0.02)
+            while not ask(port)[1]["engine"]["sinks"][f"zmq://127.0.0.1:{out}/msgpack"]["subscribers"]:
+                time.sleep(0.02)
+            assert ask(port, "/start", "POST")[0] == 200
+            frame = msgpack.unpackb(subscriber.recv())
+            assert frame["burst"] == 1
+            assert {900, 901} <= set(np.frombuffer(frame["ids"], "<u4").tolist())
+        context.term()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "zmq",
+        "tcp://:5000/feagi",
+        "zmq://localhost/feagi",
+        "zmq://:5000",
+        "zmq://:5000/json",
+        "ws://:99999/feagi",
+        "ws://[::1/feagi",
+        "ws://a@b:1/feagi",
+    ],
+)
+def test_urls_that_are_no_streams(url: str) -> None:
+    result = CliRunner().invoke(main, ["serve", "small", "--publish", url])
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert repr(url) in result.stderr
 
 
 def test_elsewhere_than_on_loopback_a_token_is_demanded(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from gpu_npu import (
     engine as engine_module,
 )
 from gpu_npu.backends.reference import Reference
+from gpu_npu.checkpoint import Snapshot
 from gpu_npu.connectome.generators import fixed_out_degree, seed_example
 from gpu_npu.streams import Stimulus
 
@@ -586,3 +587,54 @@ while engine.status().bursts < 3:
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, env=environment, timeout=60)
+
+
+def test_an_engine_that_ends_waits_for_its_checkpoint(tmp_path: Path) -> None:
+    with BurstEngine(lively(), backend="reference") as engine:
+        engine.start()
+        until(lambda: engine.status().bursts > 20)
+        written = engine.checkpoint(tmp_path / "run.ckpt")
+        engine.stop()
+        assert written.done()
+        assert Snapshot.read(tmp_path / "run.ckpt").burst == written.result() > 20
+
+
+def test_bursts_after_a_checkpoint_are_those_of_the_engine(tmp_path: Path) -> None:
+    with BurstEngine(lively(), backend="reference") as engine:
+        sink = Collect()
+        engine.add_sink(sink)
+        engine.step(20)
+        engine.inject([7, 8], 50.0)
+        assert engine.checkpoint(tmp_path / "run.ckpt", {"who": "me"}).result(30) == 20
+        engine.step(30)
+    snapshot = Snapshot.read(tmp_path / "run.ckpt")
+    assert snapshot.notes == {"who": "me"}
+    resumed = Collect()
+    with NPU.from_snapshot(snapshot, backend="cpu") as npu, BurstEngine(npu) as engine:
+        engine.add_sink(resumed)
+        engine.step(30)
+    assert resumed.results[0].sensory_injections == 2
+    assert resumed.fired == sink.fired[20:]
+
+
+def test_checkpoints_that_cannot_be_written(engine: BurstEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine.start()
+    with pytest.raises(OSError, match="absent"):
+        engine.checkpoint(tmp_path / "absent" / "run.ckpt").result(30)
+    gate = threading.Event()
+    monkeypatch.setattr(Snapshot, "write", lambda self, path: gate.wait(30))
+    slow = engine.checkpoint(tmp_path / "run.ckpt")
+    with pytest.raises(EngineError, match="a checkpoint is still being written; wait for its future"):
+        engine.checkpoint(tmp_path / "run.ckpt")
+    before = engine.status().bursts
+    until(lambda: engine.status().bursts > before + 5)  # bursts do not wait for the disk
+    gate.set()
+    assert slow.result(30) >= 0
+    monkeypatch.setattr(NPU, "snapshot", lambda self, notes: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        engine.checkpoint(tmp_path / "run.ckpt").result(30)
+    with pytest.raises(ZeroDivisionError):
+        engine.checkpoint(tmp_path / "run.ckpt").result(30)
+    engine.stop()
+    with pytest.raises(EngineError, match="the engine was stopped"):
+        engine.checkpoint(tmp_path / "run.ckpt")

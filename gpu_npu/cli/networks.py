@@ -47,7 +47,7 @@ EXAMPLES = {
 }
 
 
-def network(name: str) -> Connectome:
+def read(name: str) -> Connectome | Grown | Imported:
     """The built-in example of this name, or what is in this file: a network, a FEAGI genome (.json), which is grown, or a
     FEAGI connectome (.connectome). What could not be taken as it is, is told on stderr."""
     if name in EXAMPLES:
@@ -62,7 +62,13 @@ def network(name: str) -> Connectome:
     else:
         return load(name)
     tell(made.report.warnings)
-    return made.connectome
+    return made
+
+
+def network(name: str) -> Connectome:
+    """The connectome alone of what `read` returns."""
+    made = read(name)
+    return made if isinstance(made, Connectome) else made.connectome
 
 
 def tell(warnings: Iterable[str]) -> None:

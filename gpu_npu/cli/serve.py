@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from gpu_npu import BurstEngine, Connectome, EngineError, MissingPackageError, NpuError
 
-from .networks import backend_options, network
+from .networks import backend_options, read
 from .progress import Bar
 from .run import Stop
 from .status import fail, status_of
 from .stimulus import Stimuli
+from .streams import FORM, Address, Streams, address
 
 PORT = 8765
 SHORTEST_TOKEN = 16
@@ -63,6 +64,8 @@ token_option = click.option(
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; elsewhere than on loopback a token is demanded.")
 @click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0: any that is free.")
 @token_option
+@click.option("--publish", multiple=True, type=address, metavar="URL", help=f"Send what fires to subscribers at {FORM}.")
+@click.option("--sense", multiple=True, type=address, metavar="URL", help=f"Take sensory input at {FORM}.")
 @backend_options
 def serve(
     network_name: str,
@@ -72,6 +75,8 @@ def serve(
     host: str,
     port: int,
     token_file: Path | None,
+    publish: tuple[Address, ...],
+    sense: tuple[Address, ...],
     backend: str,
     device: int | None,
     ledger_window: int,
@@ -82,35 +87,42 @@ def serve(
     /power, PUT /frequency; /openapi.json says what they take. gpu-npu top shows it live. There is no TLS: beyond this
     machine, let a proxy or an SSH tunnel see to it.
 
+    --publish and --sense may be repeated. Without a HOST a stream is on loopback; a token does not protect it.
+
     An engine that fails ends the service, with the exit status of what went wrong.
     """
     try:
         from gpu_npu.service.app import make_app
-        from gpu_npu.service.server import Server, address, is_loopback
+        from gpu_npu.service.server import Server, is_loopback, resolve
         from gpu_npu.service.service import Service
     except ImportError as problem:
         raise MissingPackageError(f"serve needs packages that cannot be imported ({problem}): pip install gpu-npu[serve]") from problem
     token = read_token(token_file)
-    ip = address(host, port)[1]
+    ip = resolve(host, port)[1]
     if token is None and not is_loopback(ip):
         raise click.UsageError(f"--host {host} is not loopback: others could control the network; give a --token-file")
     with ExitStack() as stack:
         stop = stack.enter_context(Stop().listening())
         with Bar() as bar:
             bar.step(f"reading {network_name}")
-            connectome = network(network_name)
+            made = read(network_name)
+            connectome = made if isinstance(made, Connectome) else made.connectome
             driven = _driven(connectome, power)
             bar.step(f"loading {network_name}")
             engine = BurstEngine(
                 connectome, frequency, power_neurons=driven, backend=backend, device=device, fire_ledger_window=ledger_window
             )
         stack.callback(engine.close)
-        service = Service(engine, network_name)
+        streams = Streams(engine, made)
+        service = Service(engine, network_name, streams.moved)
+        opened = streams.open(publish, sense)
         hosts = frozenset({"localhost", "127.0.0.1", "::1", ip, host.lower()}) if is_loopback(ip) else None
         server = stack.enter_context(Server(make_app(service, token=token, hosts=hosts), host, port))
         stack.callback(engine.stop)  # before the server ends, so that no request waits for a burst
         if not paused:
             engine.start()
+        for line in opened:
+            click.echo(line)
         where = f"[{ip}]" if ":" in ip else ip
         click.echo(
             f"serving {network_name} on {engine.npu.backend} at http://{where}:{server.port} (gpu-npu top shows it, SIGTERM ends it)"

@@ -20,7 +20,7 @@ LAST_WORDS = 1
 MOST_CONNECTIONS = 64
 
 
-def address(host: str, port: int) -> tuple[socket.AddressFamily, str]:
+def resolve(host: str, port: int) -> tuple[socket.AddressFamily, str]:
     """The one address that this name means here. OSError where it means none."""
     try:
         family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -38,7 +38,7 @@ class Server:
     """Serves an application at one address, from construction until it is closed. OSError where that cannot be had."""
 
     def __init__(self, app: FastAPI, host: str, port: int) -> None:
-        family, ip = address(host, port)
+        family, ip = resolve(host, port)
         try:
             self._socket = socket.create_server((ip, port), family=family)
         except OSError as error:

@@ -55,10 +55,11 @@ class Busy(Exception):
 
 
 class Service:
-    """An engine under a name, with a count of what fires where."""
+    """An engine under a name, with a count of what fires where. moved(npu) is called between bursts, when neurons have
+    come to another area."""
 
-    def __init__(self, engine: BurstEngine, network: str) -> None:
-        self.engine, self.network = engine, network
+    def __init__(self, engine: BurstEngine, network: str, moved: Callable[[NPU], object] = lambda npu: None) -> None:
+        self.engine, self.network, self._moved = engine, network, moved
         self.activity = AreaActivity(engine.npu)
         engine.add_sink(self.activity, "areas")
 
@@ -106,6 +107,7 @@ class Service:
                 count = len(neurons or [])
             if name == "cortical_area":
                 self.activity.refresh()
+                self._moved(npu)
             return count
 
         return self.call(change)

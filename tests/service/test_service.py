@@ -22,7 +22,7 @@ pytest.importorskip("prometheus_client", reason="needs gpu-npu[serve]")
 from gpu_npu.service import guard  # noqa: E402
 from gpu_npu.service.activity import AreaActivity  # noqa: E402
 from gpu_npu.service.app import make_app  # noqa: E402
-from gpu_npu.service.server import Server, address, is_loopback  # noqa: E402
+from gpu_npu.service.server import Server, is_loopback, resolve  # noqa: E402
 from gpu_npu.service.service import Service  # noqa: E402
 
 TOKEN = "correct-horse-battery-staple"
@@ -278,15 +278,15 @@ def test_an_engine_that_is_busy(client: Client, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_addresses() -> None:
-    assert address("127.0.0.1", 1)[1] == "127.0.0.1"
-    assert is_loopback(address("localhost", 1)[1])
+    assert resolve("127.0.0.1", 1)[1] == "127.0.0.1"
+    assert is_loopback(resolve("localhost", 1)[1])
     assert is_loopback("::1")
     assert is_loopback("127.3.2.1")
     assert not is_loopback("0.0.0.0")
     assert not is_loopback("::")
     assert not is_loopback("fe80::1%lo")
     with pytest.raises(OSError, match="nowhere.invalid"):
-        address("nowhere.invalid", 1)
+        resolve("nowhere.invalid", 1)
     with socket.create_server(("127.0.0.1", 0)) as taken, BurstEngine(ring(), backend="reference") as engine:
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match=f"127.0.0.1 port {port}"):
