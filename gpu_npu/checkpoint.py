@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.backends.base import U32, Flight, Memory
+from gpu_npu.backends.base import U32, Flight, Memory, Scheduled
 from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Connectome, NetworkError, NpuError, PairRule
 from gpu_npu.connectome.validation import check_ids, check_potentials
 from gpu_npu.io.project import network_arrays, network_values, read_network
@@ -76,8 +76,19 @@ class Snapshot:
                 f"after burst {flight.burst}"
             )
         self._check_memory()
+        self._check_scheduled()
         if flight.ledger and not np.array_equal(flight.ledger[-1], flight.fired[0]):
             raise NetworkError("the ledger ends with other ids than those that fired last")
+
+    def _check_scheduled(self) -> None:
+        burst, neuron, potential = self.flight.scheduled
+        check_ids(neuron, self.network.neuron_capacity, "scheduled")
+        if not len(burst) == len(neuron) == len(potential):
+            raise NetworkError(f"scheduled: {len(burst):,} bursts for {len(neuron):,} ids and {len(potential):,} potentials")
+        if bool((burst[1:] < burst[:-1]).any() or (burst[:1] <= self.burst).any()):
+            raise NetworkError(f"scheduled: its bursts do not ascend, or are not after burst {self.burst}")
+        if bool(np.isinf(potential).any()):
+            raise NetworkError("scheduled: a potential is infinite")
 
     def _check_memory(self) -> None:
         memory, rules = self.flight.memory, self.network.plasticity
@@ -123,6 +134,7 @@ class Snapshot:
             "ledger_offset": offset,
             "ledger_fired": np.concatenate([np.zeros(0, np.uint32), *self.flight.ledger]),
             "forced": self.flight.forced,
+            **{f"scheduled_{name}": array for name, array in self.flight.scheduled._asdict().items()},
             "last_fired": memory.last_fired,
             "run": memory.run,
             "residues": memory.residues,
@@ -153,11 +165,16 @@ class Snapshot:
             }
             ledger = tuple(np.split(fired, offset[1:-1])) if len(offset) > 1 else ()
             forced = file.array("forced", dtype=np.uint32)
+            scheduled = Scheduled(
+                file.array("scheduled_burst", dtype=np.uint64),
+                file.array("scheduled_neuron", dtype=np.uint32),
+                file.array("scheduled_potential", dtype=np.float32),
+            )
             extra = {name.removeprefix("extra_"): file.array(name) for name in file.names("extra_")}
             try:
                 return cls(
                     network,
-                    Flight(file.integer("burst"), ledger=ledger, forced=forced, memory=_memory(file), **queues),
+                    Flight(file.integer("burst"), ledger=ledger, forced=forced, scheduled=scheduled, memory=_memory(file), **queues),
                     file.integer("fire_ledger_window"),
                     file.array("power_neurons", dtype=np.uint32),
                     initial,

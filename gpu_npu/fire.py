@@ -48,12 +48,14 @@ class RunResult:
     fired_counts : int64 (n,), neurons that fired in each.
     synaptic_injections : terms delivered in all of them.
     digest : SHA-256 (hex) of the run, see `Digest`.
+    clock : int64 (n,), nanoseconds of a clock of the device when each of them was over; only differences mean anything.
     """
 
     first_burst: int
     fired_counts: NDArray[np.int64]
     synaptic_injections: int
     digest: str
+    clock: NDArray[np.int64]
 
     @property
     def bursts(self) -> int:
@@ -79,6 +81,18 @@ class Digest:
         """Append one burst: its number and its fired ids (ascending)."""
         self._sha.update(struct.pack("<QQ", burst, len(fired_neurons)))
         self._sha.update(np.ascontiguousarray(fired_neurons, dtype="<u4").tobytes())
+
+    def update_many(self, first: int, begin: NDArray[np.int64], fired_neurons: U32) -> None:
+        """Append consecutive bursts: burst first + i fired fired_neurons[begin[i] : begin[i + 1]]."""
+        counts = np.diff(begin)
+        words = np.zeros(4 * len(counts) + len(fired_neurons), "<u4")
+        headers = begin[:-1] + 4 * np.arange(len(counts))
+        numbers = np.stack((np.arange(first, first + len(counts)), counts), axis=1).astype("<u8")
+        words[(headers[:, None] + np.arange(4)).ravel()] = numbers.view("<u4").ravel()
+        is_id = np.ones(len(words), np.bool_)
+        is_id[(headers[:, None] + np.arange(4)).ravel()] = False
+        words[is_id] = fired_neurons
+        self._sha.update(words.tobytes())
 
     def hexdigest(self) -> str:
         """The digest of what was appended so far."""

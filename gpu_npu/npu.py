@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal, TypeVar, cast
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpu_npu.annotate import Ranges
-from gpu_npu.backends.base import Backend, BurstOutput
+from gpu_npu.backends.base import Backend, BurstOutput, Chunk
 from gpu_npu.backends.select import BackendChoice, open_backend
 from gpu_npu.checkpoint import Snapshot
 from gpu_npu.connectome import (
@@ -232,6 +232,7 @@ class NPU:
             raise
         backend.annotate(self._ranges)
         self._resident: Backend | None = backend
+        self._running = False
         self._reason = reason
         self._bound = bound
         self._neuron_capacity, self._synapse_capacity = neurons, synapses
@@ -283,6 +284,8 @@ class NPU:
     def _open(self) -> Backend:
         if self._resident is None:
             raise NetworkError("this NPU is closed; make a new one")
+        if self._running:
+            raise NetworkError("this NPU is running, and ahead of who watches: pass run() a callback to touch the NPU between bursts")
         return self._resident
 
     def _ready(self) -> Backend:
@@ -345,25 +348,25 @@ class NPU:
     # -- bursts --------------------------------------------------------------------------------------------------
     def process_burst(self, power_neurons: ArrayLike | None = None) -> BurstResult:
         """Compute the next burst. power_neurons: the power neurons of this burst alone, in place of the set ones."""
-        backend = self._ready()
         power = self._power() if power_neurons is None else np.unique(check_ids(power_neurons, self._neuron_capacity, "power_neurons"))
-        if not np.array_equal(power, self._set_power):
-            with self._range("edit set_power_neurons"):
-                backend.set_power(power)
-            self._set_power = power
+        out = self._burst(power)
+        return _result(self._burst_count, out)
+
+    def _burst(self, power: U32) -> BurstOutput:
+        """The next burst, with these power neurons."""
+        backend = self._ready()
+        self._tell_power(power)
         number = self._burst_count + 1
         out = backend.burst(number) if self._ranges is None else self._annotated_burst(backend, self._ranges, number)
         self._burst_count = number
-        return BurstResult(
-            burst=self._burst_count,
-            fired_neurons=out.fired,
-            neuron_count=len(out.fired),
-            power_injections=out.power_injections,
-            sensory_injections=out.sensory_injections,
-            synaptic_injections=out.synaptic_injections,
-            neurons_processed=out.neurons_processed,
-            neurons_in_refractory=out.neurons_in_refractory,
-        )
+        return out
+
+    def _tell_power(self, power: U32) -> None:
+        """Make these the backend's power neurons."""
+        if not np.array_equal(power, self._set_power):
+            with self._range("edit set_power_neurons"):
+                self._open().set_power(power)
+            self._set_power = power
 
     @staticmethod
     def _annotated_burst(backend: Backend, ranges: Ranges, number: int) -> BurstOutput:
@@ -372,19 +375,79 @@ class NPU:
             ranges.mark("fired", len(out.fired))
         return out
 
-    def run(self, n: int, callback: Callable[[BurstResult], object] | None = None) -> RunResult:
-        """n bursts in turn; the callback sees the result of each before the next begins, and may inject, edit and query."""
+    def run(
+        self,
+        n: int,
+        callback: Callable[[BurstResult], object] | None = None,
+        *,
+        watch: Callable[[BurstResult], object] | None = None,
+    ) -> RunResult:
+        """n bursts in turn.
+
+        callback: sees the result of each burst before the next begins, and may inject, edit and query. Without one the
+        device computes many bursts on its own: much faster, the same results; what is to be injected meanwhile is told
+        before, with `schedule`.
+        watch: sees each result in turn too, but the device may be ahead of it: it cannot touch the NPU. However slow it
+        is, memory stays bounded and nothing is lost; where it raises, some bursts are computed that it has not seen.
+        """
         n = _count(n, "n")
         first, digest, synaptic = self._burst_count + 1, Digest(), 0
-        fired_counts = np.zeros(n, np.int64)
-        for i in range(n):
-            result = self.process_burst()
-            fired_counts[i] = result.neuron_count
-            synaptic += result.synaptic_injections
-            digest.update(result.burst, result.fired_neurons)
-            if callback is not None:
+        fired_counts, clock = np.zeros(n, np.int64), np.zeros(n, np.int64)
+        if callback is not None:
+            for i in range(n):
+                out = self._burst(self._power())
+                result = _result(self._burst_count, out)
+                fired_counts[i], clock[i] = result.neuron_count, out.clock
+                synaptic += result.synaptic_injections
+                digest.update(result.burst, result.fired_neurons)
+                if watch is not None:
+                    watch(result)
                 callback(result)
-        return RunResult(first, fired_counts, synaptic, digest.hexdigest())
+            return RunResult(first, fired_counts, synaptic, digest.hexdigest(), clock)
+        for chunk in self._chunks(n):
+            here = slice(chunk.first - first, chunk.first - first + len(chunk))
+            fired_counts[here], clock[here] = np.diff(chunk.begin), chunk.clock
+            synaptic += int(chunk.counters[:, 2].sum())
+            digest.update_many(chunk.first, chunk.begin, chunk.fired)
+            if watch is not None:
+                for burst, out in chunk.outputs():
+                    watch(_result(burst, out))
+        return RunResult(first, fired_counts, synaptic, digest.hexdigest(), clock)
+
+    def _chunks(self, n: int) -> Iterator[Chunk]:
+        """n bursts computed without the host; until the iterator is closed the NPU belongs to it."""
+        backend = self._ready()
+        self._tell_power(self._power())
+        self._running = True
+        try:
+            with closing(backend.run(self._burst_count + 1, n)) as chunks:
+                yield from chunks
+        finally:
+            self._running = False
+            self._burst_count = backend.burst_count
+
+    def schedule(self, bursts: Any, neurons: ArrayLike, potentials: Any) -> None:
+        """Stage external potential for bursts to come, so that `run` need not ask: potentials[i], or one for all, into
+        neurons[i] in burst bursts[i], or in one burst for all. In its burst it adds after what `inject` has staged, in the
+        order scheduled. `reset` forgets it."""
+        ids = check_ids(neurons, self._neuron_capacity)
+        self._ready().schedule(self._coming(bursts, len(ids)), ids, check_potentials(potentials, len(ids)))
+
+    def schedule_force(self, bursts: Any, neurons: ArrayLike) -> None:
+        """Stage neurons to be forced (see `force_fire`) in bursts to come: neurons[i] in burst bursts[i], or all in one."""
+        ids = check_ids(neurons, self._neuron_capacity)
+        self._ready().schedule(self._coming(bursts, len(ids)), ids, None)
+
+    def _coming(self, bursts: Any, count: int) -> NDArray[np.uint64]:
+        """Burst numbers, one for each of `count` items; all still to come."""
+        given = np.asarray(bursts)
+        if given.dtype.kind not in "iu" or given.shape not in ((), (count,)):
+            each = f"one burst number for all, or one for each of {count:,} neurons"
+            raise NetworkError(f"bursts: {given.dtype} of shape {given.shape}; {each}")
+        if given.size and not self._burst_count < int(given.min()) <= int(given.max()) < 2**62:
+            at = int(given.min()) if int(given.min()) <= self._burst_count else int(given.max())
+            raise NetworkError(f"bursts: {at} is not to come: the last burst was {self._burst_count}, and 2^62 is the limit")
+        return np.ascontiguousarray(np.broadcast_to(given, (count,)).astype(np.uint64))
 
     def inject(self, neurons: Any, potentials: Any) -> None:
         """Stage external potential for the next burst: ids (repeated ones add in order) and one potential, or one for each.
@@ -936,6 +999,19 @@ class NPU:
         for batch in backend.synapses_from():
             network.synapses.append(batch)
         return network
+
+
+def _result(burst: int, out: BurstOutput) -> BurstResult:
+    return BurstResult(
+        burst=burst,
+        fired_neurons=out.fired,
+        neuron_count=len(out.fired),
+        power_injections=out.power_injections,
+        sensory_injections=out.sensory_injections,
+        synaptic_injections=out.synaptic_injections,
+        neurons_processed=out.neurons_processed,
+        neurons_in_refractory=out.neurons_in_refractory,
+    )
 
 
 _NO_IDS: U32 = np.zeros(0, np.uint32)

@@ -2,50 +2,67 @@
 //
 // The fired bits that dynamics wrote are themselves the ledger's entry of this burst: history costs nothing more.
 #include "physics.cuh"
-#include "state.cuh"
+#include "turn.cuh"
 
-// tile_start = exclusive sums of tile_count. One block; thread t takes a contiguous chunk of tiles.
-KERNEL scan_fired(const State s) {
-    __shared__ u32 warp_total[1024 / WARP_SIZE];
-    u32 each = (s.tiles + blockDim.x - 1) / blockDim.x;
-    u32 first = min(threadIdx.x * each, s.tiles), last = min(first + each, s.tiles);
-    u32 sum = 0;
-    for (u32 t = first; t < last; ++t) sum += s.tile_count[t];
-
-    u32 before = warp_sum_before(sum);
-    if (lane_id() == WARP_SIZE - 1) warp_total[threadIdx.x / WARP_SIZE] = before + sum;
-    __syncthreads();
-    for (u32 w = 0; w < threadIdx.x / WARP_SIZE; ++w) before += warp_total[w];
-
-    for (u32 t = first; t < last; ++t) {
-        u32 count = s.tile_count[t];
-        s.tile_start[t] = before;
-        s.tile_count[t] = 0;
-        before += count;
-    }
-    if (threadIdx.x == blockDim.x - 1) s.queue[0] = before;  // the last thread has summed everything
-    // The queue that was delivered in this burst is the next one's to fill: its counters start at 0.
-    for (u32 c = threadIdx.x; c < 2 * COUNTERS; c += blockDim.x) s.previous_queue[2 + c] = 0;
-}
-
-// A warp a tile, a lane a word.
-KERNEL write_fired(const State s) {
-    Range mine = split(s.tiles, warp_index(), warp_count());
-    for (u64 tile = mine.first; tile < mine.last; tile += mine.step) {
-        u32 start = s.tile_start[tile];
-        u32 end = tile + 1 < s.tiles ? s.tile_start[tile + 1] : s.queue[0];
-        for (u32 base = 0; base < TILE_WORDS && start < end; base += WARP_SIZE) {  // both bounds are warp-uniform
-            u32 word = (u32)tile * TILE_WORDS + base + lane_id();
-            u32 bits = word < s.words ? s.fired_bits[word] : 0;
-            u32 count = (u32)__popc(bits), at = start + warp_sum_before(count);
-            start += warp_sum(count);
-            for (; bits; bits &= bits - 1, ++at) {
-                u32 j = word * WORD_NEURONS + (u32)__ffs((int)bits) - 1;
-                float v = s.fire_potential[j];
-                s.queue[QUEUE_HEADER + at] = j;
-                s.queue_potential[at] = v;
-                s.queue_psp[at] = psp_of_potential(v);
-            }
+// The fired neurons of a tile, by one warp: to the queue from `start` on, and to `ids` unless it is null.
+__device__ __forceinline__ void write_tile(const State& s, u32 tile, u32 start, u32* ids) {
+    for (u32 base = 0; base < TILE_WORDS; base += WARP_SIZE) {  // a lane a word
+        u32 word = tile * TILE_WORDS + base + lane_id();
+        u32 bits = word < s.words ? s.fired_bits[word] : 0;
+        u32 count = (u32)__popc(bits), at = start + warp_sum_before(count);
+        start += warp_sum(count);
+        for (; bits; bits &= bits - 1, ++at) {
+            u32 j = word * WORD_NEURONS + (u32)__ffs((int)bits) - 1;
+            float v = s.fire_potential[j];
+            s.queue[QUEUE_HEADER + at] = j;
+            s.queue_potential[at] = v;
+            s.queue_psp[at] = psp_of_potential(v);
+            if (ids) ids[at] = j;
         }
     }
+}
+
+// The fire queue of this burst, its record, and its ids once more at `ids` where they fit into `room`. Returns, in every
+// thread, how many neurons fired. Each block takes a contiguous share of the tiles, each warp a contiguous part of that.
+__device__ __forceinline__ u32 archive(const State& s, u32* record, u32* ids, u32 room) {
+    __shared__ u32 sum[2];  // fired before this block's tiles; fired in all
+    for (u32 i = threadIdx.x; i < 2; i += blockDim.x) sum[i] = 0;
+    __syncthreads();
+    Range block = block_share(s.tiles, 1, blockIdx.x, gridDim.x);
+    u32 before = 0, all = 0;
+    for (u32 t = threadIdx.x; t < s.tiles; t += blockDim.x) {
+        u32 count = s.tile_count[t];
+        all += count;
+        before += t < block.first ? count : 0;
+    }
+    before = warp_sum(before);
+    all = warp_sum(all);
+    if (lane_id() == 0) {
+        atomicAdd(&sum[0], before);
+        atomicAdd(&sum[1], all);
+    }
+    __syncthreads();
+    u32 start = sum[0], fired = sum[1];
+    if (fired > room) ids = nullptr;
+
+    Range warp = block_share(block.last - block.first, 1, threadIdx.x / WARP_SIZE, warps_in_block());
+    u32 first = (u32)(block.first + warp.first), last = (u32)(block.first + warp.last), skipped = 0;
+    for (u32 t = (u32)block.first + lane_id(); t < first; t += WARP_SIZE) skipped += s.tile_count[t];
+    start += warp_sum(skipped);
+    u32* next_count = s.burst & 1 ? s.tile_count - s.tiles : s.tile_count + s.tiles;  // the next burst adds to zeros
+    for (u32 tile = first; tile < last; ++tile) {
+        u32 count = s.tile_count[tile];
+        if (count) write_tile(s, tile, start, ids);
+        if (lane_id() == 0) next_count[tile] = 0;
+        start += count;
+    }
+
+    if (thread_index() == 0) {
+        const u64* counters = counters_of(s.queue);
+        s.queue[0] = fired;
+        record[0] = fired;
+        for (u32 c = 0; c < COUNTERS; ++c) counters_of(record)[c] = counters[c];
+        counters_of(record)[COUNTERS] = device_clock();
+    }
+    return fired;
 }

@@ -2,11 +2,16 @@
 #pragma once
 #include "types.cuh"
 
+// A load that sees what other threads have written meanwhile.
+#define FRESH(pointer) (*(const volatile u64*)(pointer))
+
 #ifdef __CUDA_ON_CPU__
 #define READ_ONLY(pointer) (*(pointer))
 __device__ __forceinline__ void prefetch(const void* p) { __builtin_prefetch(p); }
 __device__ __forceinline__ u8* shared_memory() { return cuemu::dynamic_shared(); }
 __device__ __forceinline__ u32 shared_memory_bytes() { return cuemu::dynamic_shared_bytes(); }
+__device__ __forceinline__ u64 device_clock() { return cuemu_clock(); }
+__device__ __forceinline__ void grid_barrier(u64*) { cuemu_grid_barrier(); }
 #else
 // A load through the read-only path: for rows, which no thread writes during propagation.
 #define READ_ONLY(pointer) __ldg(pointer)
@@ -19,6 +24,26 @@ __device__ __forceinline__ u32 shared_memory_bytes() {
     u32 bytes;
     asm("mov.u32 %0, %%dynamic_smem_size;" : "=r"(bytes));
     return bytes;
+}
+
+// Nanoseconds of a clock that all multiprocessors share.
+__device__ __forceinline__ u64 device_clock() {
+    u64 now;
+    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
+    return now;
+}
+
+// All threads of the grid meet; what any of them wrote before, all see afterwards. For WIDE_KERNELs. `arrived`
+// counts up for ever; between launches it is a multiple of the grid.
+__device__ __forceinline__ void grid_barrier(u64* arrived) {
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        __threadfence();
+        u64 goal = (atomicAdd(arrived, 1ull) / gridDim.x + 1) * gridDim.x;
+        while (FRESH(arrived) < goal) {}
+        __threadfence();
+    }
+    __syncthreads();
 }
 #endif
 

@@ -5,8 +5,7 @@
 // and clears what the next burst starts from. An idle neuron costs its flags and its accumulator (9 bytes), and its
 // countdown under the burst clock.
 #include "physics.cuh"
-#include "device.cuh"
-#include "state.cuh"
+#include "turn.cuh"
 
 struct Word {
     u32 candidates, active, previously_fired;  // a bit a neuron
@@ -101,7 +100,7 @@ __device__ __forceinline__ bool step_neuron(const State& s, u32 j, bool candidat
     return fires;
 }
 
-KERNEL neuron_dynamics(const State s) {
+__device__ __forceinline__ void step_neurons(const State& s) {
     __shared__ u64 total[COUNTERS];
     for (u32 c = threadIdx.x; c < COUNTERS; c += blockDim.x) total[c] = 0;
     __syncthreads();
@@ -127,7 +126,12 @@ KERNEL neuron_dynamics(const State s) {
     if (processed) atomicAdd(&total[COUNTER_PROCESSED], processed);
     if (tally.refractory) atomicAdd(&total[COUNTER_REFRACTORY], (u64)tally.refractory);
     __syncthreads();
-    u64* counters = (u64*)(s.queue + 2);
+    u64* counters = counters_of(s.queue);
     for (u32 c = threadIdx.x; c < COUNTERS; c += blockDim.x)
         if (total[c]) atomicAdd(counters + c, total[c]);
+    // The queue that was delivered in this burst is the next one's to fill.
+    if (blockIdx.x == 0)
+        for (u32 i = threadIdx.x; i < QUEUE_HEADER; i += blockDim.x) s.previous_queue[i] = 0;
 }
+
+KERNEL neuron_dynamics(const State base) { step_neurons(at_next_burst(base)); }

@@ -4,13 +4,14 @@
 // operation with its arrival: (term << arrival_bits) + 1, and the sum and the count come apart again in dynamics. Where
 // that does not fit (fixed-point terms, huge in-degrees) arrivals[] counts apart.
 //
-// Two kernels, same result:
+// Two ways, same result:
 //   propagate_rows   a warp a row, lanes side by side along it, atomic additions. For a GPU.
 //   propagate_owned  each block owns a contiguous slice of the targets and takes every row, entering it where its slice
 //                    begins. With one thread a block (the CPU build) no addition needs to be atomic and each core keeps
 //                    its slice in its own cache.
 #include "physics.cuh"
 #include "rows.cuh"
+#include "turn.cuh"
 
 // A row as one fired source delivers it.
 struct Delivery {
@@ -80,7 +81,7 @@ __device__ __forceinline__ void deliver(const State& s, const Delivery& d, u32 f
     }
 }
 
-KERNEL propagate_rows(const State s) {
+__device__ __forceinline__ void propagate_rows(const State& s) {
     Range mine = split(s.previous_queue[0], warp_index(), warp_count());
     for (u64 i = mine.first; i < mine.last; i += mine.step) {
         Delivery d;
@@ -104,7 +105,7 @@ __device__ __forceinline__ void prefetch_row(const State& s, u32 fired, u32 ahea
 __device__ __forceinline__ void prefetch_row(const State&, u32, u32) {}
 #endif
 
-KERNEL propagate_owned(const State s) {
+__device__ __forceinline__ void propagate_owned(const State& s) {
     Range slice = block_share(s.neurons, TILE_NEURONS, blockIdx.x, gridDim.x);
     u32 low = (u32)slice.first, high = (u32)slice.last, fired = s.previous_queue[0];
     if (low == high) return;
@@ -123,3 +124,10 @@ KERNEL propagate_owned(const State s) {
         }
     }
 }
+
+__device__ __forceinline__ void propagate(const State& s) {
+    if (s.owned) propagate_owned(s);
+    else propagate_rows(s);
+}
+
+KERNEL propagation(const State base) { propagate(at_next_burst(base)); }

@@ -11,8 +11,9 @@
 #define FULL_MASK (WARP_SIZE == 32 ? 0xffffffffu : 1u)
 // Four blocks of 256 a multiprocessor leave a thread 64 registers: room enough that no architecture spills.
 #define KERNEL extern "C" __global__ void __launch_bounds__(256, 4)
-// One block a multiprocessor, with all the threads and all the dynamic shared memory that a block can have.
-#define WIDE_KERNEL extern "C" __global__ void __launch_bounds__(1024, 1)
+// All blocks of the launch live at once, one a multiprocessor with all the dynamic shared memory that a block can have, and
+// may meet at grid_barrier(). The fewer blocks meet, the sooner; the fewer threads, the more registers each has.
+#define WIDE_KERNEL extern "C" __global__ void __launch_bounds__(768, 1)
 
 typedef unsigned char u8;
 typedef unsigned short u16;

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,8 @@ PHASES = ("injection", "propagation", "dynamics", "archival", "transfer")
 
 @dataclass(frozen=True)
 class BurstOutput:
-    """What comes back from a burst: fired ids (uint32, ascending, host, owned by the caller) and five counters."""
+    """What comes back from a burst: fired ids (uint32, ascending, host, owned by the caller), five counters, and when it was
+    over by a clock of the device, in nanoseconds; only differences of it mean anything."""
 
     fired: U32
     sensory_injections: int
@@ -37,6 +38,34 @@ class BurstOutput:
     synaptic_injections: int
     neurons_processed: int
     neurons_in_refractory: int
+    clock: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive bursts of a run.
+
+    first : number of the first of them.
+    begin : int64 (n + 1,); burst first + i fired `fired[begin[i] : begin[i + 1]]`.
+    fired : uint32, ids, ascending within a burst; owned by the caller.
+    counters : uint64 (n, 5), in the order of BurstOutput.
+    clock : int64 (n,), as of BurstOutput.
+    """
+
+    first: int
+    begin: NDArray[np.int64]
+    fired: U32
+    counters: NDArray[np.uint64]
+    clock: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.clock)
+
+    def outputs(self) -> Iterator[tuple[int, BurstOutput]]:
+        """(burst, what came back from it), in turn."""
+        begin = self.begin.tolist()
+        for i, numbers in enumerate(np.column_stack((self.counters.astype(np.int64), self.clock)).tolist()):
+            yield self.first + i, BurstOutput(self.fired[begin[i] : begin[i + 1]], *numbers)
 
 
 def _nothing(dtype: type[np.generic]) -> Any:
@@ -62,6 +91,37 @@ class Memory:
     residues: NDArray[np.int16] = _nothing(np.int16)
 
 
+class Scheduled(NamedTuple):
+    """Stimulus of bursts to come, one entry an item, ascending by burst, then neuron, then age: `burst` uint64, `neuron`
+    uint32, `potential` float32, not a number where the neuron is to be forced."""
+
+    burst: NDArray[np.uint64]
+    neuron: U32
+    potential: F32
+
+    @staticmethod
+    def none() -> Scheduled:
+        return Scheduled(np.zeros(0, np.uint64), np.zeros(0, np.uint32), np.zeros(0, np.float32))
+
+    def after(self, burst: int) -> Scheduled:
+        """What is to come after this burst."""
+        at = int(np.searchsorted(self.burst, burst, side="right"))
+        return Scheduled(self.burst[at:], self.neuron[at:], self.potential[at:])
+
+    def of(self, burst: int) -> tuple[U32, F32]:
+        """Neurons and potentials of one burst."""
+        here = slice(*(int(np.searchsorted(self.burst, burst, side=side)) for side in ("left", "right")))
+        return self.neuron[here], self.potential[here]
+
+    def plus(self, burst: NDArray[np.uint64], neuron: U32, potential: F32 | None) -> Scheduled:
+        """With more items; None: to be forced."""
+        if potential is None:
+            potential = np.full(len(neuron), np.nan, np.float32)
+        bursts, neurons = np.concatenate((self.burst, burst)), np.concatenate((self.neuron, neuron))
+        order = np.lexsort((neurons, bursts))
+        return Scheduled(bursts[order], neurons[order], np.concatenate((self.potential, potential))[order])
+
+
 @dataclass(frozen=True)
 class Flight:
     """What a run under way holds beside the network: with it, a network goes on as if it had never been stopped.
@@ -69,7 +129,8 @@ class Flight:
     Ids are uint32 and potentials float32, one for each. `fired`: the fire queue of the last burst, `previous`: that of the
     one before it, `candidates`: the last fire candidate list, as the queries of these names say. `ledger`: the fired ids of
     the last bursts, oldest first, as many as the window keeps. `staged`: the external potentials for the next burst in the
-    order staged; `forced`: the ids to be forced in it, ascending, each once. `memory`: what plasticity rules remember.
+    order staged; `forced`: the ids to be forced in it, ascending, each once. `scheduled`: what is
+    staged for later bursts. `memory`: what plasticity rules remember.
     """
 
     burst: int
@@ -79,6 +140,7 @@ class Flight:
     ledger: tuple[U32, ...]
     staged: tuple[U32, F32]
     forced: U32
+    scheduled: Scheduled = field(default_factory=Scheduled.none)
     memory: Memory = field(default_factory=Memory)
 
 
@@ -146,12 +208,36 @@ class Backend(ABC):
         """Stage neurons to be forced in the next burst."""
 
     @abstractmethod
+    def schedule(self, bursts: NDArray[np.uint64], neurons: U32, potentials: F32 | None) -> None:
+        """Stage for bursts to come: inject, or (None) force, neuron i in burst i. In its burst it comes after what is staged
+        with `inject`, and in the order scheduled."""
+
+    @abstractmethod
     def set_power(self, neurons: U32) -> None:
         """The set of power neurons (ascending, unique) from the next burst on."""
 
     @abstractmethod
     def burst(self, number: int) -> BurstOutput:
-        """Compute burst `number` (1, 2, ...)."""
+        """Compute burst `number`: that after `burst_count`."""
+
+    def run(self, first: int, n: int) -> Generator[Chunk]:
+        """Compute n bursts from `first` on, in chunks. The device may be ahead of what was yielded, even of where the caller
+        stops to ask: `burst_count` says how far. Nothing else may be asked of the backend before the iterator is closed."""
+        for number in range(first, first + n):
+            out = self.burst(number)
+            counters = (out.sensory_injections, out.power_injections, out.synaptic_injections, out.neurons_processed)
+            yield Chunk(
+                number,
+                np.array([0, len(out.fired)], np.int64),
+                out.fired,
+                np.array([[*counters, out.neurons_in_refractory]], np.uint64),
+                np.array([out.clock], np.int64),
+            )
+
+    @property
+    @abstractmethod
+    def burst_count(self) -> int:
+        """Number of the last burst that was computed; 0 before the first."""
 
     @abstractmethod
     def fired_on_device(self) -> Any:

@@ -1,32 +1,38 @@
 """A burst over kernels, once for all devices: the arrays, the schedule of a burst, staging, edits and queries.
 
 Nothing here knows which device it drives. Everything is queued on the device in order; the host waits only for what it
-asked to have back: in a burst, one fixed buffer of counters and fired ids.
+asked to have back: a ring, which the device fills with what bursts fired and counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Generator, Iterator
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.backends.base import F32, U32, Backend, BurstOutput, Columns, Flight
+from gpu_npu.backends.base import F32, U32, Backend, BurstOutput, Chunk, Columns, Flight
 from gpu_npu.backends.devices.base import Device, Launch
 from gpu_npu.backends.layout import (
     ARRAYS,
     COUNTERS,
     FLAG,
     QUEUE_HEADER,
+    RECORD,
+    RING_HEADER,
     STATE_DTYPE,
     WORD_NEURONS,
     arena_estimate,
     count_bits,
     estimate_bytes,
     lengths,
+    queue_stride,
 )
 from gpu_npu.backends.rows import FEW, MAX_IN_DEGREE, RowStore
+from gpu_npu.backends.schedule import Schedule
 from gpu_npu.backends.staging import Staging
 from gpu_npu.connectome import (
     NEURON_FIELDS,
@@ -42,8 +48,10 @@ from gpu_npu.connectome import (
 )
 from gpu_npu.connectome.validation import fixed_point_bits, settle
 
-IDS_IN_FIRST_TRANSFER = 16_384 - QUEUE_HEADER
-"""Fired ids that come back with the counters in one transfer of 64 KiB; a second one follows only where more fired."""
+RING = (4096, 2**18)
+"""Bursts, and fired ids, that a launch may compute before the host looks at them: 1.3 MB of host memory, twice."""
+LAUNCH_NANOSECONDS = 100_000_000
+"""After this time a launch begins no further burst: Ctrl-C is heard, and no watchdog of a display driver bites."""
 
 _AREA_FLAGS = FLAG["nonuniform"] | FLAG["mp_driven"]
 _BURST_FLAGS = FLAG["injected"] | FLAG["forced"]
@@ -54,18 +62,59 @@ def _area_flags(area: Area) -> int:
     return (0 if area.psp_uniform else FLAG["nonuniform"]) | (FLAG["mp_driven"] if area.mp_driven_psp else 0)
 
 
+class _Ring:
+    """What a launch leaves for the host: for each burst a record, for all of them the fired ids."""
+
+    def __init__(self, device: Device, state: NDArray[np.void], bursts: int, ids: int) -> None:
+        self.bursts, self.ids = bursts, ids
+        self._first_id = RING_HEADER + bursts * RECORD
+        array, self._host = device.mapped(self._first_id + ids, np.uint32)
+        room = (array, np.uint32(bursts), np.uint32(ids))
+        self.last, self.read, self.nanoseconds = np.zeros(1, np.uint64), np.zeros(1, np.uint64), np.zeros(1, np.uint64)
+        self.run = Launch("run_bursts", (state, self.last, self.read, *room, self.nanoseconds))
+        self.archive = [Launch("archive_fired", (state, *room)), Launch("finish_burst", (state, *room), single=True)]
+
+    def one(self) -> tuple[int, U32 | None, list[int]]:
+        """How many fired in the one burst of the launch, who (None: they did not fit), and the counters and the clock."""
+        record = self._host[RING_HEADER : RING_HEADER + RECORD]
+        count = int(record[0])
+        fired = None if self._host[2] else self._host[self._first_id : self._first_id + count].copy()
+        return count, fired, record[2 : 4 + 2 * len(COUNTERS)].view(np.uint64).tolist()
+
+    def chunk(self, first: int) -> tuple[Chunk, bool]:
+        """All bursts of the launch, the first of them being `first`; and whether the ids of the last did not fit."""
+        bursts, ids, unread = self._host[:3].tolist()
+        records = self._host[RING_HEADER : RING_HEADER + bursts * RECORD].reshape(bursts, RECORD)
+        begin = np.zeros(bursts + 1, np.int64)
+        np.cumsum(records[:, 0], out=begin[1:])
+        if unread:
+            begin[-1] = ids
+        numbers = records[:, 2 : 4 + 2 * len(COUNTERS)].copy().view(np.uint64)
+        fired = self._host[self._first_id : self._first_id + ids].copy()
+        return Chunk(first, begin, fired, numbers[:, : len(COUNTERS)], numbers[:, len(COUNTERS)].astype(np.int64)), bool(unread)
+
+
 class Executor(Backend):
     """One network on one device.
 
-    propagation: which propagation kernel runs ("rows", "owned"; None: what suits the device). packed: whether arrivals
-    may be counted inside the accumulators. Both change speed and memory only.
+    propagation: which propagation runs ("rows", "owned"; None: what suits the device). packed: whether arrivals may be
+    counted inside the accumulators. ring: bursts and fired ids that a launch may compute before the host looks at them.
+    These change speed and memory only.
     """
 
-    def __init__(self, device: Device, *, propagation: Literal["rows", "owned"] | None = None, packed: bool = True) -> None:
+    def __init__(
+        self,
+        device: Device,
+        *,
+        propagation: Literal["rows", "owned"] | None = None,
+        packed: bool = True,
+        ring: tuple[int, int] = RING,
+    ) -> None:
         self.name = device.name
         self._device = device
         self._propagation = propagation or device.propagation
         self._may_pack = packed
+        self._ring_size = ring
         self._state = np.zeros(1, STATE_DTYPE)
         self._arrays: dict[str, Any] = {}
         self._areas: dict[int, Area] = {}
@@ -110,8 +159,8 @@ class Executor(Backend):
         for array in ARRAYS:
             if array.group != "rows":
                 self._arrays[array.name] = self._device.alloc(length[array.per] * array.width, array.dtype)
-        self._staging = Staging(self._device, self._state)
-        self._head = self._device.host_buffer(QUEUE_HEADER + min(neuron_capacity, IDS_IN_FIRST_TRANSFER), np.uint32)
+        self._staging, self._schedule = Staging(self._device, self._state), Schedule(self._device, self._state)
+        self._rings = [_Ring(self._device, self._state, *self._ring_size) for _ in range(2)]
 
         neurons = connectome.neurons
         self._areas = dict(connectome.areas)
@@ -157,13 +206,14 @@ class Executor(Backend):
         for name, array in self._arrays.items():
             self._state[name] = self._device.address(array) if array.nbytes else 0
         self._state["neurons"], self._state["words"], self._state["tiles"] = self._neurons, length["word"], length["tile"]
-        # Launches of the burst; the State is read when they run.
+        self._state["ledger_slots"], self._state["owned"] = self._slots, self._propagation == "owned"
+        # A burst phase by phase; the State is read when they run.
         self._steps = {
-            "propagation": [Launch(f"propagate_{self._propagation}", (self._state,))],
+            "propagation": [Launch("propagation", (self._state,))],
             "dynamics": [Launch("neuron_dynamics", (self._state,))],
-            "archival": [Launch("scan_fired", (self._state,), single=True), Launch("write_fired", (self._state,))],
+            "archival": self._rings[0].archive,
         }
-        self._schedule = [launch for step in self._steps.values() for launch in step]
+        self._inject_from_schedule = Launch("inject_from_schedule", (self._state,))
 
     def reserve(self, *, neuron_capacity: int, synapse_capacity: int) -> None:
         synapses, neurons = max(synapse_capacity, self._synapse_capacity), max(neuron_capacity, self._neurons)
@@ -183,13 +233,13 @@ class Executor(Backend):
     def _move_to(self, neurons: int, larger: dict[str, Any], after: dict[str, int]) -> None:
         """Copy all that is kept per id to larger arrays, and give the old ones back."""
         before, old_count = self._lengths(split=self._arrays["arrivals"].nbytes > 0), self._neurons
+        parts = {"ledger word": self._slots, "two neurons": 2, "two tiles": 2, "two queues": 2}
         for name, new in larger.items():
             array = _ARRAY[name]
-            if array.per == "ledger word":
-                for slot in range(self._slots):
-                    self._device.copy(new, slot * after["word"], self._arrays[name], slot * before["word"], before["word"])
-            elif before[array.per]:
-                self._device.copy(new, 0, self._arrays[name], 0, before[array.per] * array.width)
+            count = parts.get(array.per, 1)
+            length, apart = before[array.per] * array.width // count, after[array.per] * array.width // count
+            for part in range(count):
+                self._device.copy(new, part * apart, self._arrays[name], part * length, length)
         self._device.wait()
         for array_on_device in self._arrays.values():
             self._device.free(array_on_device)
@@ -198,16 +248,16 @@ class Executor(Backend):
             if field.default and field.name in larger:
                 tail = np.full((neurons - old_count) * field.width, field.default, field.dtype)
                 self._device.upload(larger[field.name], tail, old_count * field.width)
-        self._head = self._device.host_buffer(QUEUE_HEADER + min(neurons, IDS_IN_FIRST_TRANSFER), np.uint32)
         self._bind()
         self._device.wait()
 
     def reset(self, state: Columns) -> None:
         self._burst = self._fired_count = self._previous_count = 0
         self._staging.clear()
+        self._schedule.clear()
         for name, values in state.items():
             self._device.upload(self._arrays[name], np.ascontiguousarray(values))
-        for name in ("queue", "previous_queue", "fired_bits", "candidate_bits"):
+        for name in ("queue", "tile_count", "fired_bits", "candidate_bits", "control"):
             self._device.zero(self._arrays[name])
         self._device.wait()
 
@@ -215,17 +265,21 @@ class Executor(Backend):
         first = max(1, self._burst - self._window + 1)
         ledger = tuple(self.fired_in(burst) for burst in range(first, self._burst + 1))
         queues = self.fire_queue(), self.fire_queue(previous=True), self.candidates()
-        return Flight(self._burst, *queues, ledger, *self._staging.staged())
+        return Flight(self._burst, *queues, ledger, *self._staging.staged(), self._schedule.items(self._burst))
 
     def resume(self, flight: Flight) -> None:
         self._burst, words = flight.burst, int(self._state["words"][0])
         self._fired_count, self._previous_count = len(flight.fired[0]), len(flight.previous[0])
-        for name, (ids, potentials) in (("queue", flight.fired), ("previous", flight.previous)):
-            header = np.zeros(QUEUE_HEADER, np.uint32)
-            header[0] = len(ids)
-            self._device.upload(self._arrays["queue" if name == "queue" else "previous_queue"], np.concatenate([header, ids]))
-            self._device.upload(self._arrays[f"{name}_potential"], potentials)
-            self._device.upload(self._arrays[f"{name}_psp"], np.floor(np.clip(potentials, 0, 255) + 0.5).astype(np.uint8))
+        control = np.zeros(self._arrays["control"].size, np.uint64)
+        control[0] = flight.burst
+        self._device.upload(self._arrays["control"], control)
+        for burst, (ids, potentials) in ((flight.burst, flight.fired), (flight.burst - 1, flight.previous)):
+            self._device.upload(self._arrays["queue"], ids, self._queue_at(burst))
+            self._device.upload(self._arrays["queue_potential"], potentials, burst % 2 * self._neurons)
+            psp = np.floor(np.clip(potentials, 0, 255).astype(np.float64) + 0.5).astype(np.uint8)
+            self._device.upload(self._arrays["queue_psp"], psp, burst % 2 * self._neurons)
+        # The other queue is the next burst's to fill: its header is that of an empty one.
+        self._device.upload(self._arrays["queue"], np.array([len(flight.fired[0])], np.uint32), self._queue_at() - QUEUE_HEADER)
         for burst, ids in enumerate(flight.ledger, flight.burst - len(flight.ledger) + 1):
             self._device.upload(self._arrays["fired_bits"], self._bits_of(ids), burst % self._slots * words)
         ids, potentials = flight.candidates
@@ -236,12 +290,13 @@ class Executor(Backend):
         self._device.wait()
         self._staging.inject(*flight.staged)
         self._staging.force(flight.forced)
+        self._schedule.add(*flight.scheduled)
 
     def close(self) -> None:
         """The device gives back what it allocated, whatever part of a load had been reached."""
         self._device.wait()
         self._arrays.clear()
-        for part in ("_rows", "_staging"):
+        for part in ("_rows", "_staging", "_schedule", "_rings"):
             vars(self).pop(part, None)
         self._device.close()
 
@@ -255,26 +310,37 @@ class Executor(Backend):
     def force(self, neurons: U32) -> None:
         self._staging.force(neurons)
 
+    def schedule(self, bursts: NDArray[np.uint64], neurons: U32, potentials: F32 | None) -> None:
+        self._schedule.add(bursts, neurons, potentials)
+
     def set_power(self, neurons: U32) -> None:
         self._write_flags(self._power, FLAG["power"], None)
         self._write_flags(neurons, FLAG["power"], np.full(len(neurons), FLAG["power"], np.uint8))
         self._power = neurons.copy()
 
+    @property
+    def burst_count(self) -> int:
+        return self._burst
+
     def burst(self, number: int) -> BurstOutput:
         if self._seconds is None and self._ranges is None:
+            self._schedule.open(number)
             injection = self._staging.take()  # may need memory: before anything changes
-            self._turn(number)
-            self._device.launch(injection + self._schedule)
+            self._launch(self._rings[0], number, injection)
             return self._collect()
         with self._phase("injection", number):
-            injection = self._staging.take()
-            self._turn(number)
-            self._launch_apart(injection)
+            self._schedule.open(number)
+            self._launch_apart([*self._staging.take(), self._inject_from_schedule])
         for phase, launches in self._steps.items():
             with self._phase(phase, number):
                 self._launch_apart(launches)
         with self._phase("transfer", number):
             return self._collect()
+
+    def _launch(self, ring: _Ring, last: int, before: list[Launch]) -> None:
+        """Bursts up to `last`, as far as the ring and the time of a launch reach."""
+        ring.last[0], ring.read[0], ring.nanoseconds[0] = last, self._burst, LAUNCH_NANOSECONDS
+        self._device.launch([*before, ring.run])
 
     def _launch_apart(self, launches: list[Launch]) -> None:
         """The launches of a phase that is looked at. A profiler sees for itself how long they take; a clock has to wait."""
@@ -282,37 +348,76 @@ class Executor(Backend):
         if self._seconds is not None:
             self._device.wait()
 
-    def _turn(self, number: int) -> None:
-        """The queue that was filled becomes the one that is delivered; this burst has its own slot of the ledger."""
-        arrays, state = self._arrays, self._state
-        for new, old in (("queue", "previous_queue"), ("queue_potential", "previous_potential"), ("queue_psp", "previous_psp")):
-            arrays[new], arrays[old] = arrays[old], arrays[new]
-            state[new][0], state[old][0] = state[old][0], state[new][0]
-        bits, slot_bytes = self._device.address(arrays["fired_bits"]), 4 * int(state["words"][0])
-        state["fired_bits"][0] = bits + number % self._slots * slot_bytes
-        state["previous_bits"][0] = bits + (number - 1) % self._slots * slot_bytes
-        state["burst"][0] = number & 0xFFFFFFFF
-        self._burst = number
-
     def _collect(self) -> BurstOutput:
-        """The one transfer of a burst, and a second one where more fired than it holds."""
-        head, queue = self._head, self._arrays["queue"]
-        self._device.download(queue, head)
+        """What the burst just launched left, after the one wait of it."""
         self._device.wait()
-        count, here = int(head[0]), len(head) - QUEUE_HEADER
-        fired: U32 = np.empty(count, np.uint32)
-        fired[:here] = head[QUEUE_HEADER : QUEUE_HEADER + count]
-        if count > here:
-            rest: U32 = np.empty(count - here, np.uint32)
-            self._device.download(queue, rest, QUEUE_HEADER + here)
-            self._device.wait()
-            fired[here:] = rest
+        count, fired, numbers = self._rings[0].one()
+        self._burst += 1
         self._previous_count, self._fired_count = self._fired_count, count
-        counters = head[2 : 2 + 2 * len(COUNTERS)].view(np.uint64).tolist()
-        return BurstOutput(fired, *counters)
+        if fired is None:
+            fired = self._fetch("queue", count, self._queue_at())
+        return BurstOutput(fired, *numbers)
+
+    def run(self, first: int, n: int) -> Generator[Chunk]:
+        if self._seconds is not None:  # phase by phase
+            yield from super().run(first, n)
+            return
+        last = first + n - 1
+        while self._burst < last:
+            scheduled = self._schedule.open(self._burst + 1)
+            yield from self._run(min(last, scheduled), self._staging.take())
+
+    def _run(self, last: int, injection: list[Launch]) -> Iterator[Chunk]:
+        """Bursts up to `last`. While the host has one ring, the device fills the other; who reads slowly holds it up, and
+        nothing is lost. A launch that ends early leaves the rest to the next."""
+        free, pending, reached = list(self._rings), deque[tuple[_Ring, Any]](), self._burst
+        chunk: Chunk | None = None
+        try:
+            while True:
+                while free and reached < last:
+                    ring = free.pop()
+                    reached = min(last, reached + ring.bursts)
+                    self._launch(ring, last, injection)
+                    injection = []
+                    pending.append((ring, self._device.mark()))
+                if chunk is not None:
+                    yield chunk
+                if not pending:
+                    return
+                ring, mark = pending.popleft()
+                with nullcontext() if self._ranges is None else self._ranges.range("chunk", self._burst + 1):
+                    self._device.wait(mark)
+                    chunk = self._read(ring)
+                free.append(ring)
+                if not pending:
+                    reached = self._burst
+        finally:  # the reader may have gone: the launches have not
+            for ring, mark in pending:
+                self._device.wait(mark)
+                self._read(ring)
+
+    def _read(self, ring: _Ring) -> Chunk | None:
+        """The bursts of a launch; None where there are none, because the one before it had left a burst unread."""
+        chunk, unread = ring.chunk(self._burst + 1)
+        if not len(chunk):
+            return None
+        self._burst += len(chunk)
+        counts = np.diff(chunk.begin)
+        if unread:  # the last burst's ids are in its queue still
+            count = int(self._fetch("queue", 1, self._queue_at() - QUEUE_HEADER)[0])
+            fired = np.concatenate((chunk.fired, self._fetch("queue", count, self._queue_at())))
+            chunk = Chunk(chunk.first, np.append(chunk.begin[:-1], len(fired)), fired, chunk.counters, chunk.clock)
+            counts[-1] = count
+        self._previous_count = int(counts[-2]) if len(counts) > 1 else self._fired_count
+        self._fired_count = int(counts[-1])
+        return chunk
+
+    def _queue_at(self, burst: int | None = None) -> int:
+        """Where the ids that fired in a burst (the last, or the one before it) begin."""
+        return (self._burst if burst is None else burst) % 2 * queue_stride(self._neurons) + QUEUE_HEADER
 
     def fired_on_device(self) -> Any:
-        return self._device.view(self._arrays["queue"], QUEUE_HEADER, self._fired_count)
+        return self._device.view(self._arrays["queue"], self._queue_at(), self._fired_count)
 
     # -- the network as a whole ----------------------------------------------------------------------------------
     def set_settings(self, settings: Settings) -> None:
@@ -492,10 +597,8 @@ class Executor(Backend):
 
     # -- looking inside ------------------------------------------------------------------------------------------
     def fire_queue(self, *, previous: bool = False) -> tuple[U32, F32]:
-        ids, potentials, count = ("queue", "queue_potential", self._fired_count)
-        if previous:
-            ids, potentials, count = ("previous_queue", "previous_potential", self._previous_count)
-        return self._fetch(ids, count, QUEUE_HEADER), self._fetch(potentials, count)
+        burst, count = (self._burst - 1, self._previous_count) if previous else (self._burst, self._fired_count)
+        return self._fetch("queue", count, self._queue_at(burst)), self._fetch("queue_potential", count, burst % 2 * self._neurons)
 
     def candidates(self) -> tuple[U32, F32]:
         ids = self._ids_in("candidate_bits", 0)
@@ -515,7 +618,8 @@ class Executor(Backend):
         return np.flatnonzero(np.unpackbits(words.view(np.uint8), bitorder="little")).astype(np.uint32)
 
     def memory(self) -> dict[str, int]:
-        pieces = {"rows": self._rows.nbytes, "neurons": 0, "ledger": 0, "edit counter": 0, "staging": self._staging.nbytes}
+        staging = self._staging.nbytes + self._schedule.nbytes
+        pieces = {"rows": self._rows.nbytes, "neurons": 0, "ledger": 0, "control": 0, "staging": staging}
         for name, array in self._arrays.items():
             pieces[_ARRAY[name].group] += array.nbytes
         return pieces

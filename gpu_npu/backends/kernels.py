@@ -11,11 +11,11 @@ from pathlib import Path
 from gpu_npu.backends import layout
 from gpu_npu.connectome.errors import KernelError
 
-FILES = ("injection.cu", "propagation.cu", "dynamics.cu", "archival.cu", "building.cu", "indexing.cu", "parameters.cu")
-HEADERS = ("types.cuh", "device.cuh", "physics.cuh", "rows.cuh", "sorting.cuh")
-BLOCK, WIDE_BLOCK = 256, 1024
+FILES = ("injection.cu", "propagation.cu", "dynamics.cu", "archival.cu", "burst.cu", "building.cu", "indexing.cu", "parameters.cu")
+HEADERS = ("types.cuh", "device.cuh", "physics.cuh", "rows.cuh", "turn.cuh", "sorting.cuh")
+BLOCK, WIDE_BLOCK = 256, 768
 """Threads a block on a GPU, of a KERNEL and of a WIDE_KERNEL; every kernel is right at any block size."""
-ONE_BLOCK = frozenset({"scan_fired"})
+ONE_BLOCK = frozenset({"finish_burst"})
 
 _SIGNATURE = re.compile(r"^(WIDE_)?KERNEL (\w+)\(([^)]*)\)", re.MULTILINE)
 _CODES = {"u8": "u1", "u16": "u2", "u32": "u4", "u64": "u8", "i64": "i8", "float": "f4", "Row": "row", "State": "state"}
@@ -25,7 +25,7 @@ _CODES = {"u8": "u1", "u16": "u2", "u32": "u4", "u64": "u8", "i64": "i8", "float
 class Kernel:
     """A kernel's name and arguments. A code is a NumPy dtype code, with * in front for a pointer, or "state".
 
-    `wide`: launched with one block a multiprocessor and all the dynamic shared memory that a block can have.
+    `wide`: launched cooperatively, with one block a multiprocessor and all the dynamic shared memory that a block can have.
     """
 
     name: str

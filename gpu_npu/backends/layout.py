@@ -31,6 +31,14 @@ TAIL_KEY_BYTES = 8
 """Of scratch, for each slot of a row's unsorted tail in a compaction."""
 STAGING_ITEMS = 4096
 """Items of each staging buffer (ids, potentials, forced ids) before anything is staged; they grow with what is."""
+CONTROL = ("burst", "unread", "deadline", "late", "arrived")
+"""u64 cells in which the device itself keeps where a run stands: number of the last burst; number of a burst whose fired
+ids did not fit the ring, and may not be overwritten before the host has them; when the time of this launch is over, and
+whether it is; arrivals at the grid barrier."""
+RING_HEADER = 16
+"""u32 words at the start of a ring: [0] bursts in it, [1] ids in it, [2] 1 if the ids of the last burst did not fit."""
+RECORD = 16
+"""u32 words about a burst in a ring: [0] fired neurons, [2 + 2 c] and the next the 64-bit counter c, [12], [13] the clock."""
 COUNTERS = ("sensory", "power", "synaptic", "processed", "refractory")
 QUEUE_HEADER = 16
 """u32 words before the ids of a fire queue: [0] how many ids, [2 + 2 c] and the next the 64-bit counter c."""
@@ -55,6 +63,9 @@ CONSTANTS = {
     "TILE_NEURONS": TILE_NEURONS,
     "BLOCK_ALIGNMENT": BLOCK_ALIGNMENT,
     "QUEUE_HEADER": QUEUE_HEADER,
+    "RING_HEADER": RING_HEADER,
+    "RECORD": RECORD,
+    **{f"CONTROL_{name.upper()}": i for i, name in enumerate(CONTROL)},
     "COUNTERS": len(COUNTERS),
     **{f"COUNTER_{name.upper()}": i for i, name in enumerate(COUNTERS)},
     "PSP_EACH": PSP_EACH,
@@ -109,30 +120,37 @@ ARRAYS: tuple[Array, ...] = (
     Array("input", "f4", "neuron", "neurons", "staged external potential (FLAG_INJECTED), then the candidate potential (candidate_bits)"),
     Array("fire_potential", "f4", "neuron", "neurons", "potential at which a neuron of fired_bits fired"),
     Array("candidate_bits", "u4", "word", "neurons", "candidates of the last burst, bit j % 32 of word j / 32"),
-    Array("tile_count", "u4", "tile", "neurons", "fired neurons of a tile in this burst; 0 between bursts"),
-    Array("tile_start", "u4", "tile", "neurons", "how many fired before this tile"),
-    Array("queue", "u4", "queue", "neurons", "this burst's fire queue: QUEUE_HEADER words, then fired ids ascending"),
-    Array("queue_potential", "f4", "neuron", "neurons", "firing potentials, in the order of queue"),
-    Array("queue_psp", "u1", "neuron", "neurons", "the same as an mp-driven psp: clamped to 0..255, half away from zero"),
-    Array("previous_queue", "u4", "queue", "neurons", "the fire queue of the burst before, to be delivered in this one"),
-    Array("previous_potential", "f4", "neuron", "neurons", "its firing potentials"),
-    Array("previous_psp", "u1", "neuron", "neurons", "its mp-driven psps"),
-    Array("fired_bits", "u4", "ledger word", "ledger", "fired neurons of this burst: a slot of the ledger"),
+    Array("tile_count", "u4", "two tiles", "neurons", "fired neurons of a tile, in bursts of even and odd number by turns"),
+    Array("queue", "u4", "two queues", "neurons", "fire queues of even and odd bursts: QUEUE_HEADER words, then fired ids ascending"),
+    Array("queue_potential", "f4", "two neurons", "neurons", "firing potentials, in the order of queue"),
+    Array("queue_psp", "u1", "two neurons", "neurons", "the same as an mp-driven psp: clamped to 0..255, half away from zero"),
+    Array("fired_bits", "u4", "ledger word", "ledger", "fired neurons, burst b in slot b % ledger_slots: the ledger"),
+    Array("control", "u8", "control", "control", "CONTROL_* cells: where the run stands"),
     Array("rows", "row", "neuron", "rows", "row table: the synapses leaving each neuron"),
     Array("arena", "u1", "arena byte", "rows", "blocks of the rows: targets u32, columns u16, then weights and psps, the wider first"),
-    Array("edit_bytes", "u8", "one", "edit counter", "bytes of rows read and written by edits"),
+    Array("edit_bytes", "u8", "one", "control", "bytes of rows read and written by edits"),
 )
 
 SCALARS = (
-    ("previous_bits", "*u4", "fired neurons of the burst before: another slot of the ledger"),
+    ("previous_queue", "*u4", "fire queue of the burst before, to be delivered in this one; this and the next three: inside a burst only"),
+    ("previous_potential", "*f4", "its firing potentials"),
+    ("previous_psp", "*u1", "its mp-driven psps"),
+    ("previous_bits", "*u4", "its fired bits"),
+    ("schedule_begin", "*u4", "where the items of burst schedule_first + i begin; one more than schedule_bursts"),
+    ("schedule_neuron", "*u4", "items of the schedule by burst, then neuron, then age: whom"),
+    ("schedule_potential", "*f4", "and how much; not a number: to be forced"),
+    ("schedule_first", "u8", "first burst of the schedule"),
+    ("schedule_bursts", "u4", "bursts in the schedule; 0: there is none"),
+    ("ledger_slots", "u4", "slots of the ledger"),
     ("neurons", "u4", "ids reserved"),
     ("words", "u4", "words of a bit set"),
     ("tiles", "u4", "tiles of TILE_NEURONS"),
-    ("burst", "u4", "low 32 bits of the burst number"),
+    ("burst", "u4", "low 32 bits of the burst number; inside a burst only"),
     ("random_seed", "u4", "of the excitability draw"),
     ("weight_bytes", "u4", "1 or 2"),
     ("psp_bytes", "u4", "1 or 2"),
     ("fraction_bits", "u4", "F of the semantics: 0 or 32"),
+    ("owned", "u4", "propagation: each block owns a slice of the targets, in place of a row a warp"),
     ("arrival_bits", "u4", "low bits of an accumulator that count arrivals; 0: arrivals[] does"),
     ("burst_clock", "u4", "refractory_clock is 'burst'"),
     ("rectify_input", "u4", "negative input of accumulating neurons counts as 0"),
@@ -169,11 +187,19 @@ def lengths(neurons: int, *, ledger_slots: int, arena_bytes: int, split: bool) -
         "split neuron": neurons if split else 0,
         "word": words,
         "tile": -(-words // TILE_WORDS),
-        "queue": QUEUE_HEADER + neurons,
+        "two neurons": 2 * neurons,
+        "two tiles": 2 * -(-words // TILE_WORDS),
+        "two queues": 2 * queue_stride(neurons),
+        "control": len(CONTROL),
         "ledger word": ledger_slots * words,
         "arena byte": arena_bytes,
         "one": 1,
     }
+
+
+def queue_stride(neurons: int) -> int:
+    """Words from the queue of even bursts to that of odd ones, as in turn.cuh."""
+    return -(-(QUEUE_HEADER + neurons) // 4) * 4
 
 
 def synapse_bytes(weight_dtype: DTypeLike, psp_dtype: DTypeLike) -> int:
@@ -236,7 +262,7 @@ def load_bytes(connectome: Connectome, neuron_capacity: int, synapse_capacity: i
         in_degree = np.bincount(connectome.synapses.target[connectome.synapses.valid])
         split = int(in_degree.max()) >= 1 << count_bits(*dtypes)
     length = lengths(neuron_capacity, ledger_slots=max(ledger_window, 2), arena_bytes=arena, split=split)
-    pieces = {"rows": 0, "neurons": 0, "ledger": 0, "edit counter": 0, "staging": 3 * 4 * STAGING_ITEMS}
+    pieces = {"rows": 0, "neurons": 0, "ledger": 0, "control": 0, "staging": 3 * 4 * STAGING_ITEMS}
     for array in ARRAYS:
         pieces[array.group] += length[array.per] * array.width * array.dtype.itemsize
     # While synapses are counted: a chunk of them and the in-degrees. While rows are sorted: their scratch, and what says where.

@@ -6,13 +6,14 @@ synapses (about 100 ms at 10 million). `burst` reads like its schedule, the rule
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.backends.base import F32, U32, Backend, BurstOutput, Columns, Flight
+from gpu_npu.backends.base import F32, U32, Backend, BurstOutput, Columns, Flight, Scheduled
 from gpu_npu.backends.reference_plasticity import Plasticity
 from gpu_npu.connectome import (
     Area,
@@ -97,6 +98,7 @@ class Reference(Backend):
                 np.concatenate([*(values for _, values in self._staged), np.empty(0, np.float32)]),
             ),
             forced=np.unique(np.concatenate([*self._forced, _no_ids()])),
+            scheduled=self._scheduled,
             memory=self._plasticity.memory(self._burst, self._network.neuron_capacity, self.residues()),
         )
 
@@ -106,6 +108,7 @@ class Reference(Backend):
         self._ledger.update(enumerate(flight.ledger, flight.burst - len(flight.ledger) + 1))
         self.inject(*flight.staged)
         self.force(flight.forced)
+        self._scheduled = flight.scheduled
         self._plasticity.resume(flight.memory, self._in_order(np.flatnonzero(self._network.synapses.valid)))
 
     def close(self) -> None:
@@ -116,6 +119,7 @@ class Reference(Backend):
         """As before the first burst: nothing staged, nothing fired."""
         self._staged: list[tuple[U32, F32]] = []
         self._forced: list[U32] = []
+        self._scheduled = Scheduled.none()
         self._fired, self._previous, self._candidates = _empty_queue(), _empty_queue(), _empty_queue()
         self._ledger: dict[int, U32] = {}
         self._plasticity.forget()
@@ -154,11 +158,22 @@ class Reference(Backend):
     def force(self, neurons: U32) -> None:
         self._forced.append(neurons.copy())
 
+    def schedule(self, bursts: NDArray[np.uint64], neurons: U32, potentials: F32 | None) -> None:
+        self._scheduled = self._scheduled.plus(bursts, neurons, potentials)
+
     def set_power(self, neurons: U32) -> None:
         self._power = neurons.copy()
 
+    @property
+    def burst_count(self) -> int:
+        return self._burst
+
     def burst(self, number: int) -> BurstOutput:
         network = self._network
+        who, how_much = self._scheduled.of(number)
+        self._scheduled = self._scheduled.after(number)
+        self.inject(who[~np.isnan(how_much)], how_much[~np.isnan(how_much)])
+        self.force(who[np.isnan(how_much)])
         neurons, synapses, settings = network.neurons, network.synapses, network.settings
         rules, valid, size = settings.rules, neurons.valid, network.neuron_capacity
         fired_before, firing_potentials = self._fired
@@ -284,7 +299,7 @@ class Reference(Backend):
             self._plasticity.act(network, number, self._fired[0])
             self._burst = number
         with self._phase("transfer", number):
-            return BurstOutput(self._fired[0].copy(), len(staged), len(powered), terms, len(ids), len(stopped))
+            return BurstOutput(self._fired[0].copy(), len(staged), len(powered), terms, len(ids), len(stopped), time.perf_counter_ns())
 
     def _is_limited(self, ids: Ids) -> NDArray[np.bool_]:
         return ~np.isin(self._column("consecutive_fire_limit")[ids], UNLIMITED)

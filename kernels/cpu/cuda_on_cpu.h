@@ -15,8 +15,8 @@
 //
 // What a kernel must keep to: `extern "C" __global__ void`, no template on the kernel itself; grids and blocks of one
 // dimension, any size; WARP_SIZE, never a literal 32, 31 or 5; warp- or block-uniform bounds around collectives; dynamic
-// shared memory by cuemu::dynamic_shared() where CUDA has an `extern __shared__`; no threads that spin for one another, no
-// inline PTX.
+// shared memory by cuemu::dynamic_shared() where CUDA has an `extern __shared__`; no threads that spin for one another but
+// at cuemu_grid_barrier(), no inline PTX.
 #pragma once
 #include <atomic>
 #include <bit>
@@ -138,6 +138,7 @@ __attribute__((format(printf, 1, 2))) CUEMU_RT inline void fail(const char* form
 
 }  // namespace cuemu
 
+#include "meeting.h"
 #ifndef CUEMU_FLAT
 #include "fibers.h"
 #endif

@@ -173,3 +173,14 @@ template <class T> unsigned __match_any_sync(unsigned mask, T v) { return (unsig
 CUEMU_REDUCE(__reduce_add_sync, ADD, ADD)
 CUEMU_REDUCE(__reduce_min_sync, UMIN, MIN)
 CUEMU_REDUCE(__reduce_max_sync, UMAX, MAX)
+
+// All threads of a cooperative launch meet.
+inline void cuemu_grid_barrier() {
+    __syncthreads();
+    if (gridDim.x > 1 && threadIdx.x == 0) cuemu::grid.meet_or_fail(gridDim.x);
+    __syncthreads();
+}
+// Nanoseconds of a clock that all threads share.
+inline unsigned long long cuemu_clock() {
+    return (unsigned long long)std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}

@@ -5,7 +5,7 @@
 // block a worker, so that a worker always sees the same part of the data and its cache stays warm.
 //
 // The pool costs no system call while it is busy. All workers, the caller among them, meet at one barrier before the
-// first launch of a batch and after each launch. Who waits there spins for SPIN microseconds, then sleeps on a futex.
+// first launch of a batch and after each launch. Who waits there spins for a while, then sleeps on a futex.
 // Idle workers are simply those that wait at the first barrier of the next batch.
 #pragma once
 
@@ -18,6 +18,7 @@ struct Launch {          // mirrored in gpu_npu/backends/devices/cpu.py
     void** args;         // args[i] points to the i-th argument's value
     uint64_t seed;       // emulated build: 0 is index order, anything else shuffles the schedule of a block's threads
     uint32_t grid, block, workers, shared;  // shared: bytes of dynamic shared memory a block (emulated build)
+    uint64_t cooperative;                   // all blocks must live at once: a worker a block
 };
 
 // ------------------------------------------------------------------------------------------------------- one block
@@ -97,45 +98,18 @@ public:
 
 // ------------------------------------------------------------------------------------------------------------ pool
 class Pool {
-    static constexpr std::chrono::microseconds BUSY{3}, SPIN{100};
-    alignas(64) std::atomic<uint32_t> phase{0};      // goes up when everybody has arrived
-    alignas(64) std::atomic<uint32_t> arrived{0};
-    alignas(64) std::atomic<uint32_t> members{1};    // threads that meet at the barrier, the caller included
+    Meeting barrier;
+    alignas(64) std::atomic<uint32_t> members{1};    // threads that meet, the caller included
     const Launch* list = nullptr;
     unsigned count = 0;
 
     void meet(unsigned next) {                       // next: the launch that comes after this barrier
-        uint32_t now = phase.load(std::memory_order_relaxed);
-        if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == members.load(std::memory_order_relaxed)) {
-            arrived.store(0, std::memory_order_relaxed);
-            announce(next);
-            phase.store(now + 1, std::memory_order_release);
-            phase.notify_all();                      // a system call only if somebody sleeps
-        }
-        else wait(now);
-    }
-    void wait(uint32_t now) {
-        auto begin = std::chrono::steady_clock::now();
-        for (;;) {
-            for (int i = 0; i < 32; ++i) {
-                if (phase.load(std::memory_order_acquire) != now) return;
-                pause();
-            }
-            auto spent = std::chrono::steady_clock::now() - begin;
-            if (spent > SPIN) break;
-            if (spent > BUSY) sched_yield();         // whom we wait for may need this core
-        }
-        phase.wait(now, std::memory_order_acquire);
-    }
-    static void pause() {
-#if defined(__x86_64__)
-        __builtin_ia32_pause();
-#elif defined(__aarch64__)
-        asm volatile("yield");
-#endif
+        barrier.meet(members, [this, next] { announce(next); });
     }
     void announce(unsigned i) {                      // by one thread, while all others wait
-        if (i < count) single = list[i].workers == 1 && !CUEMU_TSAN;
+        if (i >= count) return;
+        single = list[i].workers == 1 && !CUEMU_TSAN;
+        grid.begin();
     }
     static void perform(const Launch& launch, unsigned id) {
         if (id >= launch.workers || failed.load(std::memory_order_relaxed)) return;
@@ -210,8 +184,10 @@ inline bool valid(const Launch& launch) {
 #else
     constexpr unsigned most = MAX_THREADS;
 #endif
-    if (launch.body && launch.grid && launch.workers && launch.workers <= launch.grid && launch.block && launch.block <= most) return true;
-    fail("invalid launch: %u blocks of %u threads (1..%u) on %u workers", launch.grid, launch.block, most, launch.workers);
+    bool fits = launch.cooperative ? launch.workers == launch.grid : launch.workers <= launch.grid;
+    if (launch.body && launch.grid && launch.workers && fits && launch.block && launch.block <= most) return true;
+    fail("invalid launch: %u blocks of %u threads (1..%u) on %u workers%s", launch.grid, launch.block, most, launch.workers,
+         launch.cooperative ? ", and a cooperative launch needs a worker a block" : "");
     return false;
 }
 

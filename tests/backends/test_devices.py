@@ -81,7 +81,7 @@ def test_transfers(device: Device) -> None:
     device.upload(a, numbers(3, 100), at=4)
     device.copy(b, 1, a, 3, 4)
     device.copy(a, 0, a, 8, 2)
-    part = device.host_buffer(2, np.uint32)
+    part = np.zeros(2, np.uint32)
     device.download(b, part, at=2)
     device.upload(a, numbers(0), at=10)
     device.copy(b, 6, a, 10, 0)
@@ -90,6 +90,20 @@ def test_transfers(device: Device) -> None:
     assert part.tolist() == [100, 101]
     device.zero(a)
     assert not get(device, a).any()
+
+
+def test_memory_that_kernels_write_and_the_host_reads(device: Device) -> None:
+    """What two launches leave in two mapped arrays, each looked at when its own launch is over."""
+    pairs = [device.mapped(5, np.uint32) for _ in range(2)]
+    assert all(host.tolist() == [0] * 5 for _, host in pairs)
+    marks = []
+    for times, (array, _) in enumerate(pairs, 1):
+        device.launch([Launch("increment", (array, np.uint64(5)))] * times)
+        marks.append(device.mark())
+    for times, (mark, (_, host)) in enumerate(zip(marks, pairs, strict=True), 1):
+        device.wait(mark)
+        assert host.tolist() == [times] * 5
+    device.wait(marks[0])  # once more
 
 
 def test_transfers_of_a_moment(device: Device) -> None:
@@ -473,6 +487,10 @@ class FakeCupy(types.ModuleType):
         class OutOfMemoryError(MemoryError):
             pass
 
+        def event(*, disable_timing: bool) -> Any:
+            assert disable_timing
+            return types.SimpleNamespace(record=note("record"), synchronize=note("synchronise event"))
+
         addresses = iter(range(4096, 10**9, 4096))
         runtime = types.SimpleNamespace(
             CUDARuntimeError=FakeError, driverGetVersion=lambda: driver, runtimeGetVersion=lambda: 13020, getDeviceCount=devices,
@@ -483,7 +501,7 @@ class FakeCupy(types.ModuleType):
             },
         )  # fmt: skip
         self.cuda = types.SimpleNamespace(
-            runtime=runtime, Device=Switch, get_current_stream=lambda: self.stream,
+            runtime=runtime, Device=Switch, Event=event, get_current_stream=lambda: self.stream,
             driver=types.SimpleNamespace(
                 CUDADriverError=FakeError, occupancyMaxActiveBlocksPerMultiprocessor=lambda ptr, block, shared: 1 if shared else 4,
                 CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES=1, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8,
@@ -553,7 +571,7 @@ def test_each_cuda_method_is_one_call_on_the_callers_stream(monkeypatch: pytest.
         ("memcpy", 1, host.ctypes.data, 8192 + 4, 12, 2, 88),
     ]
     ran = [(*call[:4], [(value.dtype, value.shape, value.tolist()) for value in call[4]]) for call in calls[6:9]]
-    assert [call[5] for call in calls[6:10]] == [0, 0, 0, 232000]
+    assert [call[5:] for call in calls[6:10]] == [(0, None, False)] * 3 + [(232000, None, True)]
     assert calls.pop(9)[:4] == ("run dynamic_shared_out_of_bounds", 1, (132,), (128,))
     assert ran[0][:4] == ("run by_value", 1, (4 * 132,), (128,))
     assert calls[6][4][0] is toy  # read where it lies
@@ -563,7 +581,10 @@ def test_each_cuda_method_is_one_call_on_the_callers_stream(monkeypatch: pytest.
     assert calls[9] == ("synchronise", 1, 88)
     assert calls[10][:4] == ("ndarray", 0, (3,), np.uint32)
     assert calls[10][4].ptr == 8192 + 8
-    assert device.host_buffer(5, np.float32).tolist() == [0.0] * 5
+    array, host = device.mapped(5, np.float32)
+    assert (array.address, array.size, host.tolist()) == (host.ctypes.data, 5, [0.0] * 5)
+    device.wait(device.mark())
+    assert calls[11:] == [("record", 1, fake.stream), ("synchronise event", 1)]
 
 
 def test_cuda_checks_arguments_by_the_cubin(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-import pytest
 from conftest import DeviceFactory
 
 from gpu_npu import NPU
@@ -35,9 +34,9 @@ class CountingDevice(EmulatedDevice):
         self.calls["download"] += 1
         super().download(array, host, at)
 
-    def wait(self) -> None:
+    def wait(self, mark: Any = None) -> None:
         self.calls["wait"] += 1
-        super().wait()
+        super().wait(mark)
 
     def launch(self, launches: Any) -> None:
         self.calls["launch"] += 1
@@ -50,35 +49,42 @@ def network(neurons: int = 200, seed: int = 0) -> Connectome:
     return fixed_out_degree(neurons, 20, seed=seed, **synapses, threshold=60.0, refractory_period=1)
 
 
-def test_a_burst_allocates_nothing_and_transfers_once() -> None:
+def test_a_burst_is_one_launch_and_no_transfer() -> None:
+    """Fired ids and counters come back in memory that the kernel writes and the host reads."""
     device = CountingDevice(block=32)
     with NPU.from_connectome(network(), backend=Executor(device)) as npu:
         npu.set_power_neurons([1, 2, 3])
         npu.set_power_amount(100.0)
         npu.process_burst()
         device.calls.clear()
-        npu.run(5)
-        assert device.calls == {"download": 5, "wait": 5, "launch": 5, "kernels": 5 * 4}
+        for _ in range(5):
+            npu.process_burst()
+        assert device.calls == {"wait": 5, "launch": 5, "kernels": 5}
         device.calls.clear()
         for number in range(5):
             npu.inject([5, 6, number], [1.0, 2.0, 70.0])
             npu.force_fire([7])
             npu.process_burst()
-        # Ids, potentials and forced ids go up; counters and fired ids come back.
-        assert device.calls == {"upload": 15, "download": 5, "wait": 5, "launch": 5, "kernels": 5 * 6}
+        # Ids, potentials and forced ids go up.
+        assert device.calls == {"upload": 15, "wait": 5, "launch": 5, "kernels": 5 * 3}
+        device.calls.clear()
+        npu.run(20)
+        assert device.calls == {"wait": 1, "launch": 1, "kernels": 1}
 
 
-def test_more_fired_than_the_first_transfer_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpu_npu.backends.executor.IDS_IN_FIRST_TRANSFER", 10)
+def test_more_fired_than_the_ring_holds() -> None:
     device = CountingDevice(block=32)
-    with NPU.from_connectome(network(), backend=Executor(device)) as npu, NPU.from_connectome(network(), backend="reference") as reference:
+    with (
+        NPU.from_connectome(network(), backend=Executor(device, ring=(3, 10))) as npu,
+        NPU.from_connectome(network(), backend="reference") as reference,
+    ):
         for count in (0, 9, 10, 11, 150):
             device.calls.clear()
             for each in (npu, reference):
                 each.force_fire(np.arange(count))
             ours, theirs = npu.process_burst(), reference.process_burst()
             np.testing.assert_array_equal(ours.fired_neurons, theirs.fired_neurons)
-            assert device.calls["download"] == (1 if ours.neuron_count <= 10 else 2)
+            assert device.calls["download"] == (0 if ours.neuron_count <= 10 else 1)
 
 
 def test_timing_phases_changes_no_result(device_factory: DeviceFactory) -> None:

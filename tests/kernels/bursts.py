@@ -35,7 +35,17 @@ BUGS: Mapping[str, Bug] = {
         "propagation.cu", "deliver(s, d, lane_id(), d.length, ", "deliver(s, d, lane_id(), d.length - 1, "
     ),
     "no barrier between the warps' sums and their use": Bug(
-        "archival.cu", "= before + sum;\n    __syncthreads();", "= before + sum;"
+        "archival.cu", "    __syncthreads();\n    u32 start = sum[0]", "    u32 start = sum[0]"
+    ),
+    "dynamics does not wait for propagation": Bug(
+        "burst.cu",
+        "propagate(at_burst(base, burst));\n        grid_barrier(base.control + CONTROL_ARRIVED);",
+        "propagate(at_burst(base, burst));",
+    ),
+    "the next burst does not wait for archival": Bug(
+        "burst.cu",
+        "inject_scheduled(at_burst(base, burst), burst);\n        grid_barrier(base.control + CONTROL_ARRIVED);\n    }\n    if",
+        "inject_scheduled(at_burst(base, burst), burst);\n    }\n    if",
     ),
     "no barrier before shared counters are added to": Bug("dynamics.cu", "total[c] = 0;\n    __syncthreads();", "total[c] = 0;"),
     "a slot of a row is claimed by an addition that is not atomic": Bug(

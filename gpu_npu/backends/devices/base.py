@@ -151,12 +151,18 @@ class Device(ABC):
         """array[:] = 0"""
 
     @abstractmethod
-    def wait(self) -> None:
-        """Return when everything asked for so far has happened; raises KernelError where something failed."""
+    def mark(self) -> Any:
+        """A moment in the order of things: after everything asked for so far."""
 
     @abstractmethod
-    def host_buffer(self, count: int, dtype: DTypeLike) -> Host:
-        """A host array of zeros that transfers are fastest with."""
+    def wait(self, mark: Any = None) -> None:
+        """Return when everything asked for before `mark` (None: so far) has happened; raises KernelError where something
+        failed."""
+
+    @abstractmethod
+    def mapped(self, count: int, dtype: DTypeLike) -> tuple[Any, Host]:
+        """Host memory that kernels write to: as an argument of kernels, and as a host array, zeros at first. What a kernel
+        wrote is there after the wait for it. It is given back by `close()`."""
 
     # -- transfers of a moment: for edits and queries, not for bursts --------------------------------------------
     def uploaded(self, host: Host) -> Any:

@@ -62,11 +62,15 @@ class CpuDevice(Device):
         self._own(array)
         array[:] = np.zeros((), array.dtype)
 
-    def wait(self) -> None:
+    def mark(self) -> None:
         return
 
-    def host_buffer(self, count: int, dtype: DTypeLike) -> Host:
-        return np.zeros(count, dtype)
+    def wait(self, mark: Any = None) -> None:
+        return
+
+    def mapped(self, count: int, dtype: DTypeLike) -> tuple[Any, Host]:
+        array = self._alloc(count, np.dtype(dtype))
+        return array, array
 
     def adopt(self, obj: object, dtype: DTypeLike) -> Any | None:
         """Host memory is this device's memory: a NumPy array, or what DLPack says lies on a CPU."""
@@ -126,7 +130,8 @@ class CpuDevice(Device):
             # An array given by value is read where it lies, at every launch.
             pairs = zip(self._kernels[launch.kernel].arguments, launch.args, strict=True)
             cells = [self._pointer(arg) if code.startswith("*") else np.asarray(arg) for code, arg in pairs]
-            batch.add(self._library.bodies[launch.kernel], cells, grid=workers, block=1, workers=workers)
+            wide = self._kernels[launch.kernel].wide
+            batch.add(self._library.bodies[launch.kernel], cells, grid=workers, block=1, workers=workers, cooperative=wide)
         return batch
 
     def _launch(self, prepared: PreparedBatch) -> None:
@@ -139,6 +144,7 @@ class _CLaunch(ctypes.Structure):
     _fields_ = (
         ("body", ctypes.c_void_p), ("args", ctypes.c_void_p), ("seed", ctypes.c_uint64),
         ("grid", ctypes.c_uint32), ("block", ctypes.c_uint32), ("workers", ctypes.c_uint32), ("shared", ctypes.c_uint32),
+        ("cooperative", ctypes.c_uint64),
     )  # fmt: skip
 
 
@@ -151,10 +157,12 @@ class PreparedBatch:
         self.address = ctypes.addressof(self.launches)
         self._keep: list[Any] = []
 
-    def add(self, body: int, cells: list[Any], *, grid: int, block: int, workers: int, seed: int = 0, shared: int = 0) -> None:
+    def add(
+        self, body: int, cells: list[Any], *, grid: int, block: int, workers: int, seed: int = 0, shared: int = 0, cooperative: bool = False
+    ) -> None:  # fmt: skip
         """`cells`: a NumPy array for each argument, holding its value. `shared`: bytes of dynamic shared memory a block."""
         args = (ctypes.c_void_p * len(cells))(*(cell.ctypes.data for cell in cells))
-        self.launches[self.count] = _CLaunch(body, ctypes.addressof(args), seed, grid, block, workers, shared)
+        self.launches[self.count] = _CLaunch(body, ctypes.addressof(args), seed, grid, block, workers, shared, cooperative)
         self.count += 1
         self._keep.append((args, cells))
 

@@ -62,10 +62,10 @@ class CudaDevice(Device):
             processors, occupancy = properties["multiProcessorCount"], cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor
             most = properties["sharedMemPerBlockOptin"]
             self._shared = {name: self._claim_shared(name, most) if kernel.wide else 0 for name, kernel in self._kernels.items()}
-            self._grids = {
-                name: 1 if kernel.single_block else processors * max(occupancy(self._functions[name].ptr, kernel.block, self._shared[name]), 1)
-                for name, kernel in self._kernels.items()
-            }
+            self._grids = {}
+            for name, kernel in self._kernels.items():
+                together = occupancy(self._functions[name].ptr, kernel.block, self._shared[name])
+                self._grids[name] = 1 if kernel.single_block else processors * max(together, 1)
 
     def _claim_shared(self, name: str, most: int) -> int:
         """All the dynamic shared memory that a block of this kernel can have beside its static one: bytes."""
@@ -103,17 +103,27 @@ class CudaDevice(Device):
         with self._current() as stream:
             self._cupy.cuda.runtime.memsetAsync(array.address, 0, array.nbytes, stream)
 
-    def wait(self) -> None:
-        with self._current() as stream:
-            self._cupy.cuda.runtime.streamSynchronize(stream)
+    def mark(self) -> Any:
+        with self._current():
+            event = self._cupy.cuda.Event(disable_timing=True)
+            event.record(self._cupy.cuda.get_current_stream())
+        return event
 
-    def host_buffer(self, count: int, dtype: DTypeLike) -> Host:
+    def wait(self, mark: Any = None) -> None:
+        with self._current() as stream:
+            if mark is None:
+                self._cupy.cuda.runtime.streamSynchronize(stream)
+            else:
+                mark.synchronize()
+
+    def mapped(self, count: int, dtype: DTypeLike) -> tuple[Any, Host]:
+        # With unified addressing a kernel reaches pinned memory at the address that the host knows.
         kind = np.dtype(dtype)
         with self._current():
             memory = self._cupy.cuda.alloc_pinned_memory(max(count, 1) * kind.itemsize)
-        buffer = np.frombuffer(memory, kind, count)  # keeps the memory
-        buffer[:] = np.zeros((), kind)
-        return buffer
+        host = np.frombuffer(memory, kind, count)
+        host[:] = np.zeros((), kind)
+        return CudaArray(memory, host.ctypes.data, count, kind), host
 
     def _alloc(self, count: int, dtype: np.dtype[Any]) -> CudaArray:
         nbytes = count * dtype.itemsize
@@ -149,21 +159,21 @@ class CudaDevice(Device):
             runtime.memcpyAsync(dst, src, nbytes, getattr(runtime, kind), stream)
 
     # -- kernels -------------------------------------------------------------------------------------------------
-    def _prepare(self, launches: tuple[Launch, ...]) -> list[tuple[Any, tuple[int], tuple[int], tuple[Any, ...], int]]:
-        prepared = []
+    def _prepare(self, launches: tuple[Launch, ...]) -> list[tuple[Any, ...]]:
+        prepared = []  # (function, grid, block, arguments, dynamic shared memory, stream: the current one, cooperative)
         for launch in launches:
             kernel = self._kernels[launch.kernel]
             pairs = zip(kernel.arguments, launch.args, strict=True)
             # CuPy passes a NumPy array of size 1 by value, structs too, and takes the value at the launch.
             values = tuple(self._pointer(arg) if code.startswith("*") else np.atleast_1d(np.asarray(arg)) for code, arg in pairs)
             grid = 1 if launch.single else self._grids[kernel.name]
-            prepared.append((self._functions[kernel.name], (grid,), (kernel.block,), values, self._shared[kernel.name]))
+            prepared.append((self._functions[kernel.name], (grid,), (kernel.block,), values, self._shared[kernel.name], None, kernel.wide))
         return prepared
 
-    def _launch(self, prepared: list[tuple[Any, tuple[int], tuple[int], tuple[Any, ...], int]]) -> None:
+    def _launch(self, prepared: list[tuple[Any, ...]]) -> None:
         with self._current():
-            for function, grid, block, values, shared in prepared:
-                function(grid, block, values, shared)
+            for function, *arguments in prepared:
+                function(*arguments)
 
     # -- arrays of the user --------------------------------------------------------------------------------------
     def adopt(self, obj: object, dtype: DTypeLike) -> CudaArray | None:

@@ -60,7 +60,7 @@ class EmulatedView:
 
 class EmulatedDevice(Device):
     """Kernels run with `block` threads a block on `blocks` blocks, dealt out to `workers` OS threads. Wide ones have `shared`
-    bytes of dynamic shared memory a block.
+    bytes of dynamic shared memory a block, and an OS thread a block.
 
     `seed`: 0 for threads in index order, anything else shuffles their schedule, differently at every launch. `sanitize`:
     "", "address,undefined" or "thread" (the process must run with that sanitizer's library preloaded). `asynchronous`:
@@ -87,6 +87,7 @@ class EmulatedDevice(Device):
         self._value_bytes = self._library.value_bytes
         self._sanitize = sanitize
         self._live: set[EmulatedArray] = set()
+        self._mapped: dict[EmulatedArray, Host] = {}
         self._queue: deque[Callable[[], None]] = deque()
         self._launched = 0
 
@@ -107,18 +108,31 @@ class EmulatedDevice(Device):
         self._own(array)
         self._do(lambda: array._bytes.fill(0))
 
-    def wait(self) -> None:
-        """Do all that is queued, in order. After a failure the rest is dropped: the device is as good as lost."""
+    def mark(self) -> Callable[[], None]:
+        def here() -> None:
+            return
+
+        self._queue.append(here)
+        return here
+
+    def wait(self, mark: Any = None) -> None:
+        """Do what is queued, in order. After a failure the rest is dropped: the device is as good as lost."""
+        done = mark is not None and mark not in self._queue
         try:
-            while self._queue:
-                self._queue.popleft()()
-        finally:
+            while self._queue and not done:
+                action = self._queue.popleft()
+                action()
+                done = action is mark
+        except BaseException:
             self._queue.clear()
+            raise
         for array in self._live:
             self._check_guards(array)
 
-    def host_buffer(self, count: int, dtype: DTypeLike) -> Host:
-        return np.zeros(count, dtype)
+    def mapped(self, count: int, dtype: DTypeLike) -> tuple[Any, Host]:
+        array = self._alloc(count, np.dtype(dtype))
+        host = self._mapped[array] = np.zeros(count, dtype)
+        return array, host
 
     def adopt(self, obj: object, dtype: DTypeLike) -> EmulatedArray | None:
         """A view that this device gave is its memory; anything else is the host's."""
@@ -138,6 +152,7 @@ class EmulatedDevice(Device):
         self.wait()
         for array in tuple(self._live):
             self._release(array)
+        self._mapped.clear()
         super().close()
 
     def _do(self, action: Callable[[], None]) -> None:
@@ -197,9 +212,20 @@ class EmulatedDevice(Device):
             pairs = zip(kernel.arguments, launch.args, strict=True)
             cells = [self._pointer(arg) if code.startswith("*") else np.array(arg) for code, arg in pairs]
             seed = self._seed and (self._seed << 32) + self._launched
-            body, workers = self._library.bodies[kernel.name], min(self._workers, blocks)
-            batch.add(body, cells, grid=blocks, block=self._block, workers=workers, seed=seed, shared=self._shared if kernel.wide else 0)
-        self._do(lambda: self._library.launch(batch))
+            body, workers = self._library.bodies[kernel.name], blocks if kernel.wide else min(self._workers, blocks)
+            shape = {"grid": blocks, "block": self._block, "workers": workers, "shared": self._shared if kernel.wide else 0}
+            batch.add(body, cells, **shape, seed=seed, cooperative=kernel.wide)
+        arrays = {arg for launch in prepared for arg in launch.args if isinstance(arg, EmulatedArray)}
+        written = [(array, self._mapped[array]) for array in arrays if array in self._mapped]
+        for _, host in written:
+            host.view(np.uint8).fill(SPOILT_BYTE)
+
+        def run() -> None:
+            self._library.launch(batch)
+            for array, host in written:
+                _assign(host.view(np.uint8), array.items(0, array.size))
+
+        self._do(run)
 
     def _check_guards(self, array: EmulatedArray) -> None:
         if "address" in self._sanitize:
