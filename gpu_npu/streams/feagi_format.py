@@ -21,9 +21,11 @@ _HEAD = struct.Struct("<BHB48x")
 _LENGTH = struct.Struct("<I")
 _STRUCTURE = struct.Struct("<BBH")
 """Type, version, number of areas."""
-_AREA = struct.Struct("<8sII")
+_AREA = np.dtype([("id", "S8"), ("at", "<u4"), ("size", "<u4")])
 """Cortical id, where its voxels begin in the structure, and their bytes."""
 _VOXEL = 16
+_ONE = int(np.float32(1).view(np.uint32))
+"""A potential of 1, as it is written."""
 
 Voxels = tuple[bytes, U32, F32]
 """Of one area: its cortical id, coordinates (n, 3) and potentials (n,)."""
@@ -47,14 +49,19 @@ class FeagiFormat:
         first = int(np.searchsorted(rows, 0))
         self.left_out += len(fired) - (len(rows) - first)
         rows, neurons = rows[first:], inside[order[first:]]
-        ends = [*(np.flatnonzero(np.diff(rows)) + 1), len(rows)] if len(rows) else []
-        areas: list[Voxels] = []
-        begin = 0
-        for end in ends:
-            coordinates = places.coordinates[neurons[begin:end]]
-            areas.append((places.ids[rows[begin]], coordinates, np.ones(end - begin, np.float32)))
-            begin = end
-        return pack(areas, result.burst % 2**16)
+        held, begins, counts = np.unique(rows, return_index=True, return_counts=True)
+        areas = np.zeros(len(held), _AREA)
+        areas["id"] = [places.ids[row] for row in held]
+        areas["at"] = _STRUCTURE.size + _AREA.itemsize * len(held) + _VOXEL * begins
+        areas["size"] = _VOXEL * counts
+        words = np.empty(4 * len(rows), "<u4")
+        count = np.repeat(counts, counts)
+        x = np.arange(len(rows)) + 3 * np.repeat(begins, counts)  # each area has its x, then y, z and p
+        for axis, values in enumerate((*places.coordinates[neurons].T, _ONE)):
+            words[x + axis * count] = values
+        structure = _STRUCTURE.pack(XYZP, XYZP_VERSION, len(held)) + areas.tobytes()
+        head = _HEAD.pack(CONTAINER_VERSION, result.burst % 2**16, 1)
+        return head + _LENGTH.pack(len(structure) + words.nbytes) + structure + words.tobytes()
 
     def decode(self, frame: bytes) -> Stimulus:
         """The stimulus in a frame. FrameError where it is not one, or names places without a neuron."""
@@ -63,19 +70,6 @@ class FeagiFormat:
         if not np.isfinite(potentials).all():
             raise FrameError("malformed", "a potential is not finite")
         return Stimulus(self.places.find((text, coordinates) for text, coordinates, _ in areas), potentials)
-
-
-def pack(areas: list[Voxels], counter: int) -> bytes:
-    """A container with one structure of these areas, perhaps none."""
-    parts, heads = [], []
-    at = _STRUCTURE.size + _AREA.size * len(areas)
-    for text, coordinates, potentials in areas:
-        size = _VOXEL * len(potentials)
-        heads.append(_AREA.pack(text, at, size))
-        parts += [np.ascontiguousarray(coordinates.T, "<u4").tobytes(), np.ascontiguousarray(potentials, "<f4").tobytes()]
-        at += size
-    structure = _STRUCTURE.pack(XYZP, XYZP_VERSION, len(areas))
-    return b"".join([_HEAD.pack(CONTAINER_VERSION, counter, 1), _LENGTH.pack(at), structure, *heads, *parts])
 
 
 def unpack(frame: bytes) -> list[Voxels]:
@@ -105,11 +99,11 @@ def _structure(data: memoryview) -> list[Voxels]:
     kind, version, count = _STRUCTURE.unpack_from(data)
     if (kind, version) != (XYZP, XYZP_VERSION):
         raise FrameError("malformed", f"a structure of type {kind}, version {version}; XYZP voxels are {XYZP}, {XYZP_VERSION}")
-    begin = _STRUCTURE.size + _AREA.size * count
+    begin = _STRUCTURE.size + _AREA.itemsize * count
     if len(data) < begin:
         raise FrameError("malformed", f"{len(data)} bytes are too few for {count} areas")
     areas: list[Voxels] = []
-    for text, at, size in _AREA.iter_unpack(data[_STRUCTURE.size : begin]):
+    for text, at, size in struct.iter_unpack("<8sII", data[_STRUCTURE.size : begin]):
         # One area after the other, as they are written: what overlaps could say the same voxels 65,535 times.
         if at != begin or size % _VOXEL or size > len(data) - at:
             raise FrameError("malformed", f"area {text!r}: {size} bytes at {at}, where {begin} is due and {len(data)} is the end")

@@ -14,6 +14,8 @@ from gpu_npu.genome import Grown, Imported
 from gpu_npu.genome.ids import area_id
 from gpu_npu.npu import NPU
 
+U64 = NDArray[np.uint64]
+
 _OWN_IDS = 10**7
 
 
@@ -72,7 +74,10 @@ class Places:
         self.rows[~valid] = -1
         """Place of the neuron's area in `ids`; -1 where it has none, or the neuron does not exist."""
         there = np.flatnonzero(self.rows >= 0).astype(np.uint32)
-        keys = _keys(self.rows[there], self.coordinates[there])
+        columns, planes = _keys(self.rows[there], self.coordinates[there])
+        self._columns, column = np.unique(columns, return_inverse=True)
+        self._planes, plane = np.unique(planes, return_inverse=True)
+        keys = column.astype(np.uint64) * np.uint64(len(self._planes)) + plane.astype(np.uint64)
         order = np.argsort(keys, kind="stable")
         self._keys, self._neurons = keys[order], there[order]
 
@@ -87,23 +92,33 @@ class Places:
         Where several neurons share a place, the highest id, as in FEAGI. FrameError ("unknown") for an area or a place
         without a neuron.
         """
-        keys = []
+        rows, places = [np.zeros(0, np.int32)], [np.zeros((0, 3), np.uint32)]
         for text, coordinates in voxels:
             row = self._row.get(text)
             if row is None:
                 raise FrameError("unknown", f"area {text!r} is not in this network")
-            keys.append(_keys(np.full(len(coordinates), row, np.int32), coordinates))
-        wanted = np.concatenate(keys) if keys else _keys(np.zeros(0, np.int32), np.zeros((0, 3), np.uint32))
-        at = np.searchsorted(self._keys, wanted, side="right") - 1
-        found = at >= 0
-        found[found] = self._keys[at[found]] == wanted[found]
-        if not found.all():
-            raise FrameError("unknown", f"{np.count_nonzero(~found):,} of {len(found):,} voxels have no neuron")
+            rows.append(np.full(len(coordinates), row, np.int32))
+            places.append(coordinates)
+        columns, planes = _keys(np.concatenate(rows), np.concatenate(places))
+        column, known = _last(self._columns, columns)
+        plane, found = _last(self._planes, planes)
+        at, there = _last(self._keys, column.astype(np.uint64) * np.uint64(len(self._planes)) + plane.astype(np.uint64))
+        there &= known & found
+        if not there.all():
+            raise FrameError("unknown", f"{np.count_nonzero(~there):,} of {len(there):,} voxels have no neuron")
         return self._neurons[at]
 
 
-def _keys(rows: NDArray[np.int32], coordinates: U32) -> NDArray[np.bytes_]:
-    """One comparable value for each area and place: 16 bytes, big endian, so that they sort as numbers do."""
-    columns = np.empty((len(rows), 4), ">u4")
-    columns[:, 0], columns[:, 1:] = rows, coordinates
-    return columns.view("S16")[:, 0]
+def _keys(rows: NDArray[np.int32], coordinates: U32) -> tuple[U64, U64]:
+    """Area and x, y and z, as numbers."""
+    high = np.uint64(2**32)
+    x, y, z = coordinates.astype(np.uint64).T
+    return rows.astype(np.uint64) * high + x, y * high + z
+
+
+def _last(values: U64, wanted: U64) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Where each wanted value stands last among ascending values, and whether it is there."""
+    at = np.searchsorted(values, wanted, side="right") - 1
+    there = at >= 0
+    there[there] = values[at[there]] == wanted[there]
+    return np.maximum(at, 0), there

@@ -14,7 +14,7 @@ from stream_tools import burst, need
 
 from gpu_npu import NPU, Connectome, FrameError, MissingPackageError, NetworkError
 from gpu_npu.genome import grow
-from gpu_npu.streams.feagi_format import FeagiFormat, pack, unpack
+from gpu_npu.streams.feagi_format import FeagiFormat, unpack
 from gpu_npu.streams.msgpack_format import MsgpackFormat
 from gpu_npu.streams.places import Places, cortical_ids
 
@@ -22,6 +22,16 @@ IDS = (b"___power", b"iabc\0\x01\0\0", b"oabc\xff\x02\0\0", b"c0000003", b"mabcd
 COORDINATES = st.tuples(*[st.sampled_from([0, 1, 2, 255, 256, 2**31, 2**32 - 1])] * 3)
 NEURONS = st.lists(st.tuples(st.integers(0, len(IDS) - 1), COORDINATES), max_size=30)
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+def pack(areas: list[tuple[bytes, Any, Any]], counter: int) -> bytes:
+    """A container with one structure, written after the description: areas of (id, coordinates (n, 3), potentials)."""
+    structure, body = b"\x0b\x01" + struct.pack("<H", len(areas)), b""
+    for text, coordinates, potentials in areas:
+        structure += text + struct.pack("<II", 4 + 16 * len(areas) + len(body), 16 * len(potentials))
+        body += b"".join(struct.pack(f"<{len(column)}I", *column) for column in np.asarray(coordinates).T.tolist())
+        body += struct.pack(f"<{len(potentials)}f", *potentials)
+    return struct.pack("<BHB48xI", 4, counter, 1, len(structure) + len(body)) + structure + body
 
 
 def network(neurons: list[tuple[int, tuple[int, int, int]]], *, spare: int = 0) -> Connectome:
