@@ -107,8 +107,7 @@ class Plasticity:
             if isinstance(rule, WindowRule):
                 self._window(network, rule, since, slots, burst)
             elif isinstance(rule, PairRule):
-                lag = np.where(before > since, burst - before, burst)
-                self._pair(network, rule, handle, slots, lag, now)
+                self._pair(network, rule, handle, slots, burst - before, now)
             elif isinstance(rule, CustomRule):
                 synapses = network.synapses
                 new = rule.apply(burst, slots, synapses.weight[slots], now[synapses.source[slots]], now[synapses.target[slots]])
