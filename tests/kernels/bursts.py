@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import golden_cases
+import numpy as np
 from networks import SWITCHES, Plan, agree
 
+from gpu_npu import NPU
 from gpu_npu.backends.devices.base import Program
 from gpu_npu.backends.devices.emulated import EmulatedDevice
 from gpu_npu.backends.executor import Executor
 from gpu_npu.backends.reference import Reference
+from gpu_npu.connectome.generators import fixed_out_degree
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,16 @@ def networks(wide: bool) -> Iterator[Plan]:
         yield Plan(100 + seed, (31, 33, 257, 0, 1)[seed % 5], seed % 3, 4, (0, 300, 1000)[seed % 3], 5, frozenset(SWITCHES[seed % 3 :: 2]))
 
 
+def run_digest(backend: Any) -> str:
+    """Many bursts in few launches, with a schedule and a ring that is full now and then."""
+    network = fixed_out_degree(100, 9, seed=4, weight=(1, 40), psp=(1, 9), inhibitory_fraction=0.3, threshold=110.0)
+    with NPU.from_connectome(network, backend=backend) as npu:
+        npu.schedule(np.arange(1, 13), np.arange(12), 500.0)
+        npu.schedule([2, 2, 6], [7, 7, 7], 60.0)
+        npu.schedule_force(3, [5, 90])
+        return npu.run(14).digest
+
+
 def main(sanitizer: str, bug: str = "", wide: str = "") -> None:
     program = program_with(bug)
     shapes: list[tuple[dict[str, Any], dict[str, Any]]] = [
@@ -92,6 +105,8 @@ def main(sanitizer: str, bug: str = "", wide: str = "") -> None:
             subject = backend()
             golden_cases.run_case(golden_cases.load_case(name), subject)
             subject.close()
+        options["ring"] = (6, 150)
+        assert run_digest(backend()) == run_digest("reference"), "other neurons fired in a run"
         for plan in networks(bool(wide)):
             subject = backend()
             agree(plan, subject, Reference())
