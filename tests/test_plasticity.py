@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from golden_cases import LEARNING_BACKENDS
+from golden_cases import LEARNING_BACKENDS, assert_bits
 from hypothesis import given, settings
 from networks import SMALL_SIZES, Maker, Plan, agree, perform, plastic_plans
 from numpy.typing import NDArray
 from scalar_model import ScalarModel, decay
 
-from gpu_npu import NPU, STATE_FIELDS, Connectome, CustomRule, NetworkError, PairRule, PlasticityRule, SynapseBatch, WindowRule
+from gpu_npu import NPU, STATE_FIELDS, Area, Connectome, CustomRule, NetworkError, PairRule, PlasticityRule, SynapseBatch, WindowRule
 from gpu_npu.backends.base import Backend
 from gpu_npu.backends.reference import Reference
+from gpu_npu.connectome.generators import fixed_out_degree
 from gpu_npu.connectome.plasticity import decay_table
 
 Factory = Callable[[], Backend]
@@ -225,6 +226,20 @@ def test_steps_larger_than_the_range_end_at_the_bound(backend_factory: Factory) 
 
 
 @learners
+@pytest.mark.parametrize("bounds", ["additive", "multiplicative"])
+def test_a_weight_outside_the_bounds_comes_in_by_steps(backend_factory: Factory, bounds: str) -> None:
+    rule = PairRule(0, 1, 8, 8, 2000, 2000, bounds=bounds, w_min=50, w_max=100)
+    net = Net(backend_factory, [0, 1], [(0, 1, 200), (0, 1, 20)], rule)
+    net.fire(0)
+    net.fire(1)
+    share = 80 / 50 if bounds == "multiplicative" else 1  # of the distance to the far bound, which is farther than the range
+    assert net.weights == [200, 20 + round(8 * share)]
+    net.fire(0)
+    share = 150 / 50 if bounds == "multiplicative" else 1
+    assert net.weights == [200 - round(8 * share), 20 + (13 if bounds == "multiplicative" else 8)]
+
+
+@learners
 def test_depression_comes_before_potentiation(backend_factory: Factory) -> None:
     """Both ends fired in burst 1 and do so in burst 2, with a weight that has no room upwards, or none downwards."""
     for weight, wanted in ((10, 10), (0, 6)):
@@ -412,6 +427,29 @@ def test_a_network_carries_its_rules(backend_factory: Factory) -> None:
         assert weights(npu) == learnt and len(npu.plasticity) == 2
         npu.reset(network=True)
         assert weights(npu) == [100] * 4 and list(npu.plasticity.values()) == [PAIR, WINDOW]
+
+
+@learners
+def test_many_bursts_in_one_run_learn_as_one_by_one(backend_factory: Factory) -> None:
+    """A lively network: fixed out-degree, power neurons, forced spikes, both rules at once."""
+    network = fixed_out_degree(300, 12, seed=4, threshold=30, weight=(0, 40), psp=(1, 3), inhibitory_fraction=0.2, areas={0: Area(power=True)})
+    network.write("cortical_area", np.arange(300), np.arange(300) % 3)
+    network.set_plasticity([PairRule(0, 1, 3.3, 2.2, 8, 8, "all"), WindowRule(1, 2, 2, 3, 1), PairRule(1, 2, 1, 1, 20, 9, w_max=99)])
+    network.set_settings(replace(network.settings, power_amount=11.0))
+    one, many = NPU.from_connectome(network, backend=Reference), NPU.from_connectome(network, backend=backend_factory)
+    rng = np.random.default_rng(0)
+    forced = rng.integers(0, 300, 200), rng.integers(1, 61, 200)
+    many.schedule_force(forced[1], forced[0])
+    counts = []
+    for burst in range(1, 61):
+        one.force_fire(forced[0][forced[1] == burst])
+        counts.append(one.process_burst().neuron_count)
+    assert many.run(60).fired_counts.tolist() == counts and sum(counts) > 3000
+    assert_bits(many.synapse_array.weight, one.synapse_array.weight, "weight")
+    assert_bits(many.synapse_residues(), one.synapse_residues(), "residue")
+    changed = one.synapse_array.weight != NPU.from_connectome(network, backend=Reference).synapse_array.weight
+    assert np.count_nonzero(changed) > 300
+    many.close()
 
 
 def test_a_rule_that_does_not_fit_changes_nothing() -> None:
