@@ -21,7 +21,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from gpu_npu import NPU
+from gpu_npu.checkpoint import Snapshot
 from gpu_npu.cli import main
+from gpu_npu.cli.networks import EXAMPLES
 
 pytest.importorskip("fastapi", reason="needs gpu-npu[serve]")
 psutil = pytest.importorskip("psutil")
@@ -46,9 +49,9 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 
 
 @contextmanager
-def serving(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def serving(*arguments: object, network: tuple[object, ...] = ("small",)) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A service of the small network, and its port."""
-    process = start("-m", "gpu_npu", "serve", "small", "--backend", "reference", "--port", 0, *arguments)
+    process = start("-m", "gpu_npu", "serve", *network, "--backend", "reference", "--port", 0, *arguments)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -171,7 +174,44 @@ def test_tokens_that_are_none(token: str, tmp_path: Path) -> None:
     assert CliRunner().invoke(main, ["serve", "small", "--token-file", str(tmp_path / "absent")]).exit_code == 11
 
 
-def test_wrong_usage() -> None:
+def test_a_service_goes_on_where_another_ended(tmp_path: Path) -> None:
+    """SIGTERM leaves a checkpoint, and one was there before; what is resumed has the network's name, and its bursts go on."""
+    path = tmp_path / "run.ckpt"
+    with serving("--checkpoint", path, "--checkpoint-every", 1, "--frequency", 200) as (process, port):
+        end = time.monotonic() + 30
+        while not path.exists():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        earlier = Snapshot.read(path).burst
+        process.send_signal(signal.SIGTERM)
+        assert (process.wait(20), process.communicate()) == (0, ("", ""))
+    last = Snapshot.read(path)
+    assert last.burst > earlier > 0
+    with NPU.from_connectome(EXAMPLES["small"].make(), backend="reference") as npu:
+        npu.run(last.burst)
+        expected = npu.process_burst().fired_neurons.tolist()
+    with serving("--paused", network=("--resume", path)) as (_, port):
+        assert ask(port)[1]["engine"]["burst"] == last.burst
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("POST", "/step", b"{}", {"Content-Type": "application/json"})
+        assert json.loads(connection.getresponse().read()) == {"burst": last.burst + 1, "fired_neurons": expected}
+        connection.close()
+
+
+def test_checkpoints_of_a_service_that_cannot_be_written(tmp_path: Path) -> None:
+    with serving("--checkpoint", tmp_path / "absent" / "run.ckpt", "--checkpoint-every", 1) as (process, port):
+        time.sleep(1.5)
+        assert ask(port)[1]["engine"]["state"] == "running"
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 11
+    *notes, error = err.splitlines()
+    assert notes
+    assert all(re.fullmatch(r"Note: no checkpoint: .*absent.*; the service goes on", note) for note in notes)
+    assert re.match(r"Error: .*absent", error)
+
+
+def test_wrong_usage(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for arguments, status, told in (
@@ -181,6 +221,8 @@ def test_wrong_usage() -> None:
             (["--frequency", "0"], 4, "frequency: 0.0 is not within"),
             (["--power", "area:nowhere"], 2, "--power"),
             (["--port", "70000"], 2, "--port"),
+            (["--checkpoint-every", "5"], 2, "--checkpoint-every needs --checkpoint FILE"),
+            (["--resume", tmp_path / "run.ckpt"], 2, "either a NETWORK or --resume FILE is needed"),
         ):
             result = CliRunner().invoke(main, ["serve", "small", "--backend", "reference", *map(str, arguments)])
             assert (result.exit_code, result.stdout) == (status, "")
@@ -188,11 +230,27 @@ def test_wrong_usage() -> None:
             assert len(result.stderr.splitlines()) == 1
 
 
+def test_resuming_what_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "run.ckpt").write_bytes(b"nothing of the kind")
+    for name, status in (("run.ckpt", 3), ("absent", 11)):
+        result = CliRunner().invoke(main, ["serve", "--resume", str(tmp_path / name)])
+        assert (result.exit_code, len(result.stderr.splitlines())) == (status, 1)
+    assert CliRunner().invoke(main, ["serve"]).exit_code == 2
+    for note in ([], {"network": 1}, {"network": "a", "cortical_ids": {"x": "00"}}, {"network": "a", "cortical_ids": {"1": "no"}}):
+        with NPU(1, backend="reference") as npu:
+            npu.snapshot({"serve": note}).write(tmp_path / "run.ckpt")
+        result = CliRunner().invoke(main, ["serve", "--resume", str(tmp_path / "run.ckpt")])
+        assert (result.exit_code, "its note of a service cannot be read" in result.stderr) == (3, True)
+
+
 def test_an_engine_that_fails_ends_the_service_with_its_status() -> None:
     script = """
 from gpu_npu import KernelError
 from gpu_npu.backends.reference import Reference
+from gpu_npu import NPU
+from gpu_npu.checkpoint import Snapshot
 from gpu_npu.cli import main
+from gpu_npu.cli.networks import EXAMPLES
 before = Reference.burst
 def burst(self, number):
     if number == 5:

@@ -165,7 +165,7 @@ def test_the_seed_example_holds_thirty_hertz_for_a_minute() -> None:
         late = {name: round(engine["lateness_seconds"]["p99"] * 1e3, 3) for name, engine in (("seed", seed), ("idle", idle))}
         counts = {name: (engine["overruns"], engine["missed"]) for name, engine in (("seed", seed), ("idle", idle))}
         print(f"\nms p99 of a burst {worst}, late {late}, overruns and missed {counts}, {seed['bursts']} bursts")
-        assert seed["bursts"] - 30 + seed["missed"] in range(1799, 1802)  # 60 s at 30 Hz
+        assert 1799 <= seed["bursts"] - 30 + seed["missed"] < 1830  # 60 s at 30 Hz, or a little more until it was paused
         if sum(counts["seed"]) <= sum(counts["idle"]) and worst["seed"] < 5:
             return
     pytest.fail(f"in none of three minutes: {counts}, {worst}")

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import ExitStack
+from collections.abc import Mapping
+from concurrent.futures import Future
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu import BurstEngine, Connectome, EngineError, MissingPackageError, NpuError
+from gpu_npu import NPU, BurstEngine, CheckpointError, Connectome, EngineError, MissingPackageError, NpuError
+from gpu_npu.checkpoint import Snapshot
+from gpu_npu.streams.places import cortical_ids
 
 from .networks import backend_options, read
 from .progress import Bar
 from .run import Stop
-from .status import fail, status_of
+from .status import fail, status_of, told
 from .stimulus import Stimuli
 from .streams import FORM, Address, Streams, address
 
@@ -24,6 +29,9 @@ PORT = 8765
 SHORTEST_TOKEN = 16
 LOOKS = 0.2
 """Seconds between looks at whether it is time to end."""
+NOTE = "serve"
+"""The name under which a service is noted in its checkpoints."""
+FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 def hertz(value: str) -> float:
@@ -57,7 +65,7 @@ token_option = click.option(
 
 
 @click.command(short_help="Run a network as a service with HTTP control.")
-@click.argument("network_name", metavar="NETWORK")
+@click.argument("network_name", metavar="NETWORK", required=False)
 @click.option("--frequency", type=hertz, default="30", show_default=True, metavar="HZ|max", help="Bursts a second.")
 @click.option("--paused", is_flag=True, help="Wait for a start.")
 @click.option("--power", multiple=True, metavar="WHAT", help="Power neurons, as for run.")
@@ -66,9 +74,12 @@ token_option = click.option(
 @token_option
 @click.option("--publish", multiple=True, type=address, metavar="URL", help=f"Send what fires to subscribers at {FORM}.")
 @click.option("--sense", multiple=True, type=address, metavar="URL", help=f"Take sensory input at {FORM}.")
+@click.option("--checkpoint", type=FILE, metavar="FILE", help="Where the run is written: by POST /checkpoint, and at the end.")
+@click.option("--checkpoint-every", type=click.FloatRange(min=1), metavar="SECONDS", help="Write it every so often, too.")
+@click.option("--resume", type=FILE, metavar="FILE", help="Go on from this checkpoint, in place of a NETWORK.")
 @backend_options
 def serve(
-    network_name: str,
+    network_name: str | None,
     frequency: float,
     paused: bool,
     power: tuple[str, ...],
@@ -77,19 +88,23 @@ def serve(
     token_file: Path | None,
     publish: tuple[Address, ...],
     sense: tuple[Address, ...],
+    checkpoint: Path | None,
+    checkpoint_every: float | None,
+    resume: Path | None,
     backend: str,
     device: int | None,
     ledger_window: int,
 ) -> None:
     """Run NETWORK (as for run) until SIGTERM or Ctrl-C, which end it after the burst at hand, with exit status 0.
 
-    Control is by HTTP and JSON: GET /status and /metrics (Prometheus), POST /start, /pause, /step, /inject, /parameters and
-    /power, PUT /frequency; /openapi.json says what they take. gpu-npu top shows it live. There is no TLS: beyond this
-    machine, let a proxy or an SSH tunnel see to it.
+    Control is by HTTP and JSON: GET /status and /metrics (Prometheus), POST /start, /pause, /step, /inject, /parameters,
+    /power and /checkpoint, PUT /frequency; /openapi.json says what they take. gpu-npu top shows it live. There is no TLS:
+    beyond this machine, let a proxy or an SSH tunnel see to it.
 
     --publish and --sense may be repeated. Without a HOST a stream is on loopback; a token does not protect it.
 
-    An engine that fails ends the service, with the exit status of what went wrong.
+    A checkpoint that cannot be written is told, and the service goes on; the last one is exit status 11. An engine that
+    fails ends the service, with the exit status of what went wrong.
     """
     try:
         from gpu_npu.service.app import make_app
@@ -97,48 +112,94 @@ def serve(
         from gpu_npu.service.service import Service
     except ImportError as problem:
         raise MissingPackageError(f"serve needs packages that cannot be imported ({problem}): pip install gpu-npu[serve]") from problem
+    if (network_name is None) == (resume is None):
+        raise click.UsageError("either a NETWORK or --resume FILE is needed")
+    if checkpoint_every is not None and checkpoint is None:
+        raise click.UsageError("--checkpoint-every needs --checkpoint FILE")
     token = read_token(token_file)
     ip = resolve(host, port)[1]
     if token is None and not is_loopback(ip):
         raise click.UsageError(f"--host {host} is not loopback: others could control the network; give a --token-file")
-    with ExitStack() as stack:
-        stop = stack.enter_context(Stop().listening())
-        with Bar() as bar:
-            bar.step(f"reading {network_name}")
-            made = read(network_name)
-            connectome = made if isinstance(made, Connectome) else made.connectome
-            driven = _driven(connectome, power)
-            bar.step(f"loading {network_name}")
-            engine = BurstEngine(
-                connectome, frequency, power_neurons=driven, backend=backend, device=device, fire_ledger_window=ledger_window
-            )
-        stack.callback(engine.close)
-        streams = Streams(engine, made)
-        service = Service(engine, network_name, streams.moved)
-        opened = streams.open(publish, sense)
-        hosts = frozenset({"localhost", "127.0.0.1", "::1", ip, host.lower()}) if is_loopback(ip) else None
-        server = stack.enter_context(Server(make_app(service, token=token, hosts=hosts), host, port))
-        stack.callback(engine.stop)  # before the server ends, so that no request waits for a burst
-        if not paused:
-            engine.start()
-        for line in opened:
-            click.echo(line)
-        where = f"[{ip}]" if ":" in ip else ip
-        click.echo(
-            f"serving {network_name} on {engine.npu.backend} at http://{where}:{server.port} (gpu-npu top shows it, SIGTERM ends it)"
-        )
-        while not stop and server.alive and engine.state not in ("stopped", "failed"):
-            time.sleep(LOOKS)
-        if not stop and not server.alive:
-            raise EngineError("the HTTP server ended")
     try:
-        engine.wait()
+        with ExitStack() as stack:
+            stop = stack.enter_context(Stop().listening())
+            with Bar() as bar:
+                bar.step(f"reading {resume or network_name}")
+                npu, name, ids = (
+                    _loaded(str(network_name), power, backend=backend, device=device, fire_ledger_window=ledger_window)
+                    if resume is None
+                    else _resumed(resume, power, backend=backend, device=device)
+                )
+            stack.callback(npu.close)
+            engine = stack.enter_context(BurstEngine(npu, frequency))
+            streams = Streams(engine, ids)
+            notes = {NOTE: {"network": name, "cortical_ids": None if ids is None else {area: text.hex() for area, text in ids.items()}}}
+            service = Service(engine, name, streams.moved, checkpoint, notes)
+            opened = streams.open(publish, sense)
+            hosts = frozenset({"localhost", "127.0.0.1", "::1", ip, host.lower()}) if is_loopback(ip) else None
+            server = stack.enter_context(Server(make_app(service, token=token, hosts=hosts), host, port))
+            stack.callback(engine.stop)  # before the server ends, so that no request waits for a burst
+            if not paused:
+                engine.start()
+            for line in opened:
+                click.echo(line)
+            where = f"[{ip}]" if ":" in ip else ip
+            click.echo(f"serving {name} on {npu.backend} at http://{where}:{server.port} (gpu-npu top shows it, SIGTERM ends it)")
+            due = time.monotonic() + (checkpoint_every or math.inf)
+            while not stop and server.alive and engine.state not in ("stopped", "failed"):
+                time.sleep(LOOKS)
+                if time.monotonic() >= due:
+                    due = time.monotonic() + (checkpoint_every or math.inf)
+                    with suppress(EngineError):  # it has ended, or one that was asked for is being written
+                        service.checkpoint().add_done_callback(_tell)
+            if not stop and not server.alive:
+                raise EngineError("the HTTP server ended")
+            if checkpoint is not None and engine.state not in ("stopped", "failed"):
+                service.last_checkpoint()
     except EngineError as failure:
-        fail(
-            failure, status_of(failure.__cause__) if isinstance(failure.__cause__, (NpuError, OSError, MemoryError)) else status_of(failure)
-        )
+        cause = failure.__cause__
+        if isinstance(cause, (NpuError, OSError, MemoryError)):
+            fail(failure, status_of(cause))
+        raise
+
+
+Ids = Mapping[int, bytes] | None
+"""Number of an area -> its cortical id, where a genome or an export gave them."""
+
+
+def _loaded(name: str, power: tuple[str, ...], **options: Any) -> tuple[NPU, str, Ids]:
+    """The network of this name in an NPU."""
+    made = read(name)
+    connectome, ids = (made, None) if isinstance(made, Connectome) else (made.connectome, cortical_ids(made))
+    driven = _driven(connectome, power)
+    npu = NPU.from_connectome(connectome, **options)
+    npu.set_power_neurons(driven)
+    return npu, name, ids
+
+
+def _resumed(path: Path, power: tuple[str, ...], **options: Any) -> tuple[NPU, str, Ids]:
+    """The run in a checkpoint, its power neurons too where no others are named; of a service, or of anything else."""
+    snapshot = Snapshot.read(path)
+    try:
+        noted = snapshot.notes.get(NOTE, {"network": str(path), "cortical_ids": None})
+        name, texts = str(noted["network"]), noted["cortical_ids"]
+        ids = None if texts is None else {int(area): bytes.fromhex(text) for area, text in texts.items()}
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path}: its note of a service cannot be read: {error!r}") from error
+    driven = _driven(snapshot.network, power)
+    npu = NPU.from_snapshot(snapshot, **options)
+    if power:
+        npu.set_power_neurons(driven)
+    return npu, name, ids
 
 
 def _driven(connectome: Connectome, power: tuple[str, ...]) -> NDArray[np.uint32]:
     stimuli = Stimuli(connectome, 0.0)
     return np.concatenate([np.zeros(0, np.uint32), *(stimuli.neurons(text, "--power") for text in power)])
+
+
+def _tell(written: Future[int]) -> None:
+    """Say it where a checkpoint could not be written."""
+    error = written.exception()
+    if error is not None:
+        click.echo(f"Note: no checkpoint: {told(error)}; the service goes on", err=True)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import click
 
-from gpu_npu import NPU, BurstEngine, Connectome
-from gpu_npu.genome import Grown, Imported
+from gpu_npu import NPU, BurstEngine
 from gpu_npu.streams.feagi_format import FeagiFormat
 from gpu_npu.streams.msgpack_format import MsgpackFormat
-from gpu_npu.streams.places import Places, cortical_ids
+from gpu_npu.streams.places import Places
 from gpu_npu.streams.websocket import WebSocketSink, WebSocketSource
 from gpu_npu.streams.zeromq import ZeroMQSink, ZeroMQSource
 
@@ -53,9 +52,10 @@ def address(text: str) -> Address:
 class Streams:
     """The streams of a service, opened one after the other; the engine closes them."""
 
-    def __init__(self, engine: BurstEngine, network: Connectome | Grown | Imported) -> None:
+    def __init__(self, engine: BurstEngine, ids: Mapping[int, bytes] | None) -> None:
         self._engine = engine
-        self._network = network
+        self._ids = ids
+        """Number of an area -> its cortical id; None: our own."""
         self._feagi: list[FeagiFormat] = []
 
     def open(self, publish: Iterable[Address], sense: Iterable[Address]) -> list[str]:
@@ -74,17 +74,13 @@ class Streams:
     def _format(self, wanted: Address) -> FeagiFormat | MsgpackFormat:
         if wanted.format == "msgpack":
             return MsgpackFormat(self._engine.npu.neuron_capacity)
-        if self._feagi:
-            places = self._feagi[0].places
-        else:
-            ids = cortical_ids(self._network)
-            places = Places(ids, self._engine.npu.neuron_array)
+        places = self._feagi[0].places if self._feagi else Places.of(self._engine.npu, self._ids)
         self._feagi.append(FeagiFormat(places))
         return self._feagi[-1]
 
     def moved(self, npu: NPU) -> None:
         """Look up again where neurons are; between two bursts."""
         if self._feagi:
-            places = Places(cortical_ids(self._network), npu.neuron_array)
+            places = Places.of(npu, self._ids)
             for format in self._feagi:
                 format.places = places

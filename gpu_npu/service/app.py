@@ -106,6 +106,12 @@ class State(BaseModel):
     frequency: float | None
 
 
+class Checkpoint(BaseModel):
+    """The last burst in it."""
+
+    burst: int
+
+
 class Problem(BaseModel):
     """Why not."""
 
@@ -121,6 +127,7 @@ ANSWERS = {
     413: "too big",
     422: "not what is asked for",
     503: "the engine is busy",
+    507: "a file cannot be written",
 }
 MOST_TOLD = 500
 """Characters of a reason."""
@@ -157,6 +164,7 @@ def make_app(service: Service, *, token: str | None = None, hosts: frozenset[str
     app.add_exception_handler(NpuError, _answer(400))
     app.add_exception_handler(EngineError, _answer(409))
     app.add_exception_handler(Busy, _answer(503))
+    app.add_exception_handler(OSError, _answer(507))
 
     def state() -> State:
         return State(state=engine.state, frequency=engine.frequency)
@@ -218,6 +226,11 @@ def make_app(service: Service, *, token: str | None = None, hosts: frozenset[str
         if isinstance(values, list):
             values = [np.inf if value is None else value for value in values]
         return Done(neurons=service.set_parameter(change.name, change.neurons, change.area, values))
+
+    @app.post("/checkpoint")
+    def checkpoint() -> Checkpoint:
+        """Write the run to the file that the service was given for it; answers when it is on the disk."""
+        return Checkpoint(burst=service.checkpoint().result())
 
     @app.post("/power")
     def power(power: Power) -> Done:

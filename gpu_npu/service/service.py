@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import gpu_npu
-from gpu_npu import NPU, BurstEngine, EngineError, EngineStatus
+from gpu_npu import NPU, BurstEngine, EngineError, EngineStatus, NetworkError
 
 from .activity import AreaActivity
 
@@ -55,11 +56,23 @@ class Busy(Exception):
 
 
 class Service:
-    """An engine under a name, with a count of what fires where. moved(npu) is called between bursts, when neurons have
-    come to another area."""
+    """An engine under a name, with a count of what fires where.
 
-    def __init__(self, engine: BurstEngine, network: str, moved: Callable[[NPU], object] = lambda npu: None) -> None:
+    moved(npu) is called between bursts, when neurons have come to another area. checkpoint: the file that checkpoints are
+    written to, with these notes.
+    """
+
+    def __init__(
+        self,
+        engine: BurstEngine,
+        network: str,
+        moved: Callable[[NPU], object] = lambda npu: None,
+        checkpoint: Path | None = None,
+        notes: Mapping[str, Any] | None = None,
+    ) -> None:
         self.engine, self.network, self._moved = engine, network, moved
+        self._path, self._notes = checkpoint, notes
+        self._written: Future[int] | None = None
         self.activity = AreaActivity(engine.npu)
         engine.add_sink(self.activity, "areas")
 
@@ -111,6 +124,20 @@ class Service:
             return count
 
         return self.call(change)
+
+    def checkpoint(self) -> Future[int]:
+        """Write a checkpoint; the future has its burst. NetworkError where there is no file for it."""
+        if self._path is None:
+            raise NetworkError("there is no file for a checkpoint; start the service with --checkpoint FILE")
+        self._written = self.engine.checkpoint(self._path, self._notes)
+        return self._written
+
+    def last_checkpoint(self) -> int:
+        """Pause, and write one after the one that is being written; returns its burst."""
+        self.engine.pause()
+        if self._written is not None:
+            self._written.exception()
+        return self.checkpoint().result()
 
 
 def resident() -> int:

@@ -24,9 +24,13 @@ from gpu_npu.service.service import Service  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def api() -> Iterator[schemathesis.BaseSchema]:
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[schemathesis.BaseSchema]:
+    path = tmp_path_factory.mktemp("fuzzed") / "run.ckpt"
     network = fixed_out_degree(100, 5, seed=1, weight=(1, 20), threshold=20.0)
-    with BurstEngine(network, backend="reference") as engine, Server(make_app(Service(engine, "random")), "127.0.0.1", 0) as server:
+    with (
+        BurstEngine(network, backend="reference") as engine,
+        Server(make_app(Service(engine, "random", checkpoint=path)), "127.0.0.1", 0) as server,
+    ):
         yield schemathesis.openapi.from_url(f"http://127.0.0.1:{server.port}/openapi.json")
         assert engine.state in ("running", "paused")
         assert server.alive
@@ -35,7 +39,7 @@ def api() -> Iterator[schemathesis.BaseSchema]:
 
 FUZZED = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
 MODES = list(schemathesis.GenerationMode)
-OPERATIONS = 10
+OPERATIONS = 11
 
 
 def fuzz(api: schemathesis.BaseSchema, mode: schemathesis.GenerationMode, chosen: settings) -> None:

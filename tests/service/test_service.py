@@ -9,17 +9,21 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from gpu_npu import NPU, Area, BurstEngine, Connectome, __version__
+from gpu_npu.checkpoint import Snapshot
 
 pytest.importorskip("fastapi", reason="needs gpu-npu[serve]")
 pytest.importorskip("prometheus_client", reason="needs gpu-npu[serve]")
 
+from gpu_npu.service import activity as activity_module  # noqa: E402
 from gpu_npu.service import guard  # noqa: E402
+from gpu_npu.service import service as service_module  # noqa: E402
 from gpu_npu.service.activity import AreaActivity  # noqa: E402
 from gpu_npu.service.app import make_app  # noqa: E402
 from gpu_npu.service.server import Server, is_loopback, resolve  # noqa: E402
@@ -268,7 +272,7 @@ def test_when_the_engine_has_ended(client: Client) -> None:
 
 
 def test_an_engine_that_is_busy(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpu_npu.service.service.TURN", 0.1)
+    monkeypatch.setattr(service_module, "TURN", 0.1)
     begun, gate = threading.Event(), threading.Event()
     client.engine.submit(lambda npu: (begun.set(), gate.wait(30)))
     begun.wait(30)
@@ -296,7 +300,7 @@ def test_addresses() -> None:
 @pytest.mark.parametrize("at_once", [1, 1000, 2**16])
 def test_fired_by_area_is_exact(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over many bursts, asked in between by another thread, with the network growing."""
-    monkeypatch.setattr("gpu_npu.service.activity.AT_ONCE", at_once)
+    monkeypatch.setattr(activity_module, "AT_ONCE", at_once)
     rng = np.random.default_rng(0)
     areas = rng.integers(0, 40, 300).astype(np.uint32) * 1_000_003
     npu = NPU(300, 0, backend="reference")
@@ -320,3 +324,31 @@ def test_fired_by_area_is_exact(at_once: int, monkeypatch: pytest.MonkeyPatch) -
     asking.join()
     assert activity.fired() == {int(area): int(expected[areas == area].sum()) for area in np.unique(areas)}
     npu.close()
+
+
+def test_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with BurstEngine(ring(), backend="reference") as engine:
+        service = Service(engine, "ring", checkpoint=tmp_path / "run.ckpt", notes={"a": 1})
+        with Server(make_app(service), "127.0.0.1", 0) as server:
+            client = Client(engine, server.port)
+            client("POST", "/step", {"n": 7})
+            assert client("POST", "/checkpoint") == (200, {"burst": 7})
+            written = Snapshot.read(tmp_path / "run.ckpt")
+            assert (written.burst, written.notes) == (7, {"a": 1})
+            client("POST", "/start")
+            assert service.last_checkpoint() == engine.status().burst >= 7
+            assert engine.state == "paused"
+
+            def full(self: Snapshot, path: Path) -> None:
+                raise OSError(28, "No space left on device")
+
+            monkeypatch.setattr(Snapshot, "write", full)
+            status, told = client("POST", "/checkpoint")
+            assert status == 507
+            assert "No space left on device" in told["detail"]
+            assert client("POST", "/step", {})[0] == 200
+
+
+def test_a_service_without_a_file_for_checkpoints(client: Client) -> None:
+    told = {"detail": "there is no file for a checkpoint; start the service with --checkpoint FILE"}
+    assert client("POST", "/checkpoint") == (400, told)
