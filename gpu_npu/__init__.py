@@ -1,5 +1,6 @@
 """A neural processing unit for large spiking connectomes: exact to the bit on every backend, editable while it runs."""
 
+from gpu_npu.checkpoint import Snapshot
 from gpu_npu.connectome import (
     NEURON_FIELDS,
     STATE_FIELDS,
@@ -67,6 +68,7 @@ __all__ = [
     "Rules",
     "RunResult",
     "Settings",
+    "Snapshot",
     "SumOverflowError",
     "SynapseArray",
     "SynapseBatch",

@@ -9,11 +9,13 @@ import hashlib
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.connectome import NetworkError
+from gpu_npu.sha256 import Sha256
 
 U32 = NDArray[np.uint32]
 F32 = NDArray[np.float32]
@@ -71,16 +73,22 @@ class RunResult:
 class Digest:
     """SHA-256 over bursts in turn, silent ones too: u64 burst, u64 count, the fired ids as u32, little endian.
 
-    Two runs are the same when their digests are.
+    Two runs are the same when their digests are. A resumable one can say its `state`, with which another goes on, in another
+    process too.
     """
 
-    def __init__(self) -> None:
-        self._sha = hashlib.sha256()
+    def __init__(self, *, resumable: bool = False, state: bytes | None = None) -> None:
+        self._sha: Any = Sha256(state) if resumable or state is not None else hashlib.sha256()
 
     def update(self, burst: int, fired_neurons: U32) -> None:
         """Append one burst: its number and its fired ids (ascending)."""
-        self._sha.update(struct.pack("<QQ", burst, len(fired_neurons)))
-        self._sha.update(np.ascontiguousarray(fired_neurons, dtype="<u4").tobytes())
+        self._sha.update(struct.pack("<QQ", burst, len(fired_neurons)) + np.ascontiguousarray(fired_neurons, dtype="<u4").tobytes())
+
+    def state(self) -> bytes:
+        """From which `Digest(state=...)` goes on. NetworkError where it is not resumable."""
+        if not isinstance(self._sha, Sha256):
+            raise NetworkError("this digest cannot say its state; make a Digest(resumable=True)")
+        return self._sha.state()
 
     def update_many(self, first: int, begin: NDArray[np.int64], fired_neurons: U32) -> None:
         """Append consecutive bursts: burst first + i fired fired_neurons[begin[i] : begin[i + 1]]."""
@@ -96,7 +104,7 @@ class Digest:
 
     def hexdigest(self) -> str:
         """The digest of what was appended so far."""
-        return self._sha.hexdigest()
+        return str(self._sha.hexdigest())
 
 
 def _position(neurons: U32, neuron: int) -> int | None:

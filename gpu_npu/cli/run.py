@@ -6,7 +6,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 import gpu_npu
-from gpu_npu import NPU, BurstResult, Digest
+from gpu_npu import NPU, BurstResult, Digest, Snapshot
 from gpu_npu.recording import COUNTERS, Recorder
 
+from .checkpoints import Checkpoints, Parts, noted
 from .networks import backend_options, network
 from .progress import Bar
 from .status import EXIT_STATUS, fail
@@ -69,14 +70,31 @@ class Stop:
 class Run:
     """Bursts with their stimuli, and what they add up to."""
 
-    def __init__(self, npu: NPU, stimuli: Stimuli, bursts: int, recorder: Recorder | None) -> None:
-        self._npu, self._stimuli, self._recorder = npu, stimuli, recorder
-        self.asked, self.bursts, self.fired = bursts, 0, 0
-        self.seconds = 0.0
-        self._times = np.zeros(min(bursts, TIMES_KEPT))
+    def __init__(
+        self,
+        npu: NPU,
+        stimuli: Stimuli,
+        bursts: int,
+        recorder: Recorder | Parts | None = None,
+        checkpoints: Checkpoints | None = None,
+        begun: Mapping[str, Any] | None = None,
+        network: str = "",
+    ) -> None:
+        """begun: what an earlier process noted of this run. network: its name."""
+        self.network = network
+        self._npu, self._stimuli, self._recorder, self._checkpoints = npu, stimuli, recorder, checkpoints
+        begun = begun or {}
+        self.asked, self.bursts, self.fired = bursts, int(begun.get("bursts", 0)), int(begun.get("fired", 0))
+        self.before = self.bursts
+        """Bursts of the run before this process; only later ones have times."""
+        self.seconds, self.synaptic = 0.0, 0
+        self._times = np.zeros(max(min(bursts - self.before, TIMES_KEPT), 0))
         self._columns = np.zeros(min(bursts, COLUMNS), np.int64)
-        self.counters = dict.fromkeys(COUNTERS, 0)
-        self._digest = Digest()
+        for column, fired in enumerate(begun.get("columns", ())):
+            burst = -(-column * int(begun["asked"]) // len(begun["columns"]))  # where that column begins
+            self._columns[min(burst * len(self._columns) // bursts, len(self._columns) - 1)] += int(fired)
+        self.counters = {name: int(begun.get("counters", {}).get(name, 0)) for name in COUNTERS}
+        self._digest = Digest(resumable=checkpoints is not None, state=bytes.fromhex(begun["digest"]) if begun else None)
         self.phases: dict[str, float] | None = None
         self.phase_bursts = 0
 
@@ -96,18 +114,47 @@ class Run:
             if self._recorder is not None:
                 self._recorder(result)
             self._digest.update(result.burst, result.fired_neurons)
-            self._times[self.bursts % len(self._times)] = seconds
+            self._times[self.timed % len(self._times)] = seconds
             self._columns[self.bursts * len(self._columns) // self.asked] += result.neuron_count
             self.seconds += seconds
             self.fired += result.neuron_count
             for name in COUNTERS:
                 self.counters[name] += getattr(result, name)
+            self.synaptic += result.synaptic_injections
             self.bursts += 1
+            if self._checkpoints is not None and self.bursts % self._checkpoints.every == 0:
+                self.checkpoint()
             bar.at(self.bursts)
+
+    def checkpoint(self) -> None:
+        """Begin to write one, with all that another process needs to go on."""
+        if self._checkpoints is None:
+            return
+        if isinstance(self._recorder, Parts):
+            self._recorder.cut()
+        stimuli, arrays = self._stimuli.written()
+        note = {
+            "network": self.network,
+            "asked": self.asked,
+            "bursts": self.bursts,
+            "fired": self.fired,
+            "columns": self._columns.tolist(),
+            "counters": self.counters,
+            "digest": self._digest.state().hex(),
+            "stimuli": stimuli,
+            "every": self._checkpoints.every,
+            "record": None if self._recorder is None else str(self._recorder.path),
+        }
+        self._checkpoints.take(self._npu, note, arrays)
+
+    @property
+    def timed(self) -> int:
+        """Bursts of this process."""
+        return self.bursts - self.before
 
     def time_phases(self, stop: Stop, bar: Bar) -> None:
         """Further bursts, timed phase by phase; they count for nothing else."""
-        most = min(self.bursts, PHASE_BURSTS)
+        most = min(self.timed, PHASE_BURSTS)
         end = time.perf_counter() + PHASE_SECONDS
         self._npu.time_phases(True)
         while self.phase_bursts < most and not stop and time.perf_counter() < end:
@@ -124,16 +171,16 @@ class Run:
 
     def percentile(self, q: float) -> float | None:
         """Of the time of a burst, in seconds."""
-        return float(np.percentile(self._times[: self.bursts], q)) if self.bursts else None
+        return float(np.percentile(self._times[: self.timed], q)) if self.timed else None
 
     @property
     def mean(self) -> float | None:
-        return self.seconds / self.bursts if self.bursts else None
+        return self.seconds / self.timed if self.timed else None
 
     @property
     def rate(self) -> float | None:
         """Bursts a second."""
-        return self.bursts / self.seconds if self.bursts else None
+        return self.timed / self.seconds if self.timed else None
 
     def picture(self) -> str:
         """Fired neurons over the run, a column for each stretch of it."""
@@ -154,8 +201,8 @@ class Run:
 
 
 @click.command(short_help="Run a network and say what happened.")
-@click.argument("network_name", metavar="NETWORK")
-@click.option("--bursts", type=click.IntRange(min=1), default=1000, show_default=True, help="Bursts to run.")
+@click.argument("network_name", metavar="NETWORK", required=False)
+@click.option("--bursts", type=click.IntRange(min=1), help="Bursts of the run, with those before --resume.  [default: 1000; as begun]")
 @click.option("--power", multiple=True, metavar="WHAT", help="Power neurons, driven in every burst by the network's power amount.")
 @click.option("--inject", multiple=True, metavar="WHAT[:POTENTIAL]", help="Inject a constant potential.")
 @click.option("--every", type=click.IntRange(min=1), default=1, show_default=True, help="--inject before every K-th burst, from the first.")
@@ -176,12 +223,22 @@ class Run:
 )
 @backend_options
 @click.option("--record", type=click.Path(path_type=Path), metavar="FILE", help="Write the fired ids of every burst to this .npz file.")
+@click.option("--checkpoint-every", type=click.IntRange(min=1), metavar="N", help="Write a checkpoint every N bursts, and at the end.")
+@click.option("--checkpoint", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Where to.  [default: NETWORK.ckpt]")
+@click.option(
+    "--resume",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Go on from this checkpoint, as the run was begun, in place of NETWORK.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON in place of the table.")
 @click.option("--quiet", is_flag=True, help="Print no table and no progress.")
 @click.option("--nvtx", is_flag=True, help="Show builds, loads, bursts and phases to a profiler, as NVTX ranges.")
+@click.pass_context
 def run(
-    network_name: str,
-    bursts: int,
+    context: click.Context,
+    network_name: str | None,
+    bursts: int | None,
     power: tuple[str, ...],
     inject: tuple[str, ...],
     every: int,
@@ -195,6 +252,9 @@ def run(
     device: int | None,
     ledger_window: int,
     record: Path | None,
+    checkpoint_every: int | None,
+    checkpoint: Path | None,
+    resume: Path | None,
     as_json: bool,
     quiet: bool,
     nvtx: bool,
@@ -207,36 +267,75 @@ def run(
     random depends on the seed alone and is the same on every backend.
 
     Ctrl-C ends the run after the burst at hand, with the table, and a complete record, of what was run.
+
+    A run with --checkpoint-every that ended, was interrupted or killed goes on with --resume, with the network, the
+    stimulation and the options it was begun with, on any backend: it ends with the digest of a run that never stopped.
+    Its --record is in parts, FILE.<first burst>.npz, one for each checkpoint.
     """
     began = time.perf_counter()
     failure: OSError | None = None
+    if resume is not None:
+        _refuse_what_was_begun(context)
+    elif network_name is None:
+        raise click.UsageError("Missing argument 'NETWORK', or --resume FILE")
+    elif checkpoint is not None and checkpoint_every is None:
+        raise click.UsageError("--checkpoint says where to; how often? Give --checkpoint-every N")
     with ExitStack() as stack:
-        recorder = stack.enter_context(Recorder(record)) if record is not None else None
         bar = stack.enter_context(Bar(not quiet))
-        bar.step(f"reading {network_name}")
-        connectome = network(network_name)
-        if threshold is not None:
-            connectome.write("threshold", np.flatnonzero(connectome.neurons.valid), threshold)
-        if seed is not None:
-            connectome.set_settings(replace(connectome.settings, random_seed=seed))
-        stimuli = Stimuli(connectome, potential)
-        driven = [stimuli.neurons(text, "--power") for text in power]
-        for text in inject:
-            stimuli.constant(text, every)
-        for text in rate:
-            stimuli.rate(text, connectome.settings.random_seed)
-        for text in poisson:
-            stimuli.poisson(text, connectome.settings.random_seed)
-        for path in schedule:
-            stimuli.schedule(path)
+        bar.step(f"reading {network_name or resume}")
+        snapshot: Snapshot | None = None
+        begun: dict[str, Any] = {}
+        if resume is not None:
+            snapshot = Snapshot.read(resume)
+            begun = noted(resume, snapshot)
+            network_name = str(begun.get("network", resume.name))
+            record = record or (Path(begun["record"]) if begun.get("record") else None)
+            checkpoint_every = checkpoint_every or begun.get("every")
+            checkpoint = checkpoint or resume
+        bursts = bursts or int(begun.get("asked", 1000))
+        if bursts < int(begun.get("bursts", 0)):
+            raise click.BadParameter(f"{bursts:,} are less than the {begun['bursts']:,} that the run has behind it", param_hint="--bursts")
+        name = str(network_name)
+        checkpoints: Checkpoints | None = None
+        if checkpoint_every is not None:
+            checkpoints = stack.enter_context(Checkpoints(checkpoint or Path(f"{Path(name).stem}.ckpt"), checkpoint_every))
+        recorder: Recorder | Parts | None = None
+        if record is not None:
+            first = 1 if snapshot is None else snapshot.burst + 1
+            recorder = Recorder(record) if checkpoints is None and snapshot is None else Parts(record, first)
+            stack.enter_context(recorder)
+        driven = []
+        if snapshot is not None:
+            connectome = snapshot.network
+            stimuli = Stimuli(connectome, potential)
+            stimuli.read(begun.get("stimuli", []), snapshot.extra)
+        else:
+            connectome = network(name)
+            if threshold is not None:
+                connectome.write("threshold", np.flatnonzero(connectome.neurons.valid), threshold)
+            if seed is not None:
+                connectome.set_settings(replace(connectome.settings, random_seed=seed))
+            stimuli = Stimuli(connectome, potential)
+            driven = [stimuli.neurons(text, "--power") for text in power]
+            for text in inject:
+                stimuli.constant(text, every)
+            for text in rate:
+                stimuli.rate(text, connectome.settings.random_seed)
+            for text in poisson:
+                stimuli.poisson(text, connectome.settings.random_seed)
+            for path in schedule:
+                stimuli.schedule(path)
 
-        bar.step(f"loading {network_name}")
-        npu = stack.enter_context(
-            NPU.from_connectome(connectome, fire_ledger_window=ledger_window, backend=backend, device=device, annotate=nvtx)
-        )
-        npu.set_power_neurons(np.concatenate([np.zeros(0, np.uint32), *driven]))
+        bar.step(f"loading {name}")
+        if snapshot is not None:
+            npu = stack.enter_context(NPU.from_snapshot(snapshot, backend=backend, device=device, annotate=nvtx))
+        else:
+            npu = stack.enter_context(
+                NPU.from_connectome(connectome, fire_ledger_window=ledger_window, backend=backend, device=device, annotate=nvtx)
+            )
+            npu.set_power_neurons(np.concatenate([np.zeros(0, np.uint32), *driven]))
         loaded, memory = time.perf_counter() - began, npu.memory()
-        this = Run(npu, stimuli, bursts, recorder)
+        this = Run(npu, stimuli, bursts, recorder, checkpoints, begun, name)
         with Stop().listening() as stop:
             bar.step("running", bursts)
             try:
@@ -246,6 +345,12 @@ def run(
                     raise
                 failure = error
             at_end = sum(npu.memory().values())
+            if checkpoints is not None and failure is None:
+                bar.step(f"writing {checkpoints.path}")
+                if this.timed and this.bursts % checkpoints.every:
+                    this.checkpoint()
+                checkpoints.wait()
+                failure = checkpoints.error
             if failure is None and not stop:
                 bar.step("timing phases", min(bursts, PHASE_BURSTS))
                 this.time_phases(stop, bar)
@@ -254,7 +359,7 @@ def run(
                 recorder.close()
         facts = {
             "version": gpu_npu.__version__,
-            "network": network_name,
+            "network": name,
             "backend": npu.backend,
             "backend_reason": npu.backend_reason,
             "seed": npu.settings.random_seed,
@@ -266,17 +371,19 @@ def run(
             "load_seconds": loaded,
             "bursts_asked": bursts,
             "bursts": this.bursts,
+            "bursts_before": this.before,
             "interrupted": bool(stop),
             "fired": this.fired,
             **this.counters,
             "seconds": this.seconds,
             "bursts_per_second": this.rate,
             "burst_seconds": {"mean": this.mean, "p50": this.percentile(50), "p99": this.percentile(99)},
-            "synaptic_per_second": this.counters["synaptic_injections"] / this.seconds if this.bursts else None,
+            "synaptic_per_second": this.synaptic / this.seconds if this.timed else None,
             "phase_bursts": this.phase_bursts,
             "phase_seconds": this.phases,
             "targets": this.targets(),
-            "record": None if record is None else str(record),
+            "record": recorder.pattern if isinstance(recorder, Parts) else None if record is None else str(record),
+            "checkpoint": None if checkpoints is None else str(checkpoints.path),
             "digest": this.digest,
         }
         silent = not this.fired and not stimuli and not npu.statistics()["power_neurons"]
@@ -290,12 +397,25 @@ def run(
         raise SystemExit(128 + stop.signal)
 
 
+BEGUN_WITH = ("network_name", "power", "inject", "every", "rate", "poisson", "schedule", "potential", "threshold", "seed", "ledger_window")
+"""What is in a checkpoint, and cannot be given again."""
+
+
+def _refuse_what_was_begun(context: click.Context) -> None:
+    given = [p for p in context.command.params if p.name in BEGUN_WITH and context.params[p.name] not in (None, ())]
+    for parameter in given:
+        if context.get_parameter_source(str(parameter.name)) is not click.core.ParameterSource.DEFAULT:
+            what = "NETWORK" if parameter.name == "network_name" else parameter.opts[0]
+            raise click.UsageError(f"{what} cannot be given with --resume: the run goes on as it was begun")
+
+
 def _micro(seconds: float | None) -> str:
     return "not measured" if seconds is None else f"{seconds * 1e6:,.1f}"
 
 
 def _print(facts: dict[str, Any], picture: str, silent: bool) -> None:
     """The table, in 80 columns: 16 for the labels, 64 for a digest."""
+    before = facts["bursts_before"]
     bursts, fired, memory, phases = facts["bursts"], facts["fired"], facts["memory"], facts["phase_seconds"]
     done = f"{bursts:,}" + (f" of {facts['bursts_asked']:,}" if bursts < facts["bursts_asked"] else "")
     grown = facts["memory_bytes_at_end"] - facts["memory_bytes"]
@@ -308,13 +428,16 @@ def _print(facts: dict[str, Any], picture: str, silent: bool) -> None:
         ("bytes", f"{facts['memory_bytes']:,} ({pieces})"),
         ("seed", f"{facts['seed']}"),
         ("loaded in", f"{facts['load_seconds']:.2f} s"),
-        ("bursts", done + (" (interrupted)" if facts["interrupted"] else "")),
+        ("bursts", done + (f", {before:,} before --resume" if before else "") + (" (interrupted)" if facts["interrupted"] else "")),
     ]
     if bursts:
         share = f", {fired / bursts / facts['neurons']:.2%} of the neurons" if facts["neurons"] else ""
         rows += [
             ("fired", f"{fired:,} ({fired / bursts:,.1f} a burst{share})"),
             ("over time", picture if fired else "silence"),
+        ]
+    if bursts > before:
+        rows += [
             ("bursts/s", f"{facts['bursts_per_second']:,.1f}"),
             ("µs a burst", f"p50 {_micro(facts['burst_seconds']['p50'])}, p99 {_micro(facts['burst_seconds']['p99'])}"),
             ("synaptic events", f"{facts['synaptic_injections']:,} ({facts['synaptic_per_second']:,.0f}/s)"),
@@ -324,11 +447,13 @@ def _print(facts: dict[str, Any], picture: str, silent: bool) -> None:
         rows += [("µs by phase", f"{text} (mean of {facts['phase_bursts']} further bursts, timed phase by phase)")]
     if facts["record"] is not None:
         rows += [("record", facts["record"])]
+    if facts["checkpoint"] is not None:
+        rows += [("checkpoint", facts["checkpoint"])]
     rows += [("digest", facts["digest"])]
     if silent:
         rows += [("note", "nothing drives this network: it has no power neurons and nothing was injected; try --rate all:0.01:POTENTIAL")]
     table = Table(show_header=False, box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, min_width=15)
     table.add_column(overflow="fold")
     for row in rows:
         table.add_row(*row)

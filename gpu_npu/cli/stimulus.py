@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import click
 import numpy as np
@@ -23,12 +23,6 @@ MOST_IMPULSES = 1000
 WHAT = "ids like 1,2,3, area:A, all, or an .npy or .npz file of ids"
 
 
-class Stimulus(Protocol):
-    """Ids and potentials to inject before a burst."""
-
-    def before(self, burst: int) -> tuple[U32, F32]: ...
-
-
 @dataclass(frozen=True)
 class Constant:
     """The same before every K-th burst, from the first."""
@@ -42,6 +36,7 @@ class Constant:
         return self.neurons[:count], np.broadcast_to(self.potential, count)
 
 
+@dataclass(frozen=True)
 class Random:
     """Impulses drawn anew for every burst and neuron.
 
@@ -49,29 +44,34 @@ class Random:
     the Philox generator, 53 bits each, against the cumulative distribution of the number of impulses.
     """
 
-    def __init__(self, neurons: U32, potential: F32, cumulative: NDArray[np.float64], seed: int, number: int) -> None:
-        self._neurons, self._potential, self._cumulative = neurons, potential, cumulative
-        self._key = (seed, number)
+    neurons: U32
+    potential: F32
+    cumulative: NDArray[np.float64]
+    seed: int
+    number: int
 
     def before(self, burst: int) -> tuple[U32, F32]:
-        raw = np.random.Philox(key=self._key, counter=(0, 0, burst, 0)).random_raw(len(self._neurons))
+        raw = np.random.Philox(key=(self.seed, self.number), counter=(0, 0, burst, 0)).random_raw(len(self.neurons))
         u = (raw >> np.uint64(11)) * 2.0**-53
-        hit = np.flatnonzero(u >= self._cumulative[0])
-        impulses = np.searchsorted(self._cumulative, u[hit], side="right")
-        return self._neurons[hit], impulses.astype(np.float32) * self._potential
+        hit = np.flatnonzero(u >= self.cumulative[0])
+        impulses = np.searchsorted(self.cumulative, u[hit], side="right")
+        return self.neurons[hit], impulses.astype(np.float32) * self.potential
 
 
+@dataclass(frozen=True)
 class Schedule:
-    """What a file says: burst, neuron, potential."""
+    """What a file says, by burst."""
 
-    def __init__(self, bursts: NDArray[np.int64], neurons: U32, potentials: F32) -> None:
-        order = np.argsort(bursts, kind="stable")
-        self._neurons, self._potentials = neurons[order], potentials[order]
-        self._bursts = bursts[order]
+    bursts: NDArray[np.int64]
+    neurons: U32
+    potentials: F32
 
     def before(self, burst: int) -> tuple[U32, F32]:
-        span = slice(*np.searchsorted(self._bursts, (burst, burst + 1)))
-        return self._neurons[span], self._potentials[span]
+        span = slice(*np.searchsorted(self.bursts, (burst, burst + 1)))
+        return self.neurons[span], self.potentials[span]
+
+
+KINDS: dict[str, type[Constant] | type[Random] | type[Schedule]] = {"constant": Constant, "random": Random, "schedule": Schedule}
 
 
 class Stimuli:
@@ -79,7 +79,7 @@ class Stimuli:
 
     def __init__(self, connectome: Connectome, potential: float) -> None:
         self._connectome, self._potential = connectome, potential
-        self._all: list[Stimulus] = []
+        self._all: list[Constant | Random | Schedule] = []
 
     def __bool__(self) -> bool:
         return bool(self._all)
@@ -90,6 +90,26 @@ class Stimuli:
             neurons, potentials = stimulus.before(burst)
             if len(neurons):
                 yield neurons, potentials
+
+    def written(self) -> tuple[list[dict[str, Any]], dict[str, NDArray[Any]]]:
+        """All that they are: what JSON can say, and arrays."""
+        notes, arrays = [], {}
+        for number, stimulus in enumerate(self._all):
+            note: dict[str, Any] = {"kind": next(kind for kind, made in KINDS.items() if type(stimulus) is made)}
+            for name, value in vars(stimulus).items():
+                if isinstance(value, np.ndarray):
+                    arrays[f"{number}_{name}"] = value
+                else:
+                    note[name] = value
+            notes.append(note)
+        return notes, arrays
+
+    def read(self, notes: list[dict[str, Any]], arrays: Mapping[str, NDArray[Any]]) -> None:
+        """What was written."""
+        for number, note in enumerate(notes):
+            values = {name: value for name, value in note.items() if name != "kind"}
+            values |= {name.removeprefix(f"{number}_"): array for name, array in arrays.items() if name.startswith(f"{number}_")}
+            self._all.append(KINDS[note["kind"]](**values))
 
     def constant(self, text: str, every: int) -> None:
         """--inject WHAT[:POTENTIAL]"""
@@ -129,7 +149,8 @@ class Stimuli:
             potentials: Any = archive.array("potential", bursts.shape) if "potential" in archive else self._potential
         ids = check_ids(neurons, self._connectome.neuron_capacity, f"{path}: neuron")
         amounts = check_potentials(potentials, len(ids), f"{path}: potential")
-        self._all.append(Schedule(bursts.astype(np.int64), ids, np.broadcast_to(amounts, len(ids))))
+        order = np.argsort(bursts, kind="stable")
+        self._all.append(Schedule(bursts.astype(np.int64)[order], ids[order], np.broadcast_to(amounts, len(ids))[order]))
 
     def neurons(self, text: str, option: str) -> U32:
         """WHAT alone."""

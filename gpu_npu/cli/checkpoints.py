@@ -1,0 +1,109 @@
+"""Checkpoints of a run from the command line: written every so many bursts, and what is needed to go on from one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import click
+from numpy.typing import NDArray
+
+from gpu_npu import NPU, BurstResult, CheckpointError, Snapshot
+from gpu_npu.recording import Recorder
+
+from .status import told
+
+NOTE = "run"
+"""The name under which a run is noted in its checkpoints."""
+
+
+class Checkpoints:
+    """Written to one file on a thread of its own while bursts go on, one at a time.
+
+    What cannot be written is told on stderr; the file then stays as it was, and the run goes on.
+    """
+
+    def __init__(self, path: Path, every: int) -> None:
+        self.path, self.every = path, every
+        self.error: OSError | None = None
+        """Why the last one could not be written."""
+        self._thread = ThreadPoolExecutor(1)
+        self._under_way: Future[None] | None = None
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.wait()
+        self._thread.shutdown()
+
+    def take(self, npu: NPU, run: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Begin to write the run as it stands, once the one before it is written."""
+        self.wait()
+        self._under_way = self._thread.submit(npu.snapshot({NOTE: run}, arrays).write, self.path)
+
+    def wait(self) -> None:
+        """Until the last one is on the disk, or has failed."""
+        if self._under_way is None:
+            return
+        before, self.error = self.error, None
+        try:
+            self._under_way.result()
+        except OSError as error:
+            self.error = error
+            if told(error) != (before and told(before)):
+                click.echo(f"Note: no checkpoint: {told(error)}; the run goes on", err=True)
+        self._under_way = None
+
+
+def noted(path: Path, snapshot: Snapshot) -> dict[str, Any]:
+    """What the run noted, of which this is a checkpoint; nothing where something else wrote it."""
+    run = snapshot.notes.get(NOTE, {})
+    if not isinstance(run, dict):
+        raise CheckpointError(f"{path}: its notes are not those of a run: {run!r}")
+    return run
+
+
+class Parts:
+    """A record in parts: one for each stretch between two checkpoints, complete before its checkpoint is written.
+
+    `fired.npz` becomes `fired.000000000001.npz`, `fired.000000001001.npz`, ... by the first burst of each.
+    """
+
+    def __init__(self, path: Path, first: int) -> None:
+        self.path = path
+        self._begin(first)
+
+    def __enter__(self) -> Parts:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def pattern(self) -> str:
+        """What the names of the parts are like."""
+        return str(self.path.with_name(f"{self.path.stem}.*{self.path.suffix}"))
+
+    def _begin(self, first: int) -> None:
+        self._first = first
+        self._recorder = Recorder(self.path.with_name(f"{self.path.stem}.{first:012d}{self.path.suffix}"))
+
+    def __call__(self, result: BurstResult) -> None:
+        """Record one burst."""
+        self._recorder(result)
+
+    def cut(self) -> None:
+        """End a part; the next burst begins another."""
+        if self._recorder.bursts:
+            self._recorder.close()
+            self._begin(self._first + self._recorder.bursts)
+
+    def close(self) -> None:
+        """End the last part."""
+        if not self._recorder.bursts:
+            self._recorder.discard()
+        self._recorder.close()
