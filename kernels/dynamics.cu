@@ -8,14 +8,19 @@
 #include "turn.cuh"
 
 struct Word {
-    u32 candidates, active, previously_fired;  // a bit a neuron
+    u32 candidates, active, previously_fired, powered;  // a bit a neuron
 };
 
 // What happens to 32 neurons in this burst, from as few bytes as can be: which are candidates, to which is anything done?
 __device__ __forceinline__ Word glance(const State& s, u32 word) {
     u32 first = word * WORD_NEURONS, n = s.neurons, previously_fired = s.previous_bits[word];
     const u8* flags = s.flags;
+#if WARP_SIZE == 1
     auto flagged = [&](u32 mask) { return bits_where(first, n, [=](u32 j) { return (flags[j] & mask) != 0; }); };
+#else
+    u32 own = first + lane_id() < n ? flags[first + lane_id()] : 0;
+    auto flagged = [&](u32 mask) { return __ballot_sync(FULL_MASK, (own & mask) != 0); };
+#endif
 
     // An accumulator that counts its arrivals is 0 only if there were none.
     const i64* accumulator = s.accumulator;
@@ -23,19 +28,20 @@ __device__ __forceinline__ Word glance(const State& s, u32 word) {
     u32 arrived = count ? bits_where(first, n, [=](u32 j) { return count[j] != 0; })
                         : bits_where(first, n, [=](u32 j) { return accumulator[j] != 0; });
     u32 valid = flagged(FLAG_VALID);
-    u32 candidates = valid & (arrived | flagged(FLAG_INJECTED | FLAG_POWER));
+    u32 powered = valid & flagged(FLAG_POWER), candidates = (valid & (arrived | flagged(FLAG_INJECTED))) | powered;
     u32 forget = valid & ~(flagged(FLAG_ACCUMULATES) | previously_fired);
     u32 active = arrived | forget | candidates | flagged(FLAG_FORCED);
     if (s.burst_clock) {
         const u16* countdown = s.refractory_countdown;
         active |= valid & bits_where(first, n, [=](u32 j) { return countdown[j] != 0; });
     }
-    return {candidates, active, previously_fired};
+    return {candidates, active, previously_fired, powered};
 }
 
 struct Tally {
-    u64 synaptic;
-    u32 power, refractory;
+    u64 synaptic;  // of a lane, as the next
+    u32 refractory;
+    u32 power, processed;  // of the whole warp, in lane 0
 };
 
 // One neuron to which something happens; says whether it fires.
@@ -72,7 +78,6 @@ __device__ __forceinline__ bool step_neuron(const State& s, u32 j, bool candidat
         float input = candidate_potential(external, sum, s.unit);
         s.input[j] = input;
         tally.synaptic += arrivals;
-        tally.power += (flags & FLAG_POWER) != 0;
         tally.refractory += blocked;
         if (!blocked) {
             x.threshold = s.threshold[j];
@@ -106,7 +111,6 @@ __device__ __forceinline__ void step_neurons(const State& s) {
     __syncthreads();
 
     Tally tally = {};
-    u64 processed = 0;  // by lane 0 for its whole warp
     Range mine = split(s.words, warp_index(), warp_count(), TILE_WORDS);
     for (u64 word = mine.first; word < mine.last; word += mine.step) {
         Word now = glance(s, (u32)word);
@@ -117,14 +121,19 @@ __device__ __forceinline__ void step_neurons(const State& s) {
             s.fired_bits[word] = fired;
             s.candidate_bits[word] = now.candidates;
             if (fired) add_owned(s.tile_count + word / TILE_WORDS, (u32)__popc(fired));
-            processed += (u32)__popc(now.candidates);
+            tally.processed += (u32)__popc(now.candidates);
+            tally.power += (u32)__popc(now.powered);
         }
     }
 
-    if (tally.synaptic) atomicAdd(&total[COUNTER_SYNAPTIC], tally.synaptic);
-    if (tally.power) atomicAdd(&total[COUNTER_POWER], (u64)tally.power);
-    if (processed) atomicAdd(&total[COUNTER_PROCESSED], processed);
-    if (tally.refractory) atomicAdd(&total[COUNTER_REFRACTORY], (u64)tally.refractory);
+    tally.synaptic = warp_sum(tally.synaptic);
+    tally.refractory = warp_sum(tally.refractory);
+    if (lane_id() == 0) {  // few atomics: those on 64 bits of shared memory are loops
+        if (tally.synaptic) atomicAdd(&total[COUNTER_SYNAPTIC], tally.synaptic);
+        if (tally.power) atomicAdd(&total[COUNTER_POWER], (u64)tally.power);
+        if (tally.processed) atomicAdd(&total[COUNTER_PROCESSED], (u64)tally.processed);
+        if (tally.refractory) atomicAdd(&total[COUNTER_REFRACTORY], (u64)tally.refractory);
+    }
     __syncthreads();
     u64* counters = counters_of(s.queue);
     for (u32 c = threadIdx.x; c < COUNTERS; c += blockDim.x)

@@ -51,7 +51,8 @@ __device__ __forceinline__ Range split(u64 n, u64 who, u64 of, u64 group = 1) {
 }
 
 // Sum over the warp, in every lane.
-__device__ __forceinline__ u32 warp_sum(u32 v) {
+template <class T>
+__device__ __forceinline__ T warp_sum(T v) {
     for (u32 d = WARP_SIZE / 2; d > 0; d >>= 1) v += __shfl_xor_sync(FULL_MASK, v, d);
     return v;
 }
