@@ -84,7 +84,7 @@ class Relay:
             self.cut()
         assert self.resident and number == self.npu.burst_count + 1
         result = self.npu.process_burst()
-        names = [name for name in BurstOutput.__dataclass_fields__ if name != "fired"]
+        names = [name for name in BurstOutput.__dataclass_fields__ if name not in ("fired", "clock")]
         return BurstOutput(result.fired_neurons, *(getattr(result, name) for name in names))
 
     def inject_device(self, *arrays: NDArray[Any]) -> None:
