@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import socket
@@ -512,6 +513,21 @@ def test_a_text_message_is_no_frame() -> None:
                 connection.recv(timeout=30)
             assert end.value.rcvd is not None and end.value.rcvd.code == 1008
             wait_for(lambda stream=stream: refused(stream) == {"malformed": 1})
+
+
+def test_the_queue_of_a_subscriber() -> None:
+    async def use() -> None:
+        queue = listener.Subscriber(frames=3, size=10)
+        assert queue.offer(bytes(50))  # more than the limit, but nothing waits
+        assert not queue.offer(b"")
+        assert [await queue.take()] == [[bytes(50)]]
+        for _ in range(2):  # room for ten bytes comes back with what is taken
+            assert queue.offer(b"abcd") and queue.offer(b"efgh") and not queue.offer(b"ijk")
+            assert queue.offer(b"ij") and not queue.offer(b"")
+            assert queue.waiting == 3
+            assert (await queue.take(8), await queue.take()) == ([b"abcd", b"efgh"], [b"ij"])
+
+    asyncio.run(use())
 
 
 # -- ports and options -----------------------------------------------------------------------------------------------
