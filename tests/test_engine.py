@@ -139,6 +139,7 @@ def test_the_seed_example_keeps_its_pace() -> None:
         engine.start()
         until(lambda: engine.status().bursts + engine.status().missed >= 3 + 81)
         took = time.monotonic() - began
+        engine.pause()
         status = engine.status()
     assert took > 0.79  # 80 periods after the first burst, which is due at once
     assert status.lateness_seconds.count == status.bursts - 3
@@ -558,10 +559,10 @@ def test_an_edit_that_takes_too_long_is_an_overrun_too() -> None:
         until(lambda: engine.status().bursts == 1)
         before = engine.status()
         engine.submit(lambda npu: time.sleep(0.35)).result(10)
-        until(lambda: engine.status().bursts > before.bursts)
+        until(lambda: engine.status().bursts > before.bursts + 3)
         after = engine.status()
     assert (before.overruns, before.missed) == (0, 0)
-    assert after.overruns == 1
+    assert after.overruns == 1  # and none of the bursts after it
     assert after.missed >= 2
 
 
