@@ -15,7 +15,6 @@ import contextlib
 import functools
 import importlib
 import json
-import os
 import sys
 import time
 import traceback
@@ -28,33 +27,30 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from gpu_npu import NPU, BurstResult, Connectome, Digest, NpuError
-from gpu_npu.backends.devices.cpu import host_memory
+from gpu_npu import NPU, BurstResult, Digest, NpuError
 from gpu_npu.connectome.generators import seed_example
 from gpu_npu.io import load
-from profiling import workloads
-from profiling.workloads import ROOT, arm, silent
+from profiling import probe, workloads
+from profiling.workloads import ROOT, Network, Wrong, arm, silent, write
 
 Row = dict[str, Any]
 Step = Callable[[NPU], object]
+Ahead = Callable[[NPU, int], object]
+"""Stages what so many bursts to come are driven with."""
 FIRING = 0.005
-PROBABILITIES = (0.00156, 0.05)
 ACTIVITIES = (0.0001, 0.001, 0.01, 0.05, 0.2, 0.5)
-SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 BATCHES = (1, 1_000, 100_000)
 FLY = {"threshold": 60.0, "leak_coefficient": 0.25, "refractory_period": 2}
 FLY_DATA = ("flywire_right.npz", "flyref_right_gust.npz")
 CHECKED_BURSTS = 12
 CHECKED_SYNAPSES = {"cpu": 20_000_000, "reference": 3_000_000}
 """The largest network that is also run on this backend, for its digest."""
-DEVICE_BYTES, HOST_BYTES = 16, 40
-"""A synapse needs at most so much while it is loaded (rows, and what the load takes beside them)."""
-FIRST_GUESS = 1e-7
-"""Seconds to make and load a synapse, before it was measured."""
-
-
-class Wrong(Exception):
-    """A result that is not what it must be; nothing of it is worth timing."""
+SYNAPSE_BYTES = 16
+"""A synapse needs at most so much while it is loaded (rows, and what building them takes beside)."""
+RATES = ("red_", "copy")
+"""How the names of the probes begin that say what a burst may take."""
+SYNTHETIC = {0.00156: 3_000_000_000, 0.05: 1_800_000_000}
+"""Connection probability -> synapses of the published records, of which as many are taken as there is time and memory for."""
 
 
 class Skipped(Exception):
@@ -70,8 +66,10 @@ class Suite:
     quick: bool
     budget: float
     data: Path
+    rates: Sequence[Row]
+    """Of profiling.probe, for what a burst may take."""
     started: float = field(default_factory=time.perf_counter)
-    seconds_a_synapse: float = FIRST_GUESS
+    seconds_a_synapse: float = 0.0
     share: float = 0.0
     """Seconds of the workload at hand."""
 
@@ -79,33 +77,36 @@ class Suite:
         return self.budget - (time.perf_counter() - self.started)
 
     def synapses(self, wanted: int, full: int) -> int:
-        """At most `wanted` with --quick, else `full`; fewer where time or memory are short."""
-        most = int(0.6 * self.share / self.seconds_a_synapse)
-        device = workloads.open_device(self.backend, self.device) if self.backend == "cuda" else None
-        if device is not None:
-            most = min(most, int(0.8 * device.memory()[0]) // DEVICE_BYTES)
-            device.close()
-        return rounded(min(most, int(0.6 * host_memory()[0]) // HOST_BYTES, wanted if self.quick else full))
+        """`wanted` with --quick, else at most `full`: as many as the time allows; fewer where memory is short."""
+        device = workloads.open_device("cpu" if self.backend == "reference" else self.backend, self.device)
+        room = int(0.8 * device.memory()[0]) // SYNAPSE_BYTES
+        device.close()
+        if self.quick:
+            return rounded(min(wanted, room))
+        if not self.seconds_a_synapse:
+            with self.loaded(lambda: silent(20_000, 20), {}):
+                pass
+        return rounded(min(int(0.6 * self.share / self.seconds_a_synapse), room, full))
 
     def make(self) -> Any:
         """For `NPU(backend=...)`"""
         return workloads.maker(self.backend, self.device)
 
     @contextlib.contextmanager
-    def loaded(self, build: Callable[[], Connectome], row: Row) -> Iterator[tuple[NPU, Connectome]]:
+    def loaded(self, build: Callable[[], Network], row: Row) -> Iterator[tuple[NPU, Network]]:
         """The network on the backend; notes sizes, times and bytes."""
         start = time.perf_counter()
-        connectome = build()
+        network = build()
         made = time.perf_counter()
-        with NPU.from_connectome(connectome, backend=self.make()) as npu:
+        with network.on(self.make()) as npu:
             end = time.perf_counter()
             synapses, neurons, memory = npu.get_synapse_count(), npu.get_neuron_count(), npu.memory()
-            if synapses > 1_000_000:
-                self.seconds_a_synapse = (end - start) / synapses
+            if network.synapses is not None:  # a small one says more of what any load takes
+                self.seconds_a_synapse = min(self.seconds_a_synapse or 1.0, (end - start) / synapses)
             row |= {"neurons": neurons, "synapses": synapses, "make_s": made - start, "load_s": end - made}
             row |= {"load_synapses_per_s": synapses / (end - made), "memory": memory}
             row |= {"bytes_per_synapse": memory["rows"] / max(synapses, 1), "bytes_per_neuron": memory["neurons"] / max(neurons, 1)}
-            yield npu, connectome
+            yield npu, network
 
     def witness(self, synapses: int) -> str | None:
         """The backend whose digest must be the same; None where the network is too large for any."""
@@ -115,18 +116,28 @@ class Suite:
                 return other
         return None
 
-    def check(self, npu: NPU, connectome: Connectome, row: Row, *, prepare: Step | None = None, every: Step | None = None) -> None:
+    def check(
+        self,
+        npu: NPU,
+        network: Network,
+        row: Row,
+        *,
+        prepare: Step | None = None,
+        every: Step | None = None,
+        ahead: Ahead | None = None,
+    ) -> None:
         """The digest of the first bursts: the same by `run`, run again, burst by burst, and on another backend."""
 
         def start(subject: NPU) -> None:
             subject.reset()
-            for step in (prepare, every):
-                if step is not None:
-                    step(subject)
+            if prepare is not None:
+                prepare(subject)
 
         def digest(subject: NPU) -> str:
             start(subject)
-            return subject.run(CHECKED_BURSTS, None if every is None else lambda _: every(subject)).digest
+            if ahead is not None:
+                ahead(subject, CHECKED_BURSTS)
+            return subject.run(CHECKED_BURSTS).digest
 
         row["digest"], row["digest_bursts"] = digest(npu), CHECKED_BURSTS
         if digest(npu) != row["digest"]:
@@ -134,19 +145,20 @@ class Suite:
         start(npu)
         alone = []
         for _ in range(CHECKED_BURSTS):
-            alone.append(npu.process_burst())
             if every is not None:
                 every(npu)
+            alone.append(npu.process_burst())
         if _digest(alone) != row["digest"]:
             raise Wrong(f"run fires other neurons than {CHECKED_BURSTS} times process_burst")
         row["agrees_with"] = other = self.witness(row["synapses"])
         if other is not None:
-            with NPU.from_connectome(connectome, backend=workloads.maker(other)) as witness:
+            with network.on(workloads.maker(other)) as witness:
                 if digest(witness) != row["digest"]:
                     raise Wrong(f"fires other neurons than {other}")
 
-    def time(self, npu: NPU, row: Row, every: Step | None = None, *, seconds: float, most: int = 1000) -> None:
-        """Bursts one by one, bursts by `run`, and phase by phase; each for a part of the seconds. `every`: before each burst."""
+    def time(self, npu: NPU, row: Row, every: Step | None = None, ahead: Ahead | None = None, *, seconds: float, most: int = 1000) -> None:
+        """Bursts one by one, bursts by `run`, and phase by phase; each for a part of the seconds. `every`: before each burst;
+        `ahead`: before each run, its time counted."""
         stimulus = every or (lambda subject: None)
         for _ in range(3 * workloads.GROUPS):
             stimulus(npu)
@@ -174,11 +186,11 @@ class Suite:
             "noise": abs(medians[0] - medians[1]) / min(medians),
             "bursts": count,
         }
-        best = row["burst"]["p50_us"]
-        if every is None:  # what is injected from outside goes burst by burst
-            row["run"] = self._time_run(npu, best, 0.3 * seconds)
-            best = row["run"]["p50_us"]
+        row["run"] = self._time_run(npu, row["burst"]["p50_us"], 0.3 * seconds, ahead)
+        best = row["run"]["p50_us"]
         row["events_per_s"] = 1e6 * row["events"] / best
+        row["limit_us"], row["red_per_s"] = limit(row, self.rates)
+        row["times_limit"] = best / row["limit_us"]
         npu.time_phases(True)
         bursts = 0
         end = time.perf_counter() + 0.1 * seconds
@@ -190,29 +202,50 @@ class Suite:
         npu.time_phases(False)
 
     @staticmethod
-    def _time_run(npu: NPU, burst_us: float, seconds: float) -> Row:
-        """Microseconds a burst inside `run`, over chunks of some milliseconds."""
+    def _time_run(npu: NPU, burst_us: float, seconds: float, ahead: Ahead | None) -> Row:
+        """Microseconds a burst inside `run`, over chunks of some milliseconds: by the host's clock, chunk by chunk, and by the
+        device's, burst by burst."""
         chunk = max(workloads.GROUPS, min(2000, int(0.02 / (1e-6 * burst_us))) // workloads.GROUPS * workloads.GROUPS)
         passes: list[list[float]] = []
+        stamps = []
         for _ in range(2):
             times: list[float] = []
             end = time.perf_counter() + seconds / 2
             while len(times) < 50 and (len(times) < 3 or time.perf_counter() < end):
                 start = time.perf_counter()
-                npu.run(chunk)
+                if ahead is not None:
+                    ahead(npu, chunk)
+                run = npu.run(chunk)
                 times.append(1e6 * (time.perf_counter() - start) / chunk)
+                stamps.append(np.diff(run.clock) / 1000)
             passes.append(times)
         medians = [float(np.median(times)) for times in passes]
-        both = np.concatenate(passes)
+        both, each = np.concatenate(passes), np.concatenate(stamps)
         return {
             "p50_us": float(np.median(both)),
             "slowest_us": float(both.max()),
             "first_us": medians[0],
             "again_us": medians[1],
             "noise": abs(medians[0] - medians[1]) / min(medians),
+            "stamp_p50_us": float(np.median(each)),
+            "stamp_p99_us": float(np.percentile(each, 99)),
             "chunk": chunk,
             "chunks": len(both),
         }
+
+
+def limit(row: Row, rates: Sequence[Row]) -> tuple[float, float]:
+    """(microseconds a burst of this workload may take, RED rate) by the rates of profiling.probe.
+
+    10 us + events / (0.6 RED) + 64 bytes * neurons / copy: RED the best rate over as much memory as the accumulators (8
+    bytes a neuron) take, or the next more that was measured.
+    """
+    copied = 1e9 * max(rate["gigabytes_per_s"] for rate in rates if rate["probe"] == "copy")
+    reds = [rate for rate in rates if rate["probe"].startswith("red_") and not rate["probe"].endswith("merge")]
+    footprint, largest = 8 * row["neurons"] / 2**20, max(red["megabytes"] for red in reds)
+    size = min((red["megabytes"] for red in reds if red["megabytes"] >= footprint), default=largest)
+    best = float(max(red["additions_per_s"] for red in reds if red["megabytes"] == size))
+    return 10 + 1e6 * (row["events"] / (0.6 * best) + 64 * row["neurons"] / copied), best
 
 
 def rounded(count: int) -> int:
@@ -243,8 +276,8 @@ Work = Callable[[Suite], Iterator[Row]]
 def seed(suite: Suite) -> Iterator[Row]:
     """The network of the seed document: 22,590 neurons, 500,000 synapses."""
     row: Row = {"name": "seed"}
-    with suite.loaded(seed_example, row) as (npu, connectome):
-        suite.check(npu, connectome, row)
+    with suite.loaded(lambda: Network(seed_example()), row) as (npu, network):
+        suite.check(npu, network, row)
         npu.run(50)  # from there on as many fire as ever will
         suite.time(npu, row, seconds=suite.share)
     yield row
@@ -253,12 +286,12 @@ def seed(suite: Suite) -> Iterator[Row]:
 def latency(suite: Suite) -> Iterator[Row]:
     """A burst with next to nothing to do, alone and with one neuron injected before it."""
     row: Row = {"name": "latency"}
-    with suite.loaded(lambda: silent(64, 4), row) as (npu, connectome):
-        suite.check(npu, connectome, row, prepare=functools.partial(arm, fired=4))
+    with suite.loaded(lambda: silent(64, 4), row) as (npu, network):
+        suite.check(npu, network, row, prepare=functools.partial(arm, fired=4))
         suite.time(npu, row, seconds=suite.share / 2, most=5000)
         yield row
-        other = {**row, "name": "latency, one injected"}
-        other.pop("run")
+        other = {key: value for key, value in row.items() if key not in ("run", "limit_us", "times_limit")}
+        other["name"] = "latency, one injected"
         times = []
         for _ in range(200 if suite.quick else 2000):
             start = time.perf_counter()
@@ -272,28 +305,31 @@ def latency(suite: Suite) -> Iterator[Row]:
 
 def fly(suite: Suite) -> Iterator[Row]:
     """The right hemisphere of a fly's brain, its gustatory inputs driven in every burst."""
-    network, stimulus = (suite.data / name for name in FLY_DATA)
-    if not (network.is_file() and stimulus.is_file()):
+    file, stimulus = (suite.data / name for name in FLY_DATA)
+    if not (file.is_file() and stimulus.is_file()):
         raise Skipped(f"{' and '.join(FLY_DATA)} are not in {suite.data.name}; --data says where they are")
-    with np.load(stimulus) as file:
-        ids = file["stim"].astype(np.uint32)
+    with np.load(stimulus) as stored:
+        ids = stored["stim"].astype(np.uint32)
 
     def drive(npu: NPU) -> None:
         npu.inject(ids, FLY["threshold"])
 
+    def ahead(npu: NPU, bursts: int) -> None:
+        coming = npu.get_burst_count() + 1 + np.arange(bursts, dtype=np.uint64)
+        npu.schedule(np.repeat(coming, len(ids)), np.tile(ids, bursts), FLY["threshold"])
+
     row: Row = {"name": "fly hemisphere"}
-    with suite.loaded(lambda: load(network, **FLY), row) as (npu, connectome):
-        suite.check(npu, connectome, row, every=drive)
-        for _ in range(50):
-            drive(npu)
-            npu.process_burst()
-        suite.time(npu, row, drive, seconds=suite.share)
+    with suite.loaded(lambda: Network(load(file, **FLY)), row) as (npu, network):
+        suite.check(npu, network, row, every=drive, ahead=ahead)
+        ahead(npu, 50)
+        npu.run(50)
+        suite.time(npu, row, drive, ahead, seconds=suite.share)
     yield row
 
 
 def _exactly(suite: Suite, row: Row, neurons: int, degree: int, fired: int, *, each_psp: bool) -> None:
-    with suite.loaded(lambda: silent(neurons, degree, each_psp=each_psp), row) as (npu, connectome):
-        suite.check(npu, connectome, row, prepare=functools.partial(arm, fired=fired))
+    with suite.loaded(lambda: silent(neurons, degree, each_psp=each_psp), row) as (npu, network):
+        suite.check(npu, network, row, prepare=functools.partial(arm, fired=fired))
         suite.time(npu, row, seconds=suite.share / 3)
     if row["fired"] != fired:
         raise Wrong(f"{row['fired']} neurons fire in a burst, not {fired}")
@@ -301,7 +337,7 @@ def _exactly(suite: Suite, row: Row, neurons: int, degree: int, fired: int, *, e
 
 def synthetic(probability: float) -> Work:
     def work(suite: Suite) -> Iterator[Row]:
-        neurons = max(200, round((suite.synapses(2_000_000, 1_000_000_000) / probability) ** 0.5))
+        neurons = max(200, round((suite.synapses(2_000_000, SYNTHETIC[probability]) / probability) ** 0.5))
         row: Row = {"name": f"synthetic {probability:g}"}
         _exactly(suite, row, neurons, max(1, round(neurons * probability)), max(1, round(neurons * FIRING)), each_psp=False)
         yield row
@@ -328,11 +364,11 @@ def activity(suite: Suite) -> Iterator[Row]:
     if not degree:
         raise Skipped("no time or memory for a synapse a neuron")
     base: Row = {}
-    with suite.loaded(lambda: silent(neurons, degree), base) as (npu, connectome):
+    with suite.loaded(lambda: silent(neurons, degree), base) as (npu, network):
         for part in ACTIVITIES:
             row = {**base, "name": f"activity {part:.2%}"}
             fired = max(1, round(neurons * part))
-            suite.check(npu, connectome, row, prepare=functools.partial(arm, fired=fired))
+            suite.check(npu, network, row, prepare=functools.partial(arm, fired=fired))
             suite.time(npu, row, seconds=suite.share / 3 / len(ACTIVITIES))
             if row["fired"] != fired:
                 raise Wrong(f"{row['fired']} neurons fire in a burst, not {fired}")
@@ -393,13 +429,16 @@ WORKLOADS: dict[str, tuple[Work, float]] = {
     "seed": (seed, 1),
     "latency": (latency, 0.5),
     "fly": (fly, 1.5),
-    **{f"synthetic-{probability:g}": (synthetic(probability), 3) for probability in PROBABILITIES},
-    "million": (million, 4),
-    "activity": (activity, 2.5),
-    **{f"size-{neurons}": (size(neurons), weight) for neurons, weight in zip(SIZES, (0.3, 0.7, 1, 3), strict=True)},
+    "size-10000": (size(10_000), 0.3),
+    "size-100000": (size(100_000), 0.7),
     "edits": (edits, 1.5),
+    "activity": (activity, 2.5),
+    "size-1000000": (size(1_000_000), 1),
+    "million": (million, 4),
+    **{f"synthetic-{probability:g}": (synthetic(probability), 3) for probability in SYNTHETIC},
+    "size-10000000": (size(10_000_000), 3),
 }
-"""Name -> what yields its rows, and its share of the time."""
+"""Name -> what yields its rows, and its share of the time. Small networks first: they say what a load takes."""
 
 
 # -- the suite ---------------------------------------------------------------------------------------------------------
@@ -460,6 +499,20 @@ def run(suite: Suite, names: Sequence[str], report: Row, save: Callable[[], None
     return right
 
 
+def measured_rates(backend: str, device: int | None, quick: bool, file: Path | None) -> list[Row]:
+    """RED and copy rates: of a file of profiling.probe where it is there and whole, else measured now in some seconds."""
+    if file is not None and file.is_file():
+        rows: list[Row] = json.loads(file.read_text(encoding="utf-8"))["rows"]
+        rates = [row for row in rows if row["status"] == "ran" and row["probe"].startswith(RATES)]
+        if any(row["probe"] == "copy" for row in rates):  # the last one: all were measured
+            return rates
+    opened = workloads.open_device("cpu" if backend == "reference" else backend, device, probe.program())
+    try:
+        return probe.run(opened, quick=quick, budget=1.0 if quick else 6.0, only=RATES)
+    finally:
+        opened.close()
+
+
 def table(report: Row) -> Table:
     """What people look at first."""
     told = Table(title=f"{report['device']}, commit {report['commit'][:12]}, {report['date']}", title_justify="left")
@@ -472,7 +525,9 @@ def table(report: Row) -> Table:
         "burst µs p50",
         "p99",
         "run µs",
+        "p99",
         "noise",
+        "times limit",
         "deliver µs",
         "dynamics µs",
         "G events/s",
@@ -489,23 +544,17 @@ def table(report: Row) -> Table:
         if "burst" in row:
             burst, in_run = row["burst"], row.get("run", {})
             noise = f"{burst['noise']:.0%}" if "noise" in burst else ""
-            run_us = f"{in_run['p50_us']:,.1f}" if in_run else ""
-            middle = (f"{row['fired']:,.0f}", f"{row['events']:,.0f}", f"{burst['p50_us']:,.1f}", f"{burst['p99_us']:,.1f}", run_us, noise)
+            run_us = (f"{in_run['p50_us']:,.1f}", f"{in_run['stamp_p99_us']:,.1f}") if in_run else ("", "")
+            times = f"{row['times_limit']:.2f}" if "times_limit" in row else ""
+            burst_us = (f"{burst['p50_us']:,.1f}", f"{burst['p99_us']:,.1f}")
+            middle = (f"{row['fired']:,.0f}", f"{row['events']:,.0f}", *burst_us, *run_us, noise, times)
             phases = [f"{row['phases_us'][phase]:,.1f}" for phase in ("propagation", "dynamics")]
             told.add_row(row["name"], *sizes, *middle, *phases, f"{row['events_per_s'] / 1e9:.3f}", *tail)
         else:
-            told.add_row(row["name"], *sizes, *[""] * 9, *tail)
+            told.add_row(row["name"], *sizes, *[""] * 11, *tail)
             for what, rate in row["edits_per_s"].items():
                 told.add_row(f"  {what}", "", "", "", f"{rate:,.0f}/s", f"{row['edit_us'][what]:,.1f}")
     return told
-
-
-def write(path: Path, content: Row) -> None:
-    """A file that is always whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -518,16 +567,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--budget", type=float, help="seconds for the workloads (300; with --quick 100)")
     parser.add_argument("--only", action="append", choices=tuple(WORKLOADS), metavar="WORKLOAD", help=f"of {', '.join(WORKLOADS)}")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder with the fly hemisphere")
+    parser.add_argument("--rates", type=Path, metavar="FILE", help="of profiling.probe on this device; else some are measured first")
     parser.add_argument("--commit", help="where there is no repository to ask")
     parser.add_argument("--json", type=Path, help="write the figures here, workload by workload")
     options = parser.parse_args(arguments)
     try:
         report: Row = {"benchmark": "suite", **workloads.facts(options.backend, options.device, options.commit), "quick": options.quick}
-    except NpuError as error:
+        rates = measured_rates(options.backend, options.device, options.quick, options.rates)
+    except (NpuError, Wrong, OSError, ValueError) as error:
         print(f"Error: {error}".splitlines()[0], file=sys.stderr)
         return 2
-    report |= {"complete": False, "workloads": []}
-    suite = Suite(options.backend, options.device, options.quick, options.budget or (100 if options.quick else 300), options.data)
+    report |= {"complete": False, "rates": rates, "workloads": []}
+    budget = options.budget or (100 if options.quick else 300)
+    suite = Suite(options.backend, options.device, options.quick, budget, options.data, rates)
     console = Console(width=None if sys.stdout.isatty() else 200)
 
     def save() -> None:

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 Report = dict[str, Any]
-LESS_IS_BETTER = ("burst.p50_us", "burst.p99_us", "run.p50_us", "bytes_per_synapse", "bytes_per_neuron", "load_s")
+LESS_IS_BETTER = ("burst.p50_us", "burst.p99_us", "run.p50_us", "run.stamp_p99_us", "bytes_per_synapse", "bytes_per_neuron", "load_s")
 MORE_IS_BETTER = ("events_per_s",)
 NOISE = {"burst.p50_us": "burst.noise", "run.p50_us": "run.noise"}
 SIZES = ("neurons", "synapses", "fired")

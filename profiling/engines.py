@@ -38,7 +38,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gpu_npu import NPU, Connectome, Digest, NpuError, Rules, Settings
-from profiling import bench, workloads
+from profiling import workloads
 
 Ids = NDArray[np.uint32]
 Row = dict[str, Any]
@@ -136,7 +136,7 @@ class OurRun(Engine):
 
     def run(self, bursts: int) -> list[Ids]:
         fired: list[Ids] = []
-        self._npu.run(bursts, lambda result: fired.append(result.fired_neurons))
+        self._npu.run(bursts, watch=lambda result: fired.append(result.fired_neurons))
         return fired
 
 
@@ -478,7 +478,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         compared = compare(Network.random(neurons, degree), makers, bursts, options.budget / len(sizes))
         report["networks"].append({"name": name, **compared})
         if options.json:
-            bench.write(options.json, report)
+            workloads.write(options.json, report)
     Console(width=None if sys.stdout.isatty() else 140).print(table(report))
     ours = [row for network in report["networks"] for row in network["engines"] if row["engine"].startswith("gpu-npu")]
     return 0 if all(row["status"] == "ran" for row in ours) else 1

@@ -54,10 +54,26 @@ def script(npu: NPU, on_device: Callable[[Any], Any]) -> tuple[list[str], list[b
     bursts()
     npu.outgoing_synapses([3, 4])
     npu.incoming_synapses([5])
+    npu.schedule(npu.burst_count + np.arange(1, 61) % BURSTS + 1, np.arange(60), 2.5)
+    npu.schedule_force(npu.burst_count + 2, [7, 8])
+    bursts()
+    npu.time_phases(True)  # each phase a launch of its own
+    npu.inject(np.arange(40), 3.5)
+    for _ in range(2):
+        digests.append(str(npu.process_burst().fired_neurons))
+    npu.time_phases(False)
     state = [npu.get_parameter(field).tobytes() for field in STATE_FIELDS]
     npu.reset()
     bursts()
     return digests, state
+
+
+def generated(make: Callable[[], Backend]) -> str:
+    """The digest of a network whose synapses are made on the device."""
+    network = workloads.silent(300, 20)
+    with network.on(make) as npu:
+        workloads.arm(npu, 30)
+        return npu.run(BURSTS).digest
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,19 +88,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         on_device = cupy.asarray
     make = workloads.maker(options.backend, options.device)
 
-    def outcome(backend: Backend, place: Callable[[Any], Any]) -> tuple[list[str], list[bytes]]:
-        with NPU.from_connectome(small_network(), backend=backend, neuron_capacity=320, synapse_capacity=10_000) as npu:
-            return script(npu, place)
+    def outcome(make: Callable[[], Backend], place: Callable[[Any], Any]) -> tuple[list[str], list[bytes], str]:
+        with NPU.from_connectome(small_network(), backend=make, neuron_capacity=320, synapse_capacity=10_000) as npu:
+            return (*script(npu, place), generated(make))
 
     try:
         count = bench.golden(options.backend, options.device, CASES)
-        if outcome(make(), on_device) != outcome(workloads.maker("reference")(), np.asarray):
+        if outcome(make, on_device) != outcome(workloads.maker("reference"), np.asarray):
             print("Error: other spikes or another state than the reference", file=sys.stderr)
             return 1
     except (AssertionError, NpuError) as error:
         print(f"Error: {str(error).strip() or type(error).__name__}", file=sys.stderr)
         return 1
-    print(f"{count} golden cases, and {6 * BURSTS} bursts with edits, are right")
+    print(f"{count} golden cases, and {8 * BURSTS + 2} bursts with edits, are right")
     return 0
 
 

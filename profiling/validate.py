@@ -36,8 +36,8 @@ from typing import Any
 from gpu_npu import NpuError
 from gpu_npu.backends import kernels
 from profiling import ncu_kernels, workloads
-from profiling.bench import write
-from profiling.workloads import ROOT
+from profiling.bench import limit
+from profiling.workloads import ROOT, write
 
 Report = dict[str, Any]
 TAIL = 4000
@@ -190,7 +190,7 @@ def program(module: str, key: str, *options: str) -> Callable[[Job, float], Outc
     def stage(job: Job, limit: float) -> Outcome:
         path = job.work / f"{key}.json"
         command = [sys.executable, "-m", f"profiling.{module}", f"--backend={job.backend}", f"--commit={job.commit}", f"--json={path}"]
-        command += [option.format(data=job.data, budget=0.75 * limit) for option in options]
+        command += [option.format(data=job.data, work=job.work, budget=0.75 * limit) for option in options]
         if job.backend != "cuda":
             command.append("--quick")
         verdict = execute(command, limit, job.environment).verdict(limit)
@@ -226,7 +226,7 @@ STAGES: dict[str, tuple[Stage, float]] = {
     "tests": (tests, 30),
     **{name: (sanitizer(name), 6) for name in SANITIZERS},
     "rates": (program("probe", "rates", "--budget={budget}"), 7),
-    "benchmarks": (program("bench", "benchmarks", "--budget={budget}", "--data={data}"), 32),
+    "benchmarks": (program("bench", "benchmarks", "--budget={budget}", "--data={data}", "--rates={work}/rates.json"), 32),
     "metrics": (metrics, 7),
     "engines": (program("engines", "engines", "--budget={budget}"), 10),
 }
@@ -277,25 +277,13 @@ def ok(stages: Mapping[str, Report]) -> bool:
 
 
 def limits(report: Report) -> list[Report]:
-    """For each workload the microseconds a burst may take by the rates measured in this run, and what it took.
-
-    10 us + events / (0.6 RED) + 64 bytes * neurons / copy: RED the best rate over as much memory as its accumulators (8
-    bytes a neuron) take, or the next more that was measured.
-    """
-    rates = report["rates"]["rows"]
-    copied = 1e9 * max(row["gigabytes_per_s"] for row in rates if row["probe"] == "copy")
-    reds = [row for row in rates if "additions_per_s" in row]
+    """For each workload the microseconds a burst may take by the rates measured in this run, and what it took."""
     told = []
     for row in report["benchmarks"]["workloads"]:
-        if "burst" not in row:
-            continue
-        footprint = 8 * row["neurons"] / 2**20
-        largest = max(red["megabytes"] for red in reds)
-        size = min((red["megabytes"] for red in reds if red["megabytes"] >= footprint), default=largest)
-        red = max(red["additions_per_s"] for red in reds if red["megabytes"] == size)
-        limit = 10 + 1e6 * (row["events"] / (0.6 * red) + 64 * row["neurons"] / copied)
-        took = row.get("run", row["burst"])["p50_us"]
-        told.append({"name": row["name"], "limit_us": limit, "took_us": took, "within": took <= limit, "red_per_s": red})
+        if "burst" in row:
+            may, red = limit(row, report["rates"]["rows"])
+            took = row.get("run", row["burst"])["p50_us"]
+            told.append({"name": row["name"], "limit_us": may, "took_us": took, "within": took <= may, "red_per_s": red})
     return told
 
 

@@ -7,21 +7,25 @@ burst as was asked for, other ones than in the burst before, and the rows of sev
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu import NPU, Connectome, Settings
+from gpu_npu import NPU, Connectome, Settings, SynapseSource
 from gpu_npu.backends.base import Backend
 from gpu_npu.backends.devices.base import Device, Program
 from gpu_npu.backends.executor import Executor
+from gpu_npu.backends.select import BackendChoice
+from gpu_npu.connectome.generators import RandomSynapses
 from gpu_npu.doctor import cuda_driver, kernel_digest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,9 +34,20 @@ GROUPS = 5
 """Of power neurons; fewer where more than a fifth of the neurons fire at once."""
 UNREACHABLE = 1e9
 """A threshold that no potential comes near; as a negative one, a threshold that every potential reaches."""
-SYNAPSES_AT_A_TIME = 20_000_000
-INHIBITORY = 77
-"""Of 256 synapses."""
+INHIBITORY = 0.3
+"""Probability of a neuron that its synapses inhibit."""
+
+
+class Wrong(Exception):
+    """A result that is not what it must be; nothing of it is worth timing."""
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """A file that is always whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
 
 
 # -- what runs -----------------------------------------------------------------------------------------------------
@@ -94,29 +109,30 @@ def _commit() -> str:
 
 
 # -- networks ------------------------------------------------------------------------------------------------------
-def silent(neurons: int, degree: int, *, each_psp: bool = True, spare: int = 0, seed: int = 0) -> Connectome:
-    """`degree` synapses leave every neuron, one to each of `degree` equal ranges of targets, drawn within it; nothing fires.
+@dataclass(frozen=True)
+class Network:
+    """Neurons, with synapses of their own or of a source, and room for `spare` more."""
 
-    each_psp: psps are drawn synapse by synapse; else they are 1. spare: synapses that can still be added. O(synapses),
-    about 12 bytes of host memory each.
+    connectome: Connectome
+    synapses: SynapseSource | None = None
+    spare: int = 0
+
+    def on(self, backend: BackendChoice) -> NPU:
+        """An NPU that has it."""
+        count = self.connectome.synapse_count + (0 if self.synapses is None else self.synapses.total)
+        return NPU.from_connectome(self.connectome, synapses=self.synapses, synapse_capacity=count + self.spare, backend=backend)
+
+
+def silent(neurons: int, degree: int, *, each_psp: bool = True, spare: int = 0, seed: int = 0) -> Network:
+    """`degree` synapses leave every neuron, to neurons drawn uniformly; nothing fires. No host holds the synapses.
+
+    each_psp: psps are drawn synapse by synapse; else they are 1. spare: synapses that can still be added.
     """
-    rng = np.random.Generator(np.random.SFC64(seed))
-    degree = min(degree, neurons)
-    width = neurons // degree
-    connectome = Connectome(neurons, neurons * degree + spare, settings=Settings(power_amount=1.0))
+    connectome = Connectome(neurons, 0, settings=Settings(power_amount=1.0))
     connectome.add_neurons(neurons, threshold=UNREACHABLE, leak_coefficient=0.25)
-    first = np.arange(degree, dtype=np.uint32) * np.uint32(width)
-    rows = max(1, SYNAPSES_AT_A_TIME // degree)
-    for start in range(0, neurons, rows):
-        sources = np.arange(start, min(start + rows, neurons), dtype=np.uint32)
-        count = len(sources) * degree
-        target = rng.integers(0, width, (len(sources), degree), dtype=np.uint32)
-        target += first
-        weight = rng.integers(1, 256, count, dtype=np.uint8)
-        psp = rng.integers(1, 256, count, dtype=np.uint8) if each_psp else 1
-        inhibitory = rng.integers(0, 256, count, dtype=np.uint8) < INHIBITORY
-        connectome.add_synapses(np.repeat(sources, degree), target.ravel(), weight, psp, inhibitory)
-    return connectome
+    psp = (1, 255) if each_psp else 1
+    synapses = RandomSynapses(neurons, degree, seed=seed, inhibitory_fraction=INHIBITORY, weight=(1, 255), psp=psp)
+    return Network(connectome, synapses, spare)
 
 
 def arm(npu: NPU, fired: int, seed: int = 0) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ import numpy as np
 import pytest
 from golden_cases import CASES, LEARNING_BACKENDS, PLASTIC_CASES
 
-from gpu_npu import NPU
-from gpu_npu.backends.base import PHASES
+from gpu_npu.backends.base import PHASES, Backend
 from gpu_npu.backends.devices.base import Launch
-from gpu_npu.backends.toolchain import compile_cubin, parameter_sizes
+from gpu_npu.backends.devices.cpu import CpuDevice
+from gpu_npu.backends.toolchain import compile_cubin, parameter_sizes, usage
 from gpu_npu.connectome import BackendUnavailableError
 from profiling import bench, compare, probe, small_run, workloads
 
@@ -30,35 +31,16 @@ def run(path: Path, *arguments: str) -> tuple[int, Report]:
 # -- networks ----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("neurons, degree", [(64, 4), (1000, 30), (5, 9)])
 def test_a_silent_network(neurons: int, degree: int) -> None:
-    connectome = workloads.silent(neurons, degree)
-    synapses, real = connectome.synapses, min(degree, neurons)
-    assert connectome.synapse_count == neurons * real
-    np.testing.assert_array_equal(synapses.source, np.repeat(np.arange(neurons), real))
-    rows = synapses.target.reshape(neurons, real).astype(np.int64)
-    assert (np.diff(rows, axis=1) > 0).all()  # no parallel synapses, sorted
-    with NPU.from_connectome(connectome, backend="reference") as npu:
+    with workloads.silent(neurons, degree, spare=7).on("reference") as npu:
+        assert (npu.get_synapse_count(), npu.synapse_capacity) == (neurons * degree, neurons * degree + 7)
+        np.testing.assert_array_equal(np.bincount(npu.outgoing_synapses(np.arange(neurons)).source), np.full(neurons, degree))
         npu.inject(np.arange(neurons), 1e6)
         assert npu.run(5).fired_total == 0
 
 
-def test_rows_made_in_parts_are_all_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Small(np.random.Generator):
-        calls = 0
-
-        def integers(self, *args: Any, **kwargs: Any) -> Any:
-            Small.calls += 1
-            return super().integers(*args, **kwargs)
-
-    monkeypatch.setattr(np.random, "Generator", Small)
-    monkeypatch.setattr(workloads, "SYNAPSES_AT_A_TIME", 70)
-    connectome = workloads.silent(100, 10)
-    assert Small.calls == 4 * 15
-    np.testing.assert_array_equal(np.bincount(connectome.synapses.source), np.full(100, 10))
-
-
 @pytest.mark.parametrize("fired", [1, 10, 20, 34, 50, 51, 100])
 def test_exactly_so_many_fire_and_other_ones_in_turn(fired: int) -> None:
-    with NPU.from_connectome(workloads.silent(100, 20), backend="reference") as npu:
+    with workloads.silent(100, 20).on("reference") as npu:
         workloads.arm(npu, 30)
         npu.run(3)
         groups = workloads.arm(npu, fired)  # whoever was armed before is silent again
@@ -87,7 +69,7 @@ def test_a_workload_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         4,
         "reference",
     )
-    with NPU.from_connectome(workloads.silent(64, 4), backend="reference") as npu:
+    with workloads.silent(64, 4).on("reference") as npu:
         workloads.arm(npu, 4)
         assert first["digest"] == npu.run(bench.CHECKED_BURSTS).digest
         npu.run(5)
@@ -95,6 +77,9 @@ def test_a_workload_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert 0 < first["burst"]["p50_us"] <= first["burst"]["p99_us"]
     assert min(first["burst"]["first_us"], first["burst"]["again_us"]) <= first["burst"]["p50_us"]
     assert first["events_per_s"] == pytest.approx(16e6 / first["run"]["p50_us"])
+    assert 0 < first["run"]["stamp_p50_us"] <= first["run"]["stamp_p99_us"]
+    assert first["times_limit"] == pytest.approx(first["run"]["p50_us"] / first["limit_us"])
+    assert {"copy", "red_u32 random", "red_u64 rows"} < {rate["probe"] for rate in report["rates"]}
     assert list(first["phases_us"]) == list(PHASES)
     assert first["bytes_per_synapse"] == first["memory"]["rows"] / 256
     assert "run" not in injected
@@ -105,9 +90,8 @@ def test_a_workload_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_every_workload_has_a_name_a_share_and_a_line() -> None:
-    assert {"seed", "latency", "fly", "synthetic-0.00156", "synthetic-0.05", "million", "activity", "size-10000000", "edits"} <= set(
-        bench.WORKLOADS
-    )
+    sizes = {f"size-{neurons}" for neurons in (10_000, 100_000, 1_000_000, 10_000_000)}
+    assert {"seed", "latency", "fly", "synthetic-0.00156", "synthetic-0.05", "million", "activity", "edits", *sizes} == set(bench.WORKLOADS)
     for work, share in bench.WORKLOADS.values():
         assert work.__doc__ and share > 0
 
@@ -126,6 +110,7 @@ class Liar(workloads.Executor):
 
     always = True
     seen = 0
+    run = Backend.run  # burst by burst
 
     def burst(self, number: int) -> Any:
         out = super().burst(number)
@@ -147,6 +132,7 @@ def test_what_is_wrong_is_not_timed(always: bool, said: str, tmp_path: Path, mon
     monkeypatch.setattr(Liar, "always", always)
     monkeypatch.setattr(Liar, "seen", 0)
     monkeypatch.setattr(bench, "golden", lambda *_: 0)
+    monkeypatch.setattr(bench, "measured_rates", lambda *_: RATES)
     status, report = run(tmp_path / "b.json", "--only", "latency", "--only", "edits", "--budget", "2")
     assert status == 1
     row, other = report["workloads"]
@@ -157,13 +143,16 @@ def test_what_is_wrong_is_not_timed(always: bool, said: str, tmp_path: Path, mon
 def test_nothing_is_timed_where_a_golden_case_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right = workloads.maker
     monkeypatch.setattr(workloads, "maker", lambda *_: lambda: Liar(right("cpu")()._device))
+    monkeypatch.setattr(bench, "measured_rates", lambda *_: RATES)
     status, report = run(tmp_path / "b.json", "--only", "latency")
     assert status == 1
     assert report["golden"]["passed"] is False and "burst 7" in report["golden"]["problem"]
     assert report["workloads"] == [] and not report["complete"]
 
 
-def test_what_there_is_no_data_for_is_skipped(tmp_path: Path) -> None:
+def test_what_there_is_no_data_for_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "golden", lambda *_: 0)
+    monkeypatch.setattr(bench, "measured_rates", lambda *_: RATES)
     status, report = run(tmp_path / "b.json", "--only", "fly", "--data", str(tmp_path))
     assert status == 0
     assert report["workloads"][0]["status"] == "skipped" and "flywire_right.npz" in report["workloads"][0]["problem"]
@@ -179,16 +168,65 @@ def test_without_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: 
 
 
 def test_sizes_follow_time_and_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    suite = bench.Suite("cpu", None, False, 100, tmp_path, seconds_a_synapse=1e-7, share=10)
-    monkeypatch.setattr(bench, "host_memory", lambda: (10**12, 10**12))
+    free = [10**12]
+    device = types.SimpleNamespace(memory=lambda: (free[0], 10**12), close=lambda: None)
+    monkeypatch.setattr(workloads, "open_device", lambda *_: device)
+    suite = bench.Suite("cpu", None, False, 100, tmp_path, [], seconds_a_synapse=1e-7, share=10)
     assert suite.synapses(7, 10**9) == 50_000_000  # 60 % of the share, 100 ns a synapse
     assert suite.synapses(7, 3000) == 2000
-    monkeypatch.setattr(bench, "host_memory", lambda: (400_000, 10**12))
-    assert suite.synapses(7, 10**9) == 5000
-    suite.quick = True
-    assert suite.synapses(7, 10**9) == 5
+    free[0] = 160_000
+    assert suite.synapses(7, 10**9) == 5000  # 80 % of the memory, 16 bytes a synapse
     suite.share = 0.0
     assert suite.synapses(7, 10**9) == 0
+    suite.quick = True
+    assert suite.synapses(7, 10**9) == 5
+    free[0] = 50
+    assert suite.synapses(7, 10**9) == 2
+
+
+def test_what_a_synapse_takes_is_measured_before_sizes_are_chosen(tmp_path: Path) -> None:
+    suite = bench.Suite("cpu", None, False, 100, tmp_path, [], share=1e9)
+    assert suite.synapses(7, 1000) == 1000
+    guess = suite.seconds_a_synapse
+    assert 0 < guess < 1e-3
+    with suite.loaded(lambda: workloads.silent(10, 1), {}):
+        assert suite.seconds_a_synapse == guess  # so small a network takes longer a synapse
+
+
+RATES: list[Report] = [
+    {"probe": "red_u64 random", "megabytes": 0.5, "additions_per_s": 2e11},
+    {"probe": "red_u64 random", "megabytes": 8, "additions_per_s": 1e11},
+    {"probe": "red_u32 rows", "megabytes": 8, "additions_per_s": 1.2e11},
+    {"probe": "red_u32 merge", "megabytes": 8, "additions_per_s": 9e11},
+    {"probe": "copy", "megabytes": 8, "gigabytes_per_s": 1000.0},
+]
+
+
+@pytest.mark.parametrize(
+    "neurons, events, limit, red",
+    [
+        (0, 0, 10, 2e11),
+        (65_536, 120_000, 10 + 1 + 4.194304, 2e11),  # 0.5 MB of accumulators
+        (65_537, 120_000, 10 + 120_000 / 72e3 + 4.194368, 1.2e11),  # a byte more: the next footprint measured, its best order
+        (10_000_000, 0, 10 + 640, 1.2e11),  # more than any
+    ],
+)
+def test_what_a_burst_may_take(neurons: int, events: float, limit: float, red: float) -> None:
+    may, rate = bench.limit({"neurons": neurons, "events": events}, RATES)
+    assert may == pytest.approx(limit) and rate == red
+
+
+def test_rates_are_of_a_whole_file_or_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "rates.json"
+    rows = [{**rate, "status": "ran"} for rate in RATES]
+    file.write_text(json.dumps({"rows": [*rows, {"probe": "graph", "status": "unavailable", "problem": "none"}]}))
+    assert bench.measured_rates("cpu", None, True, file) == rows
+    measured = bench.measured_rates("cpu", None, True, None)
+    assert measured[-1]["probe"] == "copy" and len(measured) == 15
+    monkeypatch.setattr(probe, "run", lambda *_, **__: ["measured"])
+    file.write_text(json.dumps({"rows": rows[:3]}))  # it was cut short
+    for there in (file, tmp_path / "none"):
+        assert bench.measured_rates("cpu", None, True, there) == ["measured"]
 
 
 @pytest.mark.parametrize("count, down", [(0, 0), (1, 1), (4, 2), (5, 5), (9, 5), (10, 10), (19, 10), (20, 20), (999, 500)])
@@ -248,50 +286,108 @@ def device(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 def test_the_probe(device: Any) -> None:
-    rows = probe.run(device, quick=True, budget=0.5)
+    saved: list[int] = []
+    rows = probe.run(device, quick=True, budget=0.5, save=lambda rows: saved.append(len(rows)))
+    names = [row["probe"] for row in rows]
+    assert saved == list(range(1, len(rows) + 1))  # each as it comes
+    assert list(dict.fromkeys(names)) == list(probe.PREDICTED)  # all, the most important first
     assert [row["megabytes"] for row in rows if row["probe"] == "red_u64 rows"] == [0.5, 2, 8]
-    assert all(row.get("gigabytes_per_s", 0) > 0 or row["additions_per_s"] > 0 for row in rows)
-    assert {row["probe"] for row in rows} == {"copy", *(f"red_u{bits} {order}" for bits in (32, 64) for order in ("random", "rows"))}
+    for row in rows:
+        if row["probe"] == "graph":
+            assert (row["status"], row["problem"], probe.figure(row)) == ("unavailable", "this device has no graphs", None)
+        else:
+            found = probe.figure(row)
+            assert row["status"] == "ran" and found is not None and found[1] > 0
+        assert "predicted_h200" not in row  # of a GPU alone
 
 
-@pytest.mark.parametrize("kernel, right, wrong", [("red_u32", "1u);", "i == 5 ? 0u : 1u);"), ("copy", "quads)) (", "quads - 1)) (")])
-def test_a_probe_that_does_not_do_its_work_is_no_rate(kernel: str, right: str, wrong: str) -> None:
+def test_every_footprint_has_a_prediction() -> None:
+    class Gpu:
+        name = "cuda"
+
+        def memory(self) -> tuple[int, int]:
+            return 2**40, 2**40
+
+    wanted = [(name, size) for name, size, _ in probe.probes(Gpu(), quick=False)]  # type: ignore[arg-type]
+    assert {(name, size) for name, sizes in probe.PREDICTED.items() for size in sizes} == set(wanted)
+    assert all(size in probe.MEGABYTES for name, size in wanted if size is not None)
+
+
+PLANTED = {
+    "red": ("atomicAdd(sums + place(i, n, row), (T)1);", "if (i != 5) atomicAdd(sums + place(i, n, row), (T)1);"),
+    "shared": ("T* at = slice + __umulhi(mixed(i), n);", "if (i == 5) continue; T* at = slice + __umulhi(mixed(i), n);"),
+    "meet": ("grid_barrier(arrived);", "for (u64 t = device_clock(); blockIdx.x && !i && device_clock() < t + 1000000;) {}"),
+    "count_launches": ("told[0] = total[0] += 1;", "told[0] = total[0] = 1;"),
+    "clock": ("readings[i] = device_clock();", "readings[i] = 7;"),
+    "read": ("if (i + k * step < quads)", "if (i + k * step < quads - 1)"),
+    "copy": ("i < quads; i += thread_count()) ((Quad*)out)", "i < quads - 1; i += thread_count()) ((Quad*)out)"),
+}
+
+
+@pytest.fixture(scope="module")
+def planted() -> Iterator[CpuDevice]:
+    """A device on which every probe does a little less than it says."""
     program = probe.program()
     text = program.sources["probe.cu"]
-    assert text.count(right) == 1
-    bad = type(program)({"probe.cu": text.replace(right, wrong)}, program.unit, program.kernels)
+    for right, wrong in PLANTED.values():
+        assert text.count(right) == 1
+        text = text.replace(right, wrong)
+    opened = CpuDevice(workers=2, program=type(program)({**program.sources, "probe.cu": text}, program.unit, program.kernels))
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_probe_that_does_not_do_its_work_is_no_rate(name: str, planted: CpuDevice) -> None:
+    probes = {"meet": probe.barrier, "count_launches": probe.launch_time}
+    for wanted, _, probed in probe.probes(planted, quick=True):
+        probes.setdefault(wanted.partition("_")[0].partition(" ")[0], probed)
     with pytest.raises(bench.Wrong):
-        probe.run(workloads.open_device("cpu", program=bad), quick=True, budget=0.1)
+        probes[name](planted, 0.01)
 
 
 def test_where_the_probe_adds() -> None:
-    """Anywhere at random: few places are left out; in rows: each of 1,024 ranges gets the same."""
+    """One behind the other: each place the same; at random: few places left out; in rows: each of 1,024 ranges the same."""
     device, count = workloads.open_device("cpu", program=probe.program()), 2**17
-    for row in (1, probe.ROW):
+    for order, row in probe.ORDERS.items():
         sums = device.alloc(count, np.uint32)
         args = (sums, np.uint32(count), np.uint32(row), np.uint64(8 * count))
         device.launch([Launch("red_u32", args)])
-        host = np.empty(count, np.uint32)
-        device.download(sums, host)
-        device.wait()
+        host = device.fetched(sums, count)
+        if order == "merge":
+            assert (host == 8).all()
+            continue
         assert 0.99 < np.count_nonzero(host) / count <= 1 and host.max() < 40
-        if row > 1:
+        if order == "rows":
             assert (host.reshape(row, -1).sum(axis=1) == 8 * count // row).all()
     device.close()
+
+
+def test_the_probe_s_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "p.json"
+    assert probe.main(["--backend", "cpu", "--quick", "--budget", "0.2", "--commit", "abc", "--json", str(path)]) == 0
+    report = json.loads(path.read_text())
+    assert (report["benchmark"], report["commit"], len(report["rows"])) == ("probe", "abc", 23)
+    told = capsys.readouterr().out
+    assert "G additions/s" in told and "unavailable" in told
 
 
 @pytest.mark.skipif(importlib.util.find_spec("nvidia") is None, reason="NVRTC is not installed")
 @pytest.mark.parametrize("architecture", [75, 90, 120])
 def test_the_probe_compiles_for_gpus(architecture: int) -> None:
     program = probe.program()
-    cubin, _ = compile_cubin(program.sources, program.unit, architecture)
-    assert parameter_sizes(cubin) == {"copy_memory": (8, 8, 8), "red_u32": (8, 4, 4, 8), "red_u64": (8, 4, 4, 8)}
+    cubin, log = compile_cubin(program.sources, program.unit, architecture)
+    sizes = {"1": 1, "2": 2, "4": 4, "8": 8}
+    for name, sized in parameter_sizes(cubin).items():
+        assert sized == tuple(8 if code.startswith("*") else sizes[code[1]] for code in program.kernels[name].arguments)
+    assert set(parameter_sizes(cubin)) == set(program.kernels)
+    assert not any(found.spill_loads or found.spill_stores for found in usage(log).values())
 
 
 @pytest.mark.parametrize("backend", ["cpu", "emulated"])
 def test_the_small_run(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert small_run.main(["--backend", backend]) == 0
-    assert capsys.readouterr().out == "2 golden cases, and 24 bursts with edits, are right\n"
+    assert capsys.readouterr().out == "2 golden cases, and 34 bursts with edits, are right\n"
 
 
 def test_the_small_run_sees_a_difference(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -306,7 +402,6 @@ def test_the_small_run_sees_a_difference(monkeypatch: pytest.MonkeyPatch, capsys
 
 def test_the_small_run_meets_every_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     from gpu_npu.backends import kernels
-    from gpu_npu.backends.devices.cpu import CpuDevice
 
     launched: set[str] = set()
     launch = CpuDevice.launch
@@ -318,5 +413,4 @@ def test_the_small_run_meets_every_kernel(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(CpuDevice, "launch", noting)
     assert small_run.main(["--backend", "cpu"]) == 0
     never = set(kernels.kernels()) - launched
-    # The CPU takes propagate_owned, a GPU the other; injection from the device is a GPU's alone.
-    assert never <= {"propagate_rows", "check_injection"}, never
+    assert never <= {"check_injection"}, never  # injection from the device is a GPU's alone
