@@ -64,6 +64,8 @@ class Job:
     environment: Mapping[str, str]
     work: Path
     """For files between a stage and its process."""
+    files: Sequence[str] = ()
+    """Of tests; none: all that take a backend."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def test_files() -> list[str]:
     """The files with tests that take a backend."""
     files = sorted((ROOT / "tests").rglob("test_*.py"))
     texts = {path: path.read_text(encoding="utf-8") for path in files}
-    return [str(path.relative_to(ROOT)) for path, text in texts.items() if "backend_factory" in text or "gpu_mode" in text]
+    return [str(path.relative_to(ROOT)) for path, text in texts.items() if re.search(r"backend_factory|device_factory|gpu_mode", text)]
 
 
 def tests(job: Job, limit: float) -> Outcome:
@@ -142,7 +144,7 @@ def tests(job: Job, limit: float) -> Outcome:
     gpu = "--gpu=require" if job.backend == "cuda" else "--gpu=never"
     plain = {**job.environment, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # whatever else is installed has no say
     quiet = ["-q", "-ra", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
-    done = execute([sys.executable, "-m", "pytest", *select, gpu, *quiet, *parallel, *test_files()], limit, plain)
+    done = execute([sys.executable, "-m", "pytest", *select, gpu, *quiet, *parallel, *(job.files or test_files())], limit, plain)
     verdict = done.verdict(limit)
     by_test: dict[str, Report] = {}
     if outcomes.is_file():
@@ -298,6 +300,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder with the fly hemisphere")
     parser.add_argument("--commit", help="where there is no repository to ask")
     parser.add_argument("--only", action="append", choices=tuple(STAGES), metavar="STAGE", help=f"of {', '.join(STAGES)}")
+    parser.add_argument("--tests", action="append", default=[], metavar="FILE", help="these files, not all tests that take a backend")
     options = parser.parse_args(arguments)
     if options.device is not None and (options.device < 0 or options.backend != "cuda"):
         parser.error(f"--device {options.device}: the number of a GPU, 0 or more, with --backend cuda")
@@ -312,11 +315,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report: Report = {"benchmark": "validation", "rehearsal": kind != "validate", "passed": False, **facts, "ok": False, "stages": {}}
 
     def save() -> None:
-        report["passed"] = report["ok"] and not report["rehearsal"]
+        report["passed"] = report["ok"] and not report["rehearsal"] and not options.tests
         write(path, report)
 
     with tempfile.TemporaryDirectory() as work:
-        job = Job(options.backend, options.data.resolve(), facts["commit"], environment(options.device), Path(work))
+        job = Job(options.backend, options.data.resolve(), facts["commit"], environment(options.device), Path(work), options.tests)
         good = validate(report, job, options.only or list(STAGES), options.budget, save, lambda line: print(line, flush=True))
     what = "rehearsed on" if report["rehearsal"] else "validated on"
     print(f"{'OK' if good else 'NOT OK'}: {what} {facts['device']}; written to {path}")
