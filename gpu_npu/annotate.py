@@ -6,6 +6,7 @@ All ranges are in the domain "gpu_npu", pushed and popped, with a burst number a
     load                        the network put there
     burst                       one burst, around its phases, and at its end a mark "fired" with how many as payload
       injection, propagation, dynamics, archival, transfer
+    chunk                       bursts that the device computed on its own, waited for; the number is that of the first
     edit NAME, transfer NAME    a method of the NPU that changes the network, or fetches from the backend
 
 Nobody pays for this who has not asked: an NPU without annotation has no Ranges at all.

@@ -238,7 +238,8 @@ def test_the_command_line(nvtx: Recorder, monkeypatch: pytest.MonkeyPatch) -> No
     assert CliRunner().invoke(main, [*run, "--nvtx"]).exit_code == 0
     seen = [(name, number) for depth, name, number in nvtx.take() if depth == 0]
     assert seen[:2] == [("build", 0), ("load", 0)]
-    assert [number for name, number in seen if name == "burst"][:2] == [1, 2]
+    assert [number for name, number in seen if name == "chunk"] == [1, 2]
+    assert [number for name, number in seen if name == "burst"] == [3, 4]  # those that are timed phase by phase
     monkeypatch.setitem(sys.modules, "nvtx", None)
     refused = CliRunner().invoke(main, [*run, "--nvtx"])
     assert refused.exit_code == EXIT_STATUS[BackendUnavailableError]

@@ -224,7 +224,8 @@ class Backend(ABC):
         """Compute n bursts from `first` on, in chunks. The device may be ahead of what was yielded, even of where the caller
         stops to ask: `burst_count` says how far. Nothing else may be asked of the backend before the iterator is closed."""
         for number in range(first, first + n):
-            out = self.burst(number)
+            with nullcontext() if self._ranges is None else self._ranges.range("chunk", number):
+                out = self.burst(number)
             counters = (out.sensory_injections, out.power_injections, out.synaptic_injections, out.neurons_processed)
             yield Chunk(
                 number,

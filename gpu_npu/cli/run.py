@@ -11,10 +11,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -35,6 +36,8 @@ PHASE_BURSTS, PHASE_SECONDS = 100, 2.0
 """The separate stretch in which phases are timed: so many bursts, or so long."""
 TIMES_KEPT = 2**20
 """Bursts whose times the percentiles are made from, the last ones."""
+STRETCH_SECONDS, STRETCH_ITEMS, LONGEST_STRETCH = 0.1, 2**18, 4096
+"""Bursts between two looks at the host: for so long, with so many injections, so many."""
 COLUMNS = 60
 """Of the picture of the activity."""
 BARS = " ▁▂▃▄▅▆▇█"
@@ -65,6 +68,15 @@ class Stop:
         if self:
             raise KeyboardInterrupt
         self.signal = number
+
+
+class _Stretch(NamedTuple):
+    """So many bursts, and what is injected in them, item by item: into which neuron in which burst."""
+
+    bursts: int
+    burst: NDArray[np.int64]
+    neuron: NDArray[np.uint32]
+    potential: NDArray[np.float32]
 
 
 class Run:
@@ -98,33 +110,75 @@ class Run:
         self.phases: dict[str, float] | None = None
         self.phase_bursts = 0
 
-    def _burst(self) -> tuple[BurstResult, float]:
-        """One burst and its time: from the stimulus at hand to the fired ids at hand."""
-        stimuli = list(self._stimuli.before(self._npu.burst_count + 1))
-        start = time.perf_counter()
-        for neurons, potentials in stimuli:
-            self._npu.inject(neurons, potentials)
-        result = self._npu.process_burst()
-        return result, time.perf_counter() - start
-
     def go(self, stop: Stop, bar: Bar) -> None:
-        """All bursts, or those before a stop."""
+        """All bursts, or those before a stop, in stretches that the device computes on its own: short enough that a stop is
+        heard within a tenth of a second."""
+        length = 1
         while self.bursts < self.asked and not stop:
-            result, seconds = self._burst()
-            if self._recorder is not None:
-                self._recorder(result)
-            self._digest.update(result.burst, result.fired_neurons)
-            self._times[self.timed % len(self._times)] = seconds
-            self._columns[self.bursts * len(self._columns) // self.asked] += result.neuron_count
-            self.seconds += seconds
-            self.fired += result.neuron_count
-            for name in COUNTERS:
-                self.counters[name] += getattr(result, name)
-            self.synaptic += result.synaptic_injections
-            self.bursts += 1
+            begin = time.perf_counter()
+            self._stretch(min(length, self._to_next_checkpoint()))
+            took = time.perf_counter() - begin
+            if took < STRETCH_SECONDS / 4:
+                length = min(2 * length, LONGEST_STRETCH)
+            elif took > STRETCH_SECONDS:
+                length = max(length // 2, 1)
             if self._checkpoints is not None and self.bursts % self._checkpoints.every == 0:
                 self.checkpoint()
             bar.at(self.bursts)
+
+    def _to_next_checkpoint(self) -> int:
+        left = self.asked - self.bursts
+        return left if self._checkpoints is None else min(left, self._checkpoints.every - self.bursts % self._checkpoints.every)
+
+    def _stretch(self, most: int) -> None:
+        """The next bursts, at most so many: their time is from the stimulus at hand to the fired ids at hand."""
+        stimuli = self._stimuli_of(most)
+        watched = 0.0
+
+        def watch(result: BurstResult) -> None:
+            nonlocal watched
+            begin = time.perf_counter()
+            self._note(result)
+            watched += time.perf_counter() - begin
+
+        start = time.perf_counter()
+        if len(stimuli.burst):
+            self._npu.schedule(stimuli.burst, stimuli.neuron, stimuli.potential)
+        result = self._npu.run(stimuli.bursts, watch=watch)
+        seconds = time.perf_counter() - start - watched
+        self.synaptic += result.synaptic_injections
+        apart = np.diff(result.clock) * 1e-9
+        self.seconds += max(seconds, float(apart.sum()))
+        # The first burst of a stretch has no other before it: it has the rest of the time.
+        times = np.concatenate(([max(seconds - float(apart.sum()), 0.0)], apart))
+        self._times[np.arange(self.timed - len(times), self.timed) % len(self._times)] = times
+
+    def _stimuli_of(self, most: int) -> _Stretch:
+        """What is injected in the next bursts: as many of them as their stimulus leaves room for."""
+        neuron, potential, counts = [], [], list[int]()
+        count, bursts, first = 0, 0, self._npu.burst_count + 1
+        while bursts < most and (count < STRETCH_ITEMS or not bursts):
+            before = count
+            for neurons, potentials in self._stimuli.before(first + bursts):
+                neuron.append(neurons)
+                potential.append(potentials)
+                count += len(neurons)
+            counts.append(count - before)
+            bursts += 1
+        if not count:
+            return _Stretch(bursts, np.zeros(0, np.int64), np.zeros(0, np.uint32), np.zeros(0, np.float32))
+        return _Stretch(bursts, np.repeat(np.arange(first, first + bursts), counts), np.concatenate(neuron), np.concatenate(potential))
+
+    def _note(self, result: BurstResult) -> None:
+        """One burst more."""
+        if self._recorder is not None:
+            self._recorder(result)
+        self._digest.update(result.burst, result.fired_neurons)
+        self._columns[self.bursts * len(self._columns) // self.asked] += result.neuron_count
+        self.fired += result.neuron_count
+        for name in COUNTERS:
+            self.counters[name] += getattr(result, name)
+        self.bursts += 1
 
     def checkpoint(self) -> None:
         """Begin to write one, with all that another process needs to go on."""
@@ -158,7 +212,9 @@ class Run:
         end = time.perf_counter() + PHASE_SECONDS
         self._npu.time_phases(True)
         while self.phase_bursts < most and not stop and time.perf_counter() < end:
-            self._burst()
+            for neurons, potentials in self._stimuli.before(self._npu.burst_count + 1):
+                self._npu.inject(neurons, potentials)
+            self._npu.process_burst()
             self.phase_bursts += 1
             bar.at(self.phase_bursts)
         if self.phase_bursts:
