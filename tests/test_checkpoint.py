@@ -6,6 +6,7 @@ import os
 import resource
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,8 @@ class Relay:
             self.cut()
         assert self.resident and number == self.npu.burst_count + 1
         result = self.npu.process_burst()
-        names = [name for name in BurstOutput.__dataclass_fields__ if name not in ("fired", "clock")]
-        return BurstOutput(result.fired_neurons, *(getattr(result, name) for name in names))
+        counters = [field.name for field in fields(BurstOutput) if field.compare and field.name != "fired"]
+        return BurstOutput(result.fired_neurons, *(getattr(result, name) for name in counters))
 
     def inject_device(self, *arrays: NDArray[Any]) -> None:
         backend = self.resident
@@ -183,6 +184,10 @@ def stir(npu: NPU) -> None:
     npu.run(2)
     npu.inject([20, 8, 20], [3.0, 1.0, 0.25])
     npu.force_fire([30, 9, 9])
+    coming = npu.burst_count + np.array([1, 1, 1, 4, 2, 4, 400])
+    npu.schedule(coming, [20, 20, 3, 3, 3, 3, 3], [1e-3, 50.0, 5.0, 0.1, 7.0, 30.0, 1.0])
+    npu.schedule(coming[3], [3, 3], [1e-3, 2.0])
+    npu.schedule_force(coming[3:5], [11, 12])
     npu.add_synapse(20, 21, 7, 1)  # still on its way to the backend
 
 
@@ -389,6 +394,8 @@ def test_a_well_sealed_file_with_nonsense_in_it_is_refused(good: bytes, tmp_path
     wrong("array 'neuron_threshold' has shape", neuron_threshold=np.zeros(3, np.float32))
     wrong("settings' cannot be read", settings="{}")
     wrong("neuron 0 is valid but was never created", neuron_created=np.zeros(40, np.bool_))
+    wrong("scheduled: its bursts do not ascend, or are not after burst 5", scheduled_burst=np.arange(5, 16, dtype=np.uint64))
+    wrong("scheduled.0.: 40 is not a neuron id", scheduled_neuron=ids.repeat(11))
     wrong("'notes' cannot be read", notes="{")
     wrong("rules with the handles .0., for 0 rules", rules_since="[[0, 0]]")
     wrong("run: 1 values for 0 ids of a network with 0 rules", run=np.ones(1, np.uint16))
