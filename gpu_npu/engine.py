@@ -304,9 +304,9 @@ class BurstEngine:
 
     def inject(self, neurons: ArrayLike, potentials: ArrayLike) -> None:
         """Stage external potential for the next burst: ids, and one potential or one for each. As `NPU.inject`, which
-        checks the same; here the check is made at once, and the arrays are copied."""
+        checks the same; here the check is made at once, and copies the arrays."""
         ids = check_ids(neurons, self.npu.neuron_capacity)
-        self._stage(NPU.inject, ids, np.broadcast_to(check_potentials(potentials, len(ids)), ids.shape).copy())
+        self._stage(NPU.inject, ids, check_potentials(potentials, len(ids)))
 
     def force_fire(self, neurons: ArrayLike) -> None:
         """Stage neurons to fire in the next burst whatever their potential; as `NPU.force_fire`."""
