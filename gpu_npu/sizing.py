@@ -9,7 +9,7 @@ import numpy as np
 
 from gpu_npu.backends.layout import load_bytes
 from gpu_npu.backends.select import open_backend
-from gpu_npu.connectome import NEURON_FIELDS, Connectome
+from gpu_npu.connectome import NEURON_FIELDS, Connectome, SynapseSource
 
 
 @dataclass(frozen=True)
@@ -46,24 +46,27 @@ class MemoryPlan:
 def plan_memory(
     connectome: Connectome,
     *,
+    synapses: SynapseSource | None = None,
     fire_ledger_window: int = 20,
     neuron_capacity: int | None = None,
     synapse_capacity: int | None = None,
     backend: str = "auto",
     device: int | None = None,
 ) -> MemoryPlan:
-    """The memory that `NPU.from_connectome` with the same arguments would take. The backend is opened, nothing is loaded.
+    """The memory that `NPU.from_connectome` with the same arguments would take. The backend is opened, nothing is loaded;
+    every synapse is read once.
 
     BackendUnavailableError: an explicit choice that cannot run here. A device that is too small is no error.
     """
     neurons = connectome.neuron_capacity if neuron_capacity is None else neuron_capacity
-    synapses = connectome.synapse_capacity if synapse_capacity is None else synapse_capacity
+    total = connectome.synapse_count + (0 if synapses is None else synapses.total)
+    reserved = max(total, connectome.synapse_capacity) if synapse_capacity is None else synapse_capacity
     chooses = backend == "auto" and device is None  # by what fits; an explicit choice is taken whether it fits or not
     opened, reason = open_backend(
         backend,
         device,
         neuron_capacity=neurons if chooses else 0,
-        synapse_capacity=synapses if chooses else 0,
+        synapse_capacity=reserved if chooses else 0,
         weight_dtype=connectome.weight_dtype,
         psp_dtype=connectome.psp_dtype,
         ledger_window=fire_ledger_window if chooses else 1,
@@ -71,9 +74,9 @@ def plan_memory(
     name, description = opened.name, opened.description
     opened.close()
     if name == "reference":
-        pieces, loading = _reference_bytes(connectome, neurons, synapses), 0
+        pieces, loading = _reference_bytes(connectome, neurons, reserved), 0
     else:
-        pieces, loading = load_bytes(connectome, neurons, synapses, fire_ledger_window)
+        pieces, loading = load_bytes(connectome, neurons, reserved, fire_ledger_window, synapses)
     return MemoryPlan(name, reason, description, pieces, loading, *_device_memory(name, device))
 
 

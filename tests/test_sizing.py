@@ -10,7 +10,7 @@ from conftest import BackendFactory, shared_data
 
 from gpu_npu import NPU, Area, Connectome
 from gpu_npu.backends.layout import load_bytes
-from gpu_npu.connectome.generators import fixed_out_degree, fixed_probability, seed_example
+from gpu_npu.connectome.generators import RandomSynapses, fixed_out_degree, fixed_probability, seed_example
 from gpu_npu.io import load
 from gpu_npu.sizing import plan_memory
 
@@ -67,6 +67,15 @@ def test_the_fly_hemisphere() -> None:
     for backend in ("cpu", "reference"):
         plan = plan_memory(connectome, backend=backend)
         with NPU.from_connectome(connectome, backend=backend) as npu:
+            assert plan.pieces == npu.memory()
+
+
+def test_synapses_of_a_source_count() -> None:
+    source = RandomSynapses(100, 30, seed=1, psp=(1, 3))
+    connectome = fixed_out_degree(100, 5, seed=1)
+    for backend in ("cpu", "reference"):
+        plan = plan_memory(connectome, synapses=source, backend=backend)
+        with NPU.from_connectome(connectome.copy(), synapses=source, backend=backend) as npu:
             assert plan.pieces == npu.memory()
 
 

@@ -169,3 +169,31 @@ def test_the_seed_example_holds_thirty_hertz_for_a_minute() -> None:
         if sum(counts["seed"]) <= sum(counts["idle"]) and worst["seed"] < 5:
             return
     pytest.fail(f"in none of three minutes: {counts}, {worst}")
+
+
+@pytest.mark.parametrize("ordered", [False, True], ids=["unsorted", "by source"])
+def test_rows_are_built_no_slower_than_sorted_on_the_host(ordered: bool) -> None:
+    """10 M synapses, 100 a neuron: a load, against the addition of the same synapses by an edit, which sorts them in NumPy."""
+    rng = np.random.default_rng(0)
+    neurons, count = 100_000, 10_000_000
+    source = np.repeat(np.arange(neurons, dtype=np.uint32), 100) if ordered else rng.integers(0, neurons, count, dtype=np.uint32)
+    connectome = Connectome(neurons, count)
+    connectome.add_neurons(neurons)
+    connectome.add_synapses(source, rng.integers(0, neurons, count), rng.integers(0, 256, count), rng.integers(0, 256, count))
+    bare, batch = Connectome(neurons), connectome.synapses.batch()
+    seconds: tuple[list[float], list[float]] = [], []
+    for _ in range(3):
+        built, added = (Executor(CpuDevice(workers=WORKERS)) for _ in range(2))
+        start = time.perf_counter()
+        built.load(connectome, neuron_capacity=neurons, synapse_capacity=count, ledger_window=2)
+        seconds[0].append(time.perf_counter() - start)
+        added.load(bare, neuron_capacity=neurons, synapse_capacity=2 * count, ledger_window=2)
+        start = time.perf_counter()
+        added.add_synapses(batch)
+        seconds[1].append(time.perf_counter() - start)
+        assert built.synapse_count == added.synapse_count == count
+        built.close()
+        added.close()
+    ratio = min(seconds[1]) / min(seconds[0])
+    print(f"\n10 M synapses, {'by source' if ordered else 'unsorted'}: {ratio:.2f} times as fast as sorted on the host, {seconds}")
+    assert ratio > 0.8

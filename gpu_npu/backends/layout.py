@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpu_npu.connectome import Connectome
+from gpu_npu.connectome import Connectome, SynapseChain, SynapseSource
 from gpu_npu.connectome.fields import MAX_NEURONS, NEURON_FIELDS, POTENTIAL_OF_FORCED
 from gpu_npu.connectome.validation import fixed_point_bits
 
@@ -232,35 +232,36 @@ def _units(nbytes: NDArray[np.int64]) -> NDArray[np.int64]:
     return units
 
 
-def _rows_of(connectome: Connectome) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(synapses, units of the block) of each row once exactly these synapses are loaded."""
-    slots = np.zeros(connectome.neuron_capacity, np.int64)
-    one_psp, each = np.zeros(len(slots), connectome.psp_dtype), np.zeros(len(slots), np.bool_)
-    for batch in connectome.synapses:
+def _rows_of(synapses: SynapseSource, neurons: int) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """(synapses of each row, units of its block, largest in-degree) once exactly these synapses are loaded."""
+    slots, arriving = np.zeros(neurons, np.int64), np.zeros(neurons, np.int64)
+    one_psp, each = np.zeros(neurons, synapses.psp_dtype), np.zeros(neurons, np.bool_)
+    for batch in synapses:
         fresh = slots[batch.source] == 0
         one_psp[batch.source[fresh]] = batch.psp[fresh]
         each[batch.source[batch.psp != one_psp[batch.source]]] = True
-        slots += np.bincount(batch.source, minlength=len(slots))
-    bytes_each = synapse_bytes(connectome.weight_dtype, connectome.psp_dtype)
+        slots += np.bincount(batch.source, minlength=neurons)
+        arriving += np.bincount(batch.target, minlength=neurons)
+    bytes_each = synapse_bytes(synapses.weight_dtype, synapses.psp_dtype)
     slot_bytes = np.where(each, bytes_each, bytes_each - one_psp.itemsize)
-    return slots, _units(slots * slot_bytes)
+    return slots, _units(slots * slot_bytes), int(arriving.max(initial=0))
 
 
-def load_bytes(connectome: Connectome, neuron_capacity: int, synapse_capacity: int, ledger_window: int) -> tuple[dict[str, int], int]:
+def load_bytes(
+    connectome: Connectome, neuron_capacity: int, synapse_capacity: int, ledger_window: int, more: SynapseSource | None = None
+) -> tuple[dict[str, int], int]:
     """Device bytes by piece once this network is loaded, as `Backend.memory` then says, and what the load takes beside them.
 
     Reads every synapse once: what `estimate_bytes` bounds from the capacities alone is exact here.
     """
     dtypes = connectome.weight_dtype, connectome.psp_dtype
-    slots, units = _rows_of(connectome)
-    arena, count = int(units.sum()) * BLOCK_ALIGNMENT, connectome.synapse_count
+    synapses = connectome.synapses if more is None else SynapseChain(connectome.synapses, more)
+    slots, units, in_degree = _rows_of(synapses, connectome.neuron_capacity)
+    arena, count = int(units.sum()) * BLOCK_ALIGNMENT, synapses.total
     if synapse_capacity > count:
         spare = arena_estimate(synapse_capacity, neuron_capacity, *dtypes)
         arena = max(arena, -(-spare // BLOCK_ALIGNMENT) * BLOCK_ALIGNMENT)
-    split = bool(fixed_point_bits(connectome.areas))
-    if not split and count >= 1 << count_bits(*dtypes):
-        in_degree = np.bincount(connectome.synapses.target[connectome.synapses.valid])
-        split = int(in_degree.max()) >= 1 << count_bits(*dtypes)
+    split = bool(fixed_point_bits(connectome.areas)) or in_degree >= 1 << count_bits(*dtypes)
     length = lengths(neuron_capacity, ledger_slots=max(ledger_window, 2), arena_bytes=arena, split=split)
     pieces = {"rows": 0, "neurons": 0, "ledger": 0, "control": 0, "staging": 3 * 4 * STAGING_ITEMS}
     for array in ARRAYS:

@@ -9,8 +9,15 @@ import numpy as np
 import pytest
 
 from gpu_npu.backends.base import Backend
-from gpu_npu.connectome import Area, Connectome, NetworkError, Settings
-from gpu_npu.connectome.generators import fixed_in_degree, fixed_out_degree, fixed_probability, seed_example
+from gpu_npu.connectome import Area, CapacityError, Connectome, NetworkError, Settings, SynapseBatch
+from gpu_npu.connectome.generators import (
+    RandomSynapses,
+    draw,
+    fixed_in_degree,
+    fixed_out_degree,
+    fixed_probability,
+    seed_example,
+)
 
 GENERATORS: dict[str, Callable[..., Connectome]] = {
     "out": lambda **extra: fixed_out_degree(500, 20, **extra),
@@ -101,11 +108,59 @@ def test_no_neurons(name: str) -> None:
         (lambda: fixed_probability(5, 0.5, seed=0, psp=65536), "psp: 65536 is not"),
         (lambda: fixed_probability(5, 0.5, seed=0, threshold=[1, 2]), "threshold: 2 values for 5"),
         (lambda: seed_example(-3), "seed: -3"),
+        (lambda: RandomSynapses(5, -1, seed=0), "degree: -1"),
+        (lambda: RandomSynapses(5, 1, seed=-1), "seed: -1"),
+        (lambda: RandomSynapses(-5, 1, seed=0), "neurons: -5"),
+        (lambda: RandomSynapses(2**30 + 1, 1, seed=0), "neurons: 1,073,741,825 is more than 1,073,741,824"),
+        (lambda: RandomSynapses(5, 1, seed=0, weight=(3, 70_000)), r"weight: \(3, 70000\) is not"),
+        (lambda: RandomSynapses(5, 1, seed=0, inhibitory_fraction=2), "inhibitory_fraction: 2 is outside"),
     ],
 )
-def test_refused(make: Callable[[], Connectome], message: str) -> None:
-    with pytest.raises(NetworkError, match=message):
+def test_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises((NetworkError, CapacityError), match=message):
         make()
+
+
+def test_draws_are_those_of_splitmix64() -> None:
+    """The outputs that its authors' program gives for the seeds 0 and 1234567."""
+    assert draw(0, np.arange(3, dtype=np.uint64)).tolist() == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+    assert draw(1234567, np.arange(2, dtype=np.uint64)).tolist() == [6457827717110365317, 3203168211198807973]
+
+
+@pytest.mark.parametrize("incoming", [False, True])
+def test_random_synapses(incoming: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Degrees, ranges and shares as asked for; 4 sigma. Any cut into batches gives the same."""
+    source = RandomSynapses(1000, 40, seed=7, incoming=incoming, weight=(3, 300), psp=(0, 4), inhibitory_fraction=0.3)
+    assert (source.total, source.weight_dtype, source.psp_dtype) == (40_000, np.uint16, np.uint8)
+    whole = SynapseBatch.concatenate(source)
+    monkeypatch.setattr("gpu_npu.connectome.generators.SYNAPSES_AT_A_TIME", 777)
+    cut = SynapseBatch.concatenate(source)
+    names = ("source", "target", "weight", "psp", "inhibitory")
+    for name in names:
+        np.testing.assert_array_equal(getattr(whole, name), getattr(cut, name))
+    other = SynapseBatch.concatenate(RandomSynapses(1000, 40, seed=8, incoming=incoming, weight=(3, 300), psp=(0, 4)))
+    assert all((getattr(whole, name) != getattr(other, name)).any() for name in ("source" if incoming else "target", *names[2:]))
+    given, drawn = (whole.target, whole.source) if incoming else (whole.source, whole.target)
+    np.testing.assert_array_equal(given, np.repeat(np.arange(1000), 40))
+    degrees = np.bincount(drawn, minlength=1000)
+    assert abs(degrees.var() - 40) < 4 * 40 * (2 / 1000) ** 0.5
+    assert (np.unique(whole.weight) == np.arange(3, 301)).all() and (np.unique(whole.psp) == np.arange(5)).all()
+    assert abs(whole.weight.mean() - 151.5) < 4 * (298**2 / 12 / 40_000) ** 0.5
+    assert abs(whole.psp.mean() - 2) < 4 * (2 / 40_000) ** 0.5
+    # Weights, psps and ends have nothing to do with each other, nor with those of the next synapse.
+    for one, two in ((whole.weight, whole.psp), (whole.weight, drawn), (whole.psp, drawn), (drawn[1:], drawn[:-1])):
+        assert abs(np.corrcoef(one, two)[0, 1]) < 4 / 200
+    inhibits = np.zeros(1000, np.bool_)
+    inhibits[whole.source[whole.inhibitory]] = True
+    assert (inhibits[whole.source] == whole.inhibitory).all() and abs(inhibits.sum() - 300) < 4 * 210**0.5
+
+
+def test_random_synapses_at_their_ends() -> None:
+    assert list(RandomSynapses(0, 5, seed=0)) == list(RandomSynapses(5, 0, seed=0)) == []
+    for fraction in (0, 1):
+        batch = SynapseBatch.concatenate(RandomSynapses(50, 3, seed=1, inhibitory_fraction=fraction))
+        assert (batch.inhibitory == bool(fraction)).all()
+    assert (RandomSynapses(1, 9, seed=2**70).batch(0, 9).target == 0).all()
 
 
 def fired_share(backend: Backend, network: Connectome, bursts: int) -> Any:
