@@ -164,24 +164,33 @@ __device__ __forceinline__ Packed packed_at(const State& s, u8* block, const Row
     return {slots, (u64*)(block + units * BLOCK_ALIGNMENT)};
 }
 
-// Compaction, first half: rows ids[r] without what was removed go to scratch, at packed[r] (units of BLOCK_ALIGNMENT), in
-// their old order, and their tail is ordered by keys: target << 32 | slot, so that equal targets stay in order of age.
-// packed_sorted[r] is the length of the sorted part.
+// Compaction, first step: rows ids[r] without what was removed go to scratch, at packed[r] (units of BLOCK_ALIGNMENT), in
+// their old order. packed_sorted[r] is the length of the sorted part.
 KERNEL pack_rows(const State s, u64 n, const u32* ids, const u64* packed, u32* packed_sorted, u8* scratch) {
     Range mine = split(n, warp_index(), warp_count());
     for (u64 r = mine.first; r < mine.last; r += mine.step) {
         Row row = s.rows[ids[r]];
-        Packed to = packed_at(s, scratch + packed[r] * BLOCK_ALIGNMENT, row);
-        u32 sorted, length = pack(s, row, slots_of(s, row), to.slots, sorted);
-        for (u32 i = sorted + lane_id(); i < length; i += WARP_SIZE)
-            to.keys[i - sorted] = (u64)(to.slots.target[i] & TARGET_MASK) << 32 | i;
-        __syncwarp();
-        sort_ascending(to.keys, length - sorted);
+        u32 sorted;
+        pack(s, row, slots_of(s, row), packed_at(s, scratch + packed[r] * BLOCK_ALIGNMENT, row).slots, sorted);
         if (lane_id() == 0) packed_sorted[r] = sorted;
     }
 }
 
-// Second half: from scratch to where planned[r] says, sorted part and tail merged. A synapse's place is the number of
+// Second step: the tail of each row in order, by keys: target << 32 | slot, so that equal targets stay in order of age.
+KERNEL sort_tails(const State s, u64 n, const u32* ids, const u64* packed, const u32* packed_sorted, u8* scratch) {
+    Range mine = split(n, warp_index(), warp_count());
+    for (u64 r = mine.first; r < mine.last; r += mine.step) {
+        Row row = s.rows[ids[r]];
+        Packed part = packed_at(s, scratch + packed[r] * BLOCK_ALIGNMENT, row);
+        u32 sorted = packed_sorted[r];
+        for (u32 i = sorted + lane_id(); i < row.valid; i += WARP_SIZE)
+            part.keys[i - sorted] = (u64)(part.slots.target[i] & TARGET_MASK) << 32 | i;
+        __syncwarp();
+        sort_ascending(part.keys, row.valid - sorted);
+    }
+}
+
+// Third step: from scratch to where planned[r] says, sorted part and tail merged. A synapse's place is the number of
 // synapses before it in its own part and in the other; among equal targets the sorted part is older.
 KERNEL place_rows(const State s, u64 n, const u32* ids, const Row* planned, const u64* packed, const u32* packed_sorted, u8* scratch) {
     Range mine = split(n, warp_index(), warp_count());

@@ -451,7 +451,8 @@ class RowStore:
             packed_sorted = self._device.alloc(high - low, np.uint32)
             on_device, entries, packed = arrays
             count = np.uint64(high - low)
-            self._launch("pack_rows", self._state, count, on_device, packed, packed_sorted, scratch, items=high - low)
+            for step in ("pack_rows", "sort_tails"):
+                self._launch(step, self._state, count, on_device, packed, packed_sorted, scratch, items=high - low)
             self._launch("place_rows", self._state, count, on_device, entries, packed, packed_sorted, scratch, items=high - low)
             self._device.release(*arrays, packed_sorted)
             low = high
