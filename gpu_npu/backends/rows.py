@@ -190,8 +190,9 @@ class RowStore:
                 for first in range(0, len(batch), size):
                     part = slice(first, first + size)
                     target = _packed(batch.target[part], batch.inhibitory[part])
-                    for array, host in zip(chunk, (batch.source[part], target, batch.weight[part], batch.psp[part]), strict=True):
-                        self._device.upload(array, np.ascontiguousarray(host))
+                    hosts = [np.ascontiguousarray(host) for host in (batch.source[part], target, batch.weight[part], batch.psp[part])]
+                    for array, host in zip(chunk, hosts, strict=True):
+                        self._device.upload(array, host)
                     yield len(target)
                     self._device.wait()  # the host arrays are done with
 
