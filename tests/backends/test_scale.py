@@ -11,7 +11,7 @@ import pytest
 
 from gpu_npu import NPU, CapacityError, Connectome, SynapseBatch
 from gpu_npu.backends.devices.base import Launch
-from gpu_npu.backends.devices.cpu import CpuDevice
+from gpu_npu.backends.devices.cpu import CpuDevice, host_memory
 from gpu_npu.backends.devices.emulated import EmulatedDevice
 from gpu_npu.backends.executor import Executor
 from gpu_npu.backends.layout import BLOCK_ALIGNMENT, PSP_EACH, ROW_DTYPE, STATE_DTYPE
@@ -170,3 +170,28 @@ def test_a_row_that_is_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     longer.add_synapses(0, 1, 1, 1)
     with pytest.raises(CapacityError, match="neuron 0: 51 synapses leave it"):
         NPU.from_connectome(longer, backend=Executor(CpuDevice()))
+
+
+@pytest.mark.long
+def test_more_than_two_thousand_million_synapses() -> None:
+    """2,151,677,952 generated on the device: rows and a burst are what the host makes of the same numbers. Takes 12 GB."""
+    free, neurons, degree = host_memory()[0], 2**22, 513
+    if free < 14 * 2**30:
+        pytest.skip(f"{free:,} bytes are free, 14 GiB are needed")
+    source = RandomSynapses(neurons, degree, seed=1, weight=(1, 255))
+    connectome = Connectome(neurons)
+    connectome.add_neurons(neurons, threshold=1e9)
+    with NPU.from_connectome(connectome, synapses=source, backend="cpu") as npu:
+        assert npu.get_synapse_count() == source.total == neurons * degree > 2**31
+        for neuron in (0, 1, neurons // 2, neurons - 1):
+            ours, theirs = npu.outgoing_synapses([neuron]), source.batch(neuron * degree, degree)
+            order = np.argsort(theirs.target, kind="stable")
+            np.testing.assert_array_equal(ours.target, theirs.target[order])
+            np.testing.assert_array_equal(ours.weight, theirs.weight[order])
+        npu.force_fire(np.arange(neurons - 1000, neurons))
+        npu.process_burst()
+        assert npu.process_burst().synaptic_injections == 1000 * degree
+        last = source.batch((neurons - 1000) * degree, 1000 * degree)
+        sums = np.bincount(last.target, np.where(last.inhibitory, -1.0, 1.0) * last.weight, neurons)
+        candidates = npu.fire_candidate_list
+        np.testing.assert_array_equal(candidates.potentials, sums[candidates.neurons])
