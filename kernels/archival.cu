@@ -2,10 +2,12 @@
 //
 // The fired bits that dynamics wrote are themselves the ledger's entry of this burst: history costs nothing more.
 #include "physics.cuh"
+#include "rows.cuh"
 #include "turn.cuh"
 
 // The fired neurons of a tile, by one warp: to the queue from `start` on, and to `ids` unless it is null.
 __device__ __forceinline__ void write_tile(const State& s, u32 tile, u32 start, u32* ids) {
+    u64 synapses = 0;
     for (u32 base = 0; base < TILE_WORDS; base += WARP_SIZE) {  // a lane a word
         u32 word = tile * TILE_WORDS + base + lane_id();
         u32 bits = word < s.words ? s.fired_bits[word] : 0;
@@ -18,8 +20,10 @@ __device__ __forceinline__ void write_tile(const State& s, u32 tile, u32 start, 
             s.queue_potential[at] = v;
             s.queue_psp[at] = psp_of_potential(v);
             if (ids) ids[at] = j;
+            synapses += announce_row(s, s.queue, s.queue_task, at, j);
         }
     }
+    add_expected(s.queue, synapses);
 }
 
 // The fire queue of this burst, its record, and its ids once more at `ids` where they fit into `room`. Returns, in every

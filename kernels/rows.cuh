@@ -55,3 +55,29 @@ __device__ __forceinline__ u32 first_not_below(const u32* target, u32 n, u32 key
     }
     return low;
 }
+
+// -- fired rows as work -------------------------------------------------------------------------------------------------
+// A row with many synapses is cut into chunks that warps deliver apart. Archival, which knows first that a neuron fired,
+// lists them: a task is the neuron's place in the queue, shifted left by 32, and the number of the chunk.
+__device__ __forceinline__ u32 chunks_of(const State& s, const Row& row) {
+    return row.valid <= s.heavy_row ? 1 : (row.valid + s.heavy_row - 1) / s.heavy_row;
+}
+__device__ __forceinline__ u64* expected_of(u32* queue) { return (u64*)(queue + QUEUE_EXPECTED); }
+
+// Neuron `source` is item `index` of this queue: lists its tasks, and returns how many synapses leave it, for add_expected().
+__device__ __forceinline__ u32 announce_row(const State& s, u32* queue, u64* tasks, u32 index, u32 source) {
+    if (s.strategy == STRATEGY_OWNED) return 0;  // wants neither
+    Row row = s.rows[source];
+    u32 chunks = chunks_of(s, row);
+    if (chunks > 1) {
+        u32 at = atomicAdd(queue + QUEUE_TASKS, chunks);
+        for (u32 c = 0; c < chunks; ++c) tasks[at + c] = (u64)index << 32 | c;
+    }
+    return row.valid;
+}
+
+// Adds what the lanes of a warp were told by announce_row().
+__device__ __forceinline__ void add_expected(u32* queue, u64 synapses) {
+    for (u32 d = WARP_SIZE / 2; d > 0; d >>= 1) synapses += __shfl_xor_sync(FULL_MASK, synapses, d);
+    if (lane_id() == 0 && synapses) atomicAdd(expected_of(queue), synapses);
+}

@@ -21,8 +21,9 @@ settings.register_profile("long", max_examples=10_000, deadline=None, database=N
 settings.load_profile("default")
 
 EMULATED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # id -> options of the emulated device, of the executor
-    "emulated-32": ({"block": 32, "seed": 1}, {}),
-    "emulated-64-unpacked": ({"block": 64, "seed": 2}, {"packed": False}),
+    "emulated-32": ({"block": 32, "seed": 1}, {"heavy_row": 5}),
+    "emulated-64-unpacked": ({"block": 64, "seed": 2, "cache_bytes": 1024}, {"propagation": "blocked", "packed": False, "heavy_row": 40}),
+    "emulated-96-slices": ({"block": 96, "blocks": 5, "seed": 4, "shared": 512}, {"propagation": "slices", "heavy_row": 7}),
     "emulated-256-owned": ({"block": 256, "seed": 3}, {"propagation": "owned"}),
 }
 BACKENDS = ("reference", "cpu", *EMULATED, "cuda")

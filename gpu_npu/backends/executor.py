@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import nullcontext
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +20,15 @@ from gpu_npu.backends.layout import (
     ARRAYS,
     COUNTERS,
     FLAG,
+    HEAVY_ROW,
     QUEUE_HEADER,
     RECORD,
     RING_HEADER,
     STATE_DTYPE,
+    STRATEGIES,
     WORD_NEURONS,
     arena_estimate,
+    cell_bits,
     count_bits,
     estimate_bytes,
     lengths,
@@ -97,25 +100,30 @@ class _Ring:
 class Executor(Backend):
     """One network on one device.
 
-    propagation: which propagation runs ("rows", "owned"; None: what suits the device). packed: whether arrivals may be
-    counted inside the accumulators. ring: bursts and fired ids that a launch may compute before the host looks at them.
-    These change speed and memory only.
+    propagation: its strategy, one of layout.STRATEGIES; None: what suits the device. packed: whether arrivals may be
+    counted inside the accumulators. heavy_row: a row of more synapses is the work of several warps. ring: bursts and fired
+    ids that a launch may compute before the host looks at them. These change speed and memory only.
     """
 
     def __init__(
         self,
         device: Device,
         *,
-        propagation: Literal["rows", "owned"] | None = None,
+        propagation: str | None = None,
         packed: bool = True,
+        heavy_row: int = HEAVY_ROW,
         ring: tuple[int, int] = RING,
     ) -> None:
         self.name = device.name
         self._device = device
-        self._propagation = propagation or device.propagation
+        self._heavy_row = heavy_row
         self._may_pack = packed
         self._ring_size = ring
         self._state = np.zeros(1, STATE_DTYPE)
+        self._state["strategy"] = STRATEGIES.index(propagation or device.propagation)
+        self._state["heavy_row"] = heavy_row
+        self._state["resident_neurons"] = max(device.cache_bytes * 3 // 4 // _ARRAY["accumulator"].dtype.itemsize, 1)
+        self._untold = False  # the tasks of the last queue are those of rows before an edit
         self._arrays: dict[str, Any] = {}
         self._areas: dict[int, Area] = {}
         self._power: U32 = np.zeros(0, np.uint32)
@@ -149,8 +157,9 @@ class Executor(Backend):
     def _load(
         self, connectome: Connectome, neuron_capacity: int, synapse_capacity: int, ledger_window: int, more: SynapseSource | None
     ) -> None:
-        self._neurons = neuron_capacity
-        self._synapse_capacity = synapse_capacity
+        sources = [connectome.synapses] if more is None else [connectome.synapses, more]
+        given = sum(source.total for source in sources)
+        self._neurons, self._synapse_capacity = neuron_capacity, max(synapse_capacity, given)
         self._window, self._slots = ledger_window, max(ledger_window, 2)  # this burst's fired neurons and those of the one before
         self._dtypes = (np.dtype(connectome.weight_dtype), np.dtype(connectome.psp_dtype))
         self._no_synapses = SynapseBatch.empty(connectome.weight_dtype, connectome.psp_dtype)
@@ -177,9 +186,7 @@ class Executor(Backend):
         self._device.upload(self._arrays["flags"], flags)
 
         # Space for synapses to come; without any, the arena becomes just as long as the rows are.
-        sources = [connectome.synapses] if more is None else [connectome.synapses, more]
-        to_come = synapse_capacity > sum(source.total for source in sources)
-        spare = arena_estimate(synapse_capacity, neuron_capacity, *self._dtypes) if to_come else 0
+        spare = arena_estimate(synapse_capacity, neuron_capacity, *self._dtypes) if synapse_capacity > given else 0
         self._rows = RowStore(self._device, self._state, neuron_capacity, spare, *self._dtypes)
         self._bind()
         self.set_settings(connectome.settings)
@@ -191,7 +198,10 @@ class Executor(Backend):
         self._device.wait()
 
     def _lengths(self, *, split: bool) -> dict[str, int]:
-        return lengths(self._neurons, ledger_slots=self._slots, arena_bytes=0, split=split)
+        return self._lengths_of(self._neurons, self._synapse_capacity, split)
+
+    def _lengths_of(self, neurons: int, synapses: int, split: bool) -> dict[str, int]:
+        return lengths(neurons, synapses=synapses, ledger_slots=self._slots, arena_bytes=0, split=split, heavy_row=self._heavy_row)
 
     def _padded(self, name: str, values: NDArray[Any]) -> NDArray[Any]:
         """A field for all ids, flat; ids past the end of `values` have the default."""
@@ -206,34 +216,36 @@ class Executor(Backend):
         for name, array in self._arrays.items():
             self._state[name] = self._device.address(array) if array.nbytes else 0
         self._state["neurons"], self._state["words"], self._state["tiles"] = self._neurons, length["word"], length["tile"]
-        self._state["ledger_slots"], self._state["owned"] = self._slots, self._propagation == "owned"
+        self._state["ledger_slots"], self._state["task_room"] = self._slots, length["two tasks"] // 2
         # A burst phase by phase; the State is read when they run.
         self._steps = {
             "propagation": [Launch("propagation", (self._state,))],
             "dynamics": [Launch("neuron_dynamics", (self._state,))],
             "archival": self._rings[0].archive,
         }
+        self._tally = [Launch("forget_tally", (self._state,), single=True), Launch("tally", (self._state,))]
         self._inject_from_schedule = Launch("inject_from_schedule", (self._state,))
 
     def reserve(self, *, neuron_capacity: int, synapse_capacity: int) -> None:
         synapses, neurons = max(synapse_capacity, self._synapse_capacity), max(neuron_capacity, self._neurons)
         split = self._arrays["arrivals"].nbytes > 0
-        after = lengths(neurons, ledger_slots=self._slots, arena_bytes=0, split=split)
-        resident = [array for array in ARRAYS if array.group != "rows"] if neurons > self._neurons else []
+        before, after = self._lengths(split=split), self._lengths_of(neurons, synapses, split)
+        resident = [array for array in ARRAYS if array.group != "rows" and after[array.per] > before[array.per]]
         fresh = self._device.alloc_all([(after[array.per] * array.width, array.dtype) for array in resident])
         try:
             self._rows.reserve(neurons, arena_estimate(synapses, neurons, *self._dtypes))
         except DeviceMemoryError:
             self._device.release(*fresh)
             raise
+        self._move_to(neurons, {array.name: new for array, new in zip(resident, fresh, strict=True)}, before, after)
         self._synapse_capacity = synapses
-        if resident:
-            self._move_to(neurons, {array.name: new for array, new in zip(resident, fresh, strict=True)}, after)
+        self._bind()
+        self._device.wait()
 
-    def _move_to(self, neurons: int, larger: dict[str, Any], after: dict[str, int]) -> None:
+    def _move_to(self, neurons: int, larger: dict[str, Any], before: dict[str, int], after: dict[str, int]) -> None:
         """Copy all that is kept per id to larger arrays, and give the old ones back."""
-        before, old_count = self._lengths(split=self._arrays["arrivals"].nbytes > 0), self._neurons
-        parts = {"ledger word": self._slots, "two neurons": 2, "two tiles": 2, "two queues": 2}
+        old_count = self._neurons
+        parts = {"ledger word": self._slots, "two neurons": 2, "two tiles": 2, "two queues": 2, "two tasks": 2}
         for name, new in larger.items():
             array = _ARRAY[name]
             count = parts.get(array.per, 1)
@@ -241,15 +253,14 @@ class Executor(Backend):
             for part in range(count):
                 self._device.copy(new, part * apart, self._arrays[name], part * length, length)
         self._device.wait()
-        for array_on_device in self._arrays.values():
-            self._device.free(array_on_device)
-        self._arrays, self._neurons = larger, neurons
+        for name in larger:
+            self._device.free(self._arrays[name])
+        self._arrays.update(larger)
+        self._neurons = neurons
         for field in NEURON_FIELDS.values():
             if field.default and field.name in larger:
                 tail = np.full((neurons - old_count) * field.width, field.default, field.dtype)
                 self._device.upload(larger[field.name], tail, old_count * field.width)
-        self._bind()
-        self._device.wait()
 
     def reset(self, state: Columns) -> None:
         self._burst = self._fired_count = self._previous_count = 0
@@ -270,6 +281,7 @@ class Executor(Backend):
     def resume(self, flight: Flight) -> None:
         self._burst, words = flight.burst, int(self._state["words"][0])
         self._fired_count, self._previous_count = len(flight.fired[0]), len(flight.previous[0])
+        self._untold = True
         control = np.zeros(self._arrays["control"].size, np.uint64)
         control[0] = flight.burst
         self._device.upload(self._arrays["control"], control)
@@ -326,11 +338,11 @@ class Executor(Backend):
         if self._seconds is None and self._ranges is None:
             self._schedule.open(number)
             injection = self._staging.take()  # may need memory: before anything changes
-            self._launch(self._rings[0], number, injection)
+            self._launch(self._rings[0], number, injection + self._take_tally())
             return self._collect()
         with self._phase("injection", number):
             self._schedule.open(number)
-            self._launch_apart([*self._staging.take(), self._inject_from_schedule])
+            self._launch_apart([*self._staging.take(), self._inject_from_schedule, *self._take_tally()])
         for phase, launches in self._steps.items():
             with self._phase(phase, number):
                 self._launch_apart(launches)
@@ -341,6 +353,11 @@ class Executor(Backend):
         """Bursts up to `last`, as far as the ring and the time of a launch reach."""
         ring.last[0], ring.read[0], ring.nanoseconds[0] = last, self._burst, LAUNCH_NANOSECONDS
         self._device.launch([*before, ring.run])
+
+    def _take_tally(self) -> list[Launch]:
+        """What makes the tasks of the last queue afresh, where rows were edited since they were written."""
+        stale, self._untold = self._untold, False
+        return self._tally if stale else []
 
     def _launch_apart(self, launches: list[Launch]) -> None:
         """The launches of a phase that is looked at. A profiler sees for itself how long they take; a clock has to wait."""
@@ -365,9 +382,9 @@ class Executor(Backend):
         last = first + n - 1
         while self._burst < last:
             scheduled = self._schedule.open(self._burst + 1)
-            yield from self._run(min(last, scheduled), self._staging.take())
+            yield from self._run(min(last, scheduled), self._staging.take() + self._take_tally())
 
-    def _run(self, last: int, injection: list[Launch]) -> Iterator[Chunk]:
+    def _run(self, last: int, before: list[Launch]) -> Iterator[Chunk]:
         """Bursts up to `last`. While the host has one ring, the device fills the other; who reads slowly holds it up, and
         nothing is lost. A launch that ends early leaves the rest to the next."""
         free, pending, reached = list(self._rings), deque[tuple[_Ring, Any]](), self._burst
@@ -377,8 +394,8 @@ class Executor(Backend):
                 while free and reached < last:
                     ring = free.pop()
                     reached = min(last, reached + ring.bursts)
-                    self._launch(ring, last, injection)
-                    injection = []
+                    self._launch(ring, last, before)
+                    before = []
                     pending.append((ring, self._device.mark()))
                 if chunk is not None:
                     yield chunk
@@ -449,6 +466,7 @@ class Executor(Backend):
             self._arrays["arrivals"] = fresh
             self._state["arrivals"] = self._device.address(fresh) if apart else 0
         self._state["arrival_bits"] = 0 if apart else bits
+        self._state["cell_bits"] = 0 if apart else cell_bits(*self._dtypes, in_degree)
 
     def set_area(self, area: int, flags: Area) -> None:
         areas = {**self._areas, area: flags}
@@ -563,9 +581,10 @@ class Executor(Backend):
             raise CapacityError(f"{bound:,} synapses would end in one neuron, at most {MAX_IN_DEGREE:,} can; let several share them")
         self._count_arrivals(int(self._state["fraction_bits"][0]), bound)
         self._rows.add(batch)
-        self._in_degree_bound = bound
+        self._in_degree_bound, self._untold = bound, True
 
     def remove_synapses(self, source: U32, target: U32) -> NDArray[np.bool_]:
+        self._untold = True
         return self._rows.edit(source, target, None)
 
     def reweight_synapses(self, source: U32, target: U32, weight: NDArray[Any]) -> NDArray[np.bool_]:
@@ -619,7 +638,7 @@ class Executor(Backend):
 
     def memory(self) -> dict[str, int]:
         staging = self._staging.nbytes + self._schedule.nbytes
-        pieces = {"rows": self._rows.nbytes, "neurons": 0, "ledger": 0, "control": 0, "staging": staging}
+        pieces = {"rows": self._rows.nbytes, "neurons": 0, "tasks": 0, "ledger": 0, "control": 0, "staging": staging}
         for name, array in self._arrays.items():
             pieces[_ARRAY[name].group] += array.nbytes
         return pieces

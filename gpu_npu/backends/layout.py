@@ -41,7 +41,13 @@ RECORD = 16
 """u32 words about a burst in a ring: [0] fired neurons, [2 + 2 c] and the next the 64-bit counter c, [12], [13] the clock."""
 COUNTERS = ("sensory", "power", "synaptic", "processed", "refractory")
 QUEUE_HEADER = 16
-"""u32 words before the ids of a fire queue: [0] how many ids, [2 + 2 c] and the next the 64-bit counter c."""
+"""u32 words before the ids of a fire queue: [0] how many ids, [QUEUE_TASKS] how many tasks, [2 + 2 c] and the next the
+64-bit counter c, [QUEUE_EXPECTED] and the next the synapses that leave the fired neurons."""
+QUEUE_TASKS, QUEUE_EXPECTED = 1, 12
+STRATEGIES = ("choose", "rows", "slices", "blocked", "owned")
+"""Of propagation.cu: what State.strategy counts."""
+HEAVY_ROW = 2048
+"""A row of more synapses is cut into tasks of at most so many."""
 PSP_EACH = 0xFFFFFFFF
 """Row.psp of a row whose synapses have a psp each; any other value is the psp of all of them."""
 
@@ -63,6 +69,9 @@ CONSTANTS = {
     "TILE_NEURONS": TILE_NEURONS,
     "BLOCK_ALIGNMENT": BLOCK_ALIGNMENT,
     "QUEUE_HEADER": QUEUE_HEADER,
+    "QUEUE_TASKS": QUEUE_TASKS,
+    "QUEUE_EXPECTED": QUEUE_EXPECTED,
+    **{f"STRATEGY_{name.upper()}": i for i, name in enumerate(STRATEGIES)},
     "RING_HEADER": RING_HEADER,
     "RECORD": RECORD,
     **{f"CONTROL_{name.upper()}": i for i, name in enumerate(CONTROL)},
@@ -124,6 +133,7 @@ ARRAYS: tuple[Array, ...] = (
     Array("queue", "u4", "two queues", "neurons", "fire queues of even and odd bursts: QUEUE_HEADER words, then fired ids ascending"),
     Array("queue_potential", "f4", "two neurons", "neurons", "firing potentials, in the order of queue"),
     Array("queue_psp", "u1", "two neurons", "neurons", "the same as an mp-driven psp: clamped to 0..255, half away from zero"),
+    Array("queue_task", "u8", "two tasks", "tasks", "chunks of its heavy rows: (place in the queue << 32) + number of the chunk"),
     Array("fired_bits", "u4", "ledger word", "ledger", "fired neurons, burst b in slot b % ledger_slots: the ledger"),
     Array("control", "u8", "control", "control", "CONTROL_* cells: where the run stands"),
     Array("rows", "row", "neuron", "rows", "row table: the synapses leaving each neuron"),
@@ -132,9 +142,10 @@ ARRAYS: tuple[Array, ...] = (
 )
 
 SCALARS = (
-    ("previous_queue", "*u4", "fire queue of the burst before, to be delivered in this one; this and the next three: inside a burst only"),
+    ("previous_queue", "*u4", "fire queue of the burst before, to be delivered in this one; this and the next four: inside a burst only"),
     ("previous_potential", "*f4", "its firing potentials"),
     ("previous_psp", "*u1", "its mp-driven psps"),
+    ("previous_task", "*u8", "its tasks"),
     ("previous_bits", "*u4", "its fired bits"),
     ("schedule_begin", "*u4", "where the items of burst schedule_first + i begin; one more than schedule_bursts"),
     ("schedule_neuron", "*u4", "items of the schedule by burst, then neuron, then age: whom"),
@@ -150,7 +161,11 @@ SCALARS = (
     ("weight_bytes", "u4", "1 or 2"),
     ("psp_bytes", "u4", "1 or 2"),
     ("fraction_bits", "u4", "F of the semantics: 0 or 32"),
-    ("owned", "u4", "propagation: each block owns a slice of the targets, in place of a row a warp"),
+    ("strategy", "u4", "of propagation: STRATEGY_*"),
+    ("heavy_row", "u4", "a row of more synapses is cut into tasks of at most so many"),
+    ("task_room", "u8", "tasks that a queue has room for"),
+    ("cell_bits", "u4", "low bits of a 32-bit sum that count arrivals, where a term fits beside them; 0: it does not"),
+    ("resident_neurons", "u4", "as many accumulators stay in the cache"),
     ("arrival_bits", "u4", "low bits of an accumulator that count arrivals; 0: arrivals[] does"),
     ("burst_clock", "u4", "refractory_clock is 'burst'"),
     ("rectify_input", "u4", "negative input of accumulating neurons counts as 0"),
@@ -179,7 +194,9 @@ def header() -> str:
     return "\n".join(lines)
 
 
-def lengths(neurons: int, *, ledger_slots: int, arena_bytes: int, split: bool) -> dict[str, int]:
+def lengths(
+    neurons: int, *, synapses: int, ledger_slots: int, arena_bytes: int, split: bool, heavy_row: int = HEAVY_ROW
+) -> dict[str, int]:
     """Elements of an array of one width, for every value of `Array.per`."""
     words = -(-neurons // WORD_NEURONS)
     return {
@@ -192,9 +209,15 @@ def lengths(neurons: int, *, ledger_slots: int, arena_bytes: int, split: bool) -
         "two queues": 2 * queue_stride(neurons),
         "control": len(CONTROL),
         "ledger word": ledger_slots * words,
+        "two tasks": 2 * task_room(synapses, heavy_row),
         "arena byte": arena_bytes,
         "one": 1,
     }
+
+
+def task_room(synapses: int, heavy_row: int) -> int:
+    """Tasks of a queue, at most: n synapses in more than one chunk are less than 2 n / heavy_row chunks."""
+    return 2 * synapses // heavy_row
 
 
 def queue_stride(neurons: int) -> int:
@@ -217,8 +240,15 @@ def estimate_bytes(
 ) -> int:
     """Device bytes of a network of these capacities, before it is loaded."""
     arena = arena_estimate(synapse_capacity, neuron_capacity, weight_dtype, psp_dtype)
-    length = lengths(neuron_capacity, ledger_slots=max(ledger_window, 2), arena_bytes=arena, split=True)
+    slots = max(ledger_window, 2)
+    length = lengths(neuron_capacity, synapses=synapse_capacity, ledger_slots=slots, arena_bytes=arena, split=True)
     return sum(length[array.per] * array.width * array.dtype.itemsize for array in ARRAYS)
+
+
+def cell_bits(weight_dtype: DTypeLike, psp_dtype: DTypeLike, in_degree: int) -> int:
+    """Low bits of a 32-bit sum that count up to `in_degree` arrivals; 0 where no term of either sign fits beside them."""
+    bits = max(in_degree.bit_length(), 1)
+    return bits if 8 * (np.dtype(weight_dtype).itemsize + np.dtype(psp_dtype).itemsize) + bits <= 31 else 0
 
 
 def count_bits(weight_dtype: DTypeLike, psp_dtype: DTypeLike) -> int:
@@ -262,8 +292,9 @@ def load_bytes(
         spare = arena_estimate(synapse_capacity, neuron_capacity, *dtypes)
         arena = max(arena, -(-spare // BLOCK_ALIGNMENT) * BLOCK_ALIGNMENT)
     split = bool(fixed_point_bits(connectome.areas)) or in_degree >= 1 << count_bits(*dtypes)
-    length = lengths(neuron_capacity, ledger_slots=max(ledger_window, 2), arena_bytes=arena, split=split)
-    pieces = {"rows": 0, "neurons": 0, "ledger": 0, "control": 0, "staging": 3 * 4 * STAGING_ITEMS}
+    most = max(synapse_capacity, count)
+    length = lengths(neuron_capacity, synapses=most, ledger_slots=max(ledger_window, 2), arena_bytes=arena, split=split)
+    pieces = {"rows": 0, "neurons": 0, "tasks": 0, "ledger": 0, "control": 0, "staging": 3 * 4 * STAGING_ITEMS}
     for array in ARRAYS:
         pieces[array.group] += length[array.per] * array.width * array.dtype.itemsize
     # While synapses are counted: a chunk of them and the in-degrees. While rows are sorted: their scratch, and what says where.

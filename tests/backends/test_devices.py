@@ -498,6 +498,7 @@ class FakeCupy(types.ModuleType):
             memcpyDeviceToDevice=3, memcpyAsync=note("memcpy"), memsetAsync=note("memset"), streamSynchronize=note("synchronise"),
             getDeviceProperties=lambda index: {
                 "major": 9, "minor": 0, "name": b"Fake", "multiProcessorCount": 132, "sharedMemPerBlockOptin": 232448,
+                "l2CacheSize": 62914560,
             },
         )  # fmt: skip
         self.cuda = types.SimpleNamespace(

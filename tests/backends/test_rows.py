@@ -74,7 +74,7 @@ def test_bytes_of_a_neuron_and_of_everything() -> None:
     assert memory["neurons"] / 20_000 <= 96
     assert sum(memory.values()) == device.allocated
     kept = {array.group for array in ARRAYS}
-    assert kept == {"neurons", "ledger", "rows", "control"}
+    assert kept == {"neurons", "tasks", "ledger", "rows", "control"}
 
 
 @pytest.mark.parametrize("degree", [1, 7, 100])

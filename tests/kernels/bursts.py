@@ -35,7 +35,14 @@ class Bug:
 BUGS: Mapping[str, Bug] = {
     "an addition to an accumulator that is not atomic": Bug("device.cuh", "atomicAdd((u64*)p, (u64)v);", "*p += v;"),
     "the last synapse of a row is left out": Bug(
-        "propagation.cu", "deliver(s, d, lane_id(), d.length, ", "deliver(s, d, lane_id(), d.length - 1, "
+        "propagation.cu", "if (at >= total) continue;", "if (at + 1 >= total) continue;"
+    ),
+    "no barrier before the cells of a slice are merged": Bug(
+        "propagation.cu", "        __syncthreads();\n        for (u32 i = threadIdx.x; i < span; i += blockDim.x) {",
+        "        for (u32 i = threadIdx.x; i < span; i += blockDim.x) {",
+    ),
+    "an addition to a cell that is not atomic": Bug(
+        "propagation.cu", "u32 old = atomicAdd(cell, (u32)by),", "u32 old = (*cell += by) - by,"
     ),
     "no barrier between the warps' sums and their use": Bug(
         "archival.cu", "    __syncthreads();\n    u32 start = sum[0]", "    u32 start = sum[0]"
@@ -93,9 +100,11 @@ def main(sanitizer: str, bug: str = "", wide: str = "") -> None:
     shapes: list[tuple[dict[str, Any], dict[str, Any]]] = [
         ({"block": 64, "seed": 1}, {}),
         ({"block": 96, "seed": 2}, {"propagation": "owned", "packed": False}),
+        ({"block": 64, "blocks": 5, "seed": 3, "shared": 256}, {"propagation": "slices", "heavy_row": 7}),
     ]
     if wide:
-        shapes += [({"block": block, "seed": block}, {"packed": block % 64 == 0}) for block in (32, 256, 1024)]
+        shapes += [({"block": block, "seed": block, "cache_bytes": 512}, {"packed": block % 64 == 0}) for block in (32, 256, 1024)]
+        shapes += [({"block": 256, "blocks": 7, "seed": 4, "shared": 4096}, {"propagation": "slices", "heavy_row": 40})]
     for device, options in shapes:
 
         def backend(device: dict[str, Any] = device, options: dict[str, Any] = options) -> Executor:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -60,8 +60,10 @@ class Device(ABC):
     name: ClassVar[str]
     small: ClassVar[int] = 2**20
     """Bytes that are asked for without a look at what is free, which takes longer than the temporary arrays of an edit."""
-    propagation: ClassVar[Literal["rows", "owned"]]
-    """The propagation kernel that suits the device: atomic additions of many warps, or a slice of the targets a block."""
+    propagation: ClassVar[str] = "choose"
+    """The strategy of propagation that suits the device (layout.STRATEGIES)."""
+    cache_bytes: int = 2**25
+    """Of the last cache that all its processors share."""
 
     def __init__(self, program: Program | None) -> None:
         """`program`: None for the kernels of this package."""

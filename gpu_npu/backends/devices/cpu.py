@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -34,7 +34,7 @@ class CpuDevice(Device):
     """All cores of this machine; `workers` threads (default: the cores this process may use), one block each."""
 
     name: ClassVar[str] = "cpu"
-    propagation: ClassVar[Literal["rows", "owned"]] = "owned"
+    propagation: ClassVar[str] = "owned"
 
     def __init__(self, *, workers: int | None = None, program: Program | None = None) -> None:
         super().__init__(program)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -38,7 +38,6 @@ class CudaDevice(Device):
     """GPU number `index` (None: the current one)."""
 
     name: ClassVar[str] = "cuda"
-    propagation: ClassVar[Literal["rows", "owned"]] = "rows"
 
     def __init__(self, index: int | None = None, *, program: Program | None = None) -> None:
         super().__init__(program)
@@ -49,6 +48,7 @@ class CudaDevice(Device):
             raise BackendUnavailableError(f"there is no GPU {self._index}: this machine has {count}, numbered from 0")
         with self._current():
             properties = cupy.cuda.runtime.getDeviceProperties(self._index)
+            self.cache_bytes = int(properties["l2CacheSize"])
             capability = 10 * properties["major"] + properties["minor"]
             self._description = f"GPU {self._index}, {properties['name'].decode()}, compute capability {capability / 10}"
             if capability < toolchain.ARCHITECTURES[0]:

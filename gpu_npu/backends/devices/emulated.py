@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -69,11 +69,11 @@ class EmulatedDevice(Device):
 
     name: ClassVar[str] = "emulated"
     small: ClassVar[int] = 0  # its limit is looked at for every byte
-    propagation: ClassVar[Literal["rows", "owned"]] = "rows"
 
     def __init__(
-        self, *, block: int = 64, blocks: int = 3, workers: int = 2, seed: int = 0, shared: int = 16384, sanitize: str = "",
-        asynchronous: bool = True, memory_limit: int | None = None, defines: Iterable[str] = (), program: Program | None = None,
+        self, *, block: int = 64, blocks: int = 3, workers: int = 2, seed: int = 0, shared: int = 16384, cache_bytes: int = 2**20,
+        sanitize: str = "", asynchronous: bool = True, memory_limit: int | None = None,
+        defines: Iterable[str] = (), program: Program | None = None,
     ) -> None:  # fmt: skip
         super().__init__(program)
         if not (1 <= block <= 1024 and blocks >= 1 and workers >= 1 and shared >= 0):
@@ -82,7 +82,7 @@ class EmulatedDevice(Device):
                 "and at most 1024 threads a block"
             )
         self._block, self._blocks, self._workers, self._seed = block, blocks, workers, seed
-        self._asynchronous, self._limit, self._shared = asynchronous, memory_limit, shared
+        self._asynchronous, self._limit, self._shared, self.cache_bytes = asynchronous, memory_limit, shared, cache_bytes
         self._library = CpuLibrary(self._program, flavour="emulated", sanitize=sanitize, defines=defines)
         self._value_bytes = self._library.value_bytes
         self._sanitize = sanitize
