@@ -26,7 +26,9 @@ ARGUMENTS = {
     "early_exit": ("*i4",),
     "block_scan": ("*u4", "*u4", "*u4", "u8"),
     "shared_histogram": ("*u4", "*u4", "*u4", "u8"),
+    "meet_in_rounds": ("*u4", "*u4", "*u8", "u8"),
     "deadlock": ("*i4",),
+    "deadlock_of_one_block": ("*u4", "*u8"),
     "wrong_mask": ("*i4",),
     "missing_atomic": ("*u4",),
     "dynamic_shared_out_of_bounds": ("*u4",),
@@ -34,7 +36,7 @@ ARGUMENTS = {
     "before_the_start": ("*u4",),
     "shared_out_of_bounds": ("*u4",),
 }
-WIDE = ("shared_histogram", "dynamic_shared_out_of_bounds")
+WIDE = ("shared_histogram", "dynamic_shared_out_of_bounds", "meet_in_rounds", "deadlock_of_one_block")
 TOY = np.dtype([("n", "u8"), ("out", "u8"), ("in", "u8"), ("scale", "f4"), ("padding", "u4", 99)], align=True)
 UNIT = '#include "toy.cu"\n'
 

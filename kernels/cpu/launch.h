@@ -118,6 +118,7 @@ class Pool {
             blockIdx.x = b;
             run_block(launch);
         }
+        if (launch.cooperative && failed.load(std::memory_order_relaxed)) grid.abandon();
     }
     void work(unsigned id) {
         const Launch* launches = list;               // the caller may write the next batch once the last barrier opens

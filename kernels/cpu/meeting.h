@@ -15,43 +15,48 @@ class Meeting {
         asm volatile("yield");
 #endif
     }
-    // True once the phase has moved on; false after SPIN, or when somebody has failed, who may never arrive.
-    bool spin(uint32_t now, bool give_up) {
+    // Who waits long sleeps; the sleep costs a system call, so those who come soon never pay it.
+    void wait(uint32_t now) {
         auto begin = std::chrono::steady_clock::now();
         for (;;) {
             for (int i = 0; i < 32; ++i) {
-                if (phase.load(std::memory_order_acquire) != now) return true;
+                if (phase.load(std::memory_order_acquire) != now) return;
                 pause();
             }
             auto spent = std::chrono::steady_clock::now() - begin;
-            if (spent > SPIN || (give_up && failed.load(std::memory_order_relaxed))) return false;
+            if (spent > SPIN) break;
             if (spent > BUSY) sched_yield();         // whom we wait for may need this core
         }
+        phase.wait(now, std::memory_order_acquire);
+    }
+    void open() {
+        phase.fetch_add(1, std::memory_order_release);
+        phase.notify_all();                          // a system call only if somebody sleeps
     }
 
 public:
-    // Returns when `members` threads are here. `last` is done by the one that comes last, while all others wait. Who waits
-    // long sleeps; the sleep costs a system call, so those who come soon never pay it.
+    // Returns when `members` threads are here. `last` is done by the one that comes last, while all others wait.
     template <class F> void meet(const std::atomic<uint32_t>& members, F last) {
         uint32_t now = phase.load(std::memory_order_relaxed);
         // In this order: a member may be added while others are on their way.
         if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == members.load(std::memory_order_relaxed)) {
             arrived.store(0, std::memory_order_relaxed);
             last();
-            phase.store(now + 1, std::memory_order_release);
-            phase.notify_all();                      // a system call only if somebody sleeps
+            open();
         }
-        else if (!spin(now, false)) phase.wait(now, std::memory_order_acquire);
+        else wait(now);
     }
-    // The same among threads of which one may fail and never come: nobody sleeps, and then nobody waits.
+    // The same among threads of which one may fail and never come: it abandons the meeting, and then nobody waits.
     void meet_or_fail(uint32_t members) {
-        uint32_t now = phase.load(std::memory_order_relaxed);
+        uint32_t now = phase.load(std::memory_order_acquire);
+        if (failed.load(std::memory_order_relaxed)) return;
         if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == members) {
             arrived.store(0, std::memory_order_relaxed);
-            phase.store(now + 1, std::memory_order_release);
+            open();
         }
-        else while (!spin(now, true) && !failed.load(std::memory_order_relaxed)) sched_yield();
+        else wait(now);
     }
+    void abandon() { open(); }
     void begin() { arrived.store(0, std::memory_order_relaxed); }
 };
 

@@ -136,6 +136,24 @@ def test_schedules() -> None:
     assert sorted(orders(1)[0]) == list(range(256))
 
 
+@pytest.mark.parametrize("seed", [0, 5])
+def test_all_blocks_meet(seed: int) -> None:
+    """Blocks of a wide kernel live at once, each on a thread of its own, and see what all wrote before they met."""
+    device = EmulatedDevice(block=40, blocks=3, seed=seed, program=program())
+    cell, seen, arrived = device.alloc(50, np.uint32), device.alloc(150, np.uint32), device.alloc(1, np.uint64)
+    device.launch([Launch("meet_in_rounds", (cell, seen, arrived, np.uint64(50)))] * 2)
+    assert (device.fetched(cell, 50) == 2 * 120).all()
+    assert (device.fetched(seen, 150) == 2 * 120).all()
+
+
+def test_a_block_that_never_comes_holds_nobody() -> None:
+    device = EmulatedDevice(block=32, blocks=3, program=program())
+    out, arrived = device.alloc(1, np.uint32), device.alloc(1, np.uint64)
+    device.launch([Launch("deadlock_of_one_block", (out, arrived))])
+    with pytest.raises(KernelError, match="deadlock in block 1: 32 of 32 threads never finish"):
+        device.wait()
+
+
 def test_a_deadlock_is_reported_and_leaves_the_device_usable() -> None:
     device = emulated(**ONE_WARP)
     with pytest.raises(KernelError, match=r"deadlock in block 0: 32 of 32 threads never finish; thread \d+ waits at __\w+;"):

@@ -157,10 +157,40 @@ KERNEL shared_histogram(const u32* values, u32* counts, u32* bytes, u64 n) {  //
     if (thread_id() == 0) bytes[0] = dynamic_shared_bytes();
 }
 
+// Each block adds to the cell of a round, all meet, and each reads what all have added.
+#ifdef __CUDA_ON_CPU__
+__device__ inline void grid_meets(u64*) { cuemu_grid_barrier(); }
+#else
+__device__ inline void grid_meets(u64* arrived) {
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        __threadfence();
+        u64 goal = (atomicAdd(arrived, 1ull) / gridDim.x + 1) * gridDim.x;
+        while (*(volatile u64*)arrived < goal) {}
+        __threadfence();
+    }
+    __syncthreads();
+}
+#endif
+KERNEL meet_in_rounds(u32* cell, u32* seen, u64* arrived, u64 rounds) {
+    for (u64 r = 0; r < rounds; ++r) {
+        atomicAdd(cell + r, 1u);
+        grid_meets(arrived);
+        if (threadIdx.x == 0) seen[blockIdx.x * rounds + r] = cell[r];
+    }
+}
+
 // -- bugs ----------------------------------------------------------------------------------------------------------------
 KERNEL deadlock(int* out) {  // a collective and a barrier in two branches
     if (threadIdx.x < 16) out[0] = (int)__ballot_sync(0xffffffffu, 1);
     else __syncthreads();
+}
+KERNEL deadlock_of_one_block(u32* out, u64* arrived) {  // the others wait for it
+    if (blockIdx.x == 1) {
+        if (threadIdx.x < 16) out[0] = __ballot_sync(0xffffffffu, 1);
+        else __syncthreads();
+    }
+    grid_meets(arrived);
 }
 KERNEL wrong_mask(int* out) { out[threadIdx.x] = (int)__ballot_sync(1u << (lane_id() ^ 1), 1); }
 KERNEL missing_atomic(u32* out) { out[0] += 1; }
