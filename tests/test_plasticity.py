@@ -432,7 +432,9 @@ def test_a_network_carries_its_rules(backend_factory: Factory) -> None:
 @learners
 def test_many_bursts_in_one_run_learn_as_one_by_one(backend_factory: Factory) -> None:
     """A lively network: fixed out-degree, power neurons, forced spikes, both rules at once."""
-    network = fixed_out_degree(300, 12, seed=4, threshold=30, weight=(0, 40), psp=(1, 3), inhibitory_fraction=0.2, areas={0: Area(power=True)})
+    network = fixed_out_degree(
+        300, 12, seed=4, threshold=30, weight=(0, 40), psp=(1, 3), inhibitory_fraction=0.2, areas={0: Area(power=True)}
+    )
     network.write("cortical_area", np.arange(300), np.arange(300) % 3)
     network.set_plasticity([PairRule(0, 1, 3.3, 2.2, 8, 8, "all"), WindowRule(1, 2, 2, 3, 1), PairRule(1, 2, 1, 1, 20, 9, w_max=99)])
     network.set_settings(replace(network.settings, power_amount=11.0))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toy import TOY, program
+from toy import TOY, WIDE, program
 
 from gpu_npu.backends.devices import cuda
 from gpu_npu.backends.devices.base import Device, Launch
@@ -542,10 +542,8 @@ def test_cuda_says_why_it_does_not_start(monkeypatch: pytest.MonkeyPatch, option
 def test_each_cuda_method_is_one_call_on_the_callers_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = with_fake(monkeypatch)
     device = CudaDevice(1, program=program())
-    # 227 KiB a block, less what two wide kernels use by themselves
-    assert [fake.calls.pop(1) for _ in range(2)] == [
-        ("attribute", 1, name, 8, 232000) for name in ("shared_histogram", "dynamic_shared_out_of_bounds")
-    ]
+    # 227 KiB a block, less what wide kernels use by themselves
+    assert [fake.calls.pop(1) for _ in WIDE] == [("attribute", 1, name, 8, 232000) for name in program().kernels if name in WIDE]
     assert device.description == "GPU 1, Fake, compute capability 9.0"
     assert device.memory() == (10**9 + 500, 2 * 10**9)
     a, b = device.alloc(10, np.uint32), device.alloc(10, np.uint32)
