@@ -576,9 +576,11 @@ def test_the_rate_is_of_the_last_second() -> None:
         assert engine.status().bursts_per_second == 0
 
 
-def test_an_engine_that_is_left_running_keeps_no_process_open() -> None:
+def test_an_engine_that_is_left_running_ends_with_its_process() -> None:
     script = """
+import atexit
 from gpu_npu import NPU, BurstEngine
+atexit.register(lambda: print(engine.state))  # the last of all to be called
 npu = NPU(8, backend="reference")
 npu.add_neurons(8)
 engine = BurstEngine(npu)
@@ -587,7 +589,8 @@ while engine.status().bursts < 3:
     pass
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, env=environment, timeout=60)
+    command = [sys.executable, "-W", "error", "-c", script]
+    assert subprocess.run(command, check=True, env=environment, timeout=60, stdout=subprocess.PIPE, text=True).stdout == "stopped\n"
 
 
 def test_an_engine_that_ends_waits_for_its_checkpoint(tmp_path: Path) -> None:
