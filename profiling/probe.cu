@@ -108,6 +108,11 @@ KERNEL count_launches(u64* total, u64* told) {
     if (thread_index() == 0) told[0] = total[0] += 1;
 }
 
+// n words to memory of the host, neighbouring threads `apart` words from one another; n is a power of two, `apart` is odd.
+KERNEL tell_host(u32* told, u32 n, u32 apart) {
+    for (u64 i = thread_index(); i < n; i += thread_count()) told[(u32)i * apart & (n - 1)] = (u32)i + 1;
+}
+
 // All blocks meet so many times. In the first meetings each block looks whether the next one came: wrong counts those that had
 // not. meetings counts all.
 #define LOOKED_AT 8

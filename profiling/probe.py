@@ -11,7 +11,8 @@ In this order, so that a run that is cut short has the most important ones:
     barrier                all blocks of a launch meet
     launch, graph          one kernel, or five in a graph, from Python, and a count of theirs back in pinned memory
     clock                  the smallest step of the clock that bursts are stamped with
-    read, copy             bytes a second; of a copy those read and those written
+    told, scattered        bytes a second that kernels write to memory of the host, side by side and one by one
+    read, copy             bytes a second of the device's memory; of a copy those read and those written
 
 What a device cannot do is "unavailable", with the reason. Every sum, count and copy is checked: a probe that did not do
 its work fails. Beside each figure stands what was expected of an H200 before any was measured (profiling/NOTES.md).
@@ -47,6 +48,7 @@ KERNELS = {
     "copy_memory": ("*u1", "*u1", "u8"),
     "read_memory": ("*u1", "*u8", "u8"),
     "count_launches": ("*u8", "*u8"),
+    "tell_host": ("*u4", "u4", "u4"),
 }
 WIDE_KERNELS = {
     "shared_u32": ("*u8", "*u1", "u4", "u8", "u8"),
@@ -87,6 +89,8 @@ PREDICTED: dict[str, dict[float | None, float]] = {
     "launch": {None: 15.0},
     "graph": {None: 18.0},
     "clock": {None: 1000.0},
+    "told": {None: 45.0},
+    "scattered": {None: 6.0},
     "read": {8: 7500.0, 1024: 3900.0},
     "copy": {1024: 4300.0},
 }
@@ -261,6 +265,15 @@ def copy_rate(device: Device, budget: float, *, megabytes: float) -> Row:
     return {"gigabytes_per_s": 32e-9 * quads / seconds}
 
 
+def host_rate(device: Device, budget: float, *, apart: int, count: int) -> Row:
+    told, host = device.mapped(count, np.uint32)
+    seconds, _ = seconds_of(device, Launch("tell_host", (told, np.uint32(count), np.uint32(apart))), budget)
+    places = np.arange(count, dtype=np.uint64) * apart % count
+    if not np.array_equal(host[places], np.arange(1, count + 1)):
+        raise Wrong("tell_host: the host was told something else")
+    return {"gigabytes_per_s": 4e-9 * count / seconds}
+
+
 Probe = Callable[[Device, float], Row]
 
 
@@ -278,6 +291,8 @@ def probes(device: Device, *, quick: bool) -> Iterator[tuple[str, float | None, 
         yield name, None, functools.partial(slice_rate, name=name, additions=additions)
     for name, probe in (("barrier", barrier), ("launch", launch_time), ("graph", graph_time), ("clock", clock)):
         yield name, None, probe
+    for name, apart in (("told", 1), ("scattered", 1031)):
+        yield name, None, functools.partial(host_rate, apart=apart, count=2**14 if quick else 2**20)
     for size in sorted({8.0, sizes[-1]}):  # of the cache, of the memory
         yield "read", size, functools.partial(read_rate, megabytes=size)
     yield "copy", sizes[-1], functools.partial(copy_rate, megabytes=sizes[-1])

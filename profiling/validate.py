@@ -50,8 +50,8 @@ FOUND = 86
 PLACES = ("/usr/local/cuda/bin", "/opt/nvidia/nsight-compute")
 """Where NVIDIA's tools are when they are not on PATH."""
 NCU_NETWORK = ("random", "--neurons", "1000000", "--degree", "100", "--fired", "10000", "--warm-up", "6", "--bursts", "6", "--plain")
-NCU_LAUNCHES = ("--launch-skip=16", "--launch-count=16")
-"""Launches of a burst's kernels that are left out, and looked at."""
+NCU_LAUNCHES = ("--launch-skip=3", "--launch-count=24")
+"""Launches of a burst's kernels that are left out, and looked at: of the bursts to warm up, one launch each, the last ones."""
 
 
 @dataclass(frozen=True)

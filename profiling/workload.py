@@ -45,7 +45,7 @@ def parse(arguments: Sequence[str], program: str = "profiling.workload") -> argp
     parser.add_argument("--warm-up", type=int, default=50, help="bursts before them (%(default)s)")
     parser.add_argument("--backend", choices=("cuda", "cpu", "reference"), default="cuda", help="(%(default)s)")
     parser.add_argument("--device", type=int, help="number of the GPU")
-    parser.add_argument("--plain", action="store_true", help="annotate nothing: the package nvtx is then not needed")
+    parser.add_argument("--plain", action="store_true", help="annotate nothing, launch phase by phase: the package nvtx is not needed")
     parser.add_argument("--neurons", type=int, default=1_000_000, help="of a random network (%(default)s)")
     parser.add_argument("--degree", type=int, default=100, help="synapses leaving each of them (%(default)s)")
     parser.add_argument("--fired", type=int, default=10_000, help="of them that fire in each burst (%(default)s)")
@@ -91,6 +91,7 @@ def run(options: argparse.Namespace) -> str:
         npu.set_power_neurons(power)
         bursts(options.warm_up)
         npu.annotate(not options.plain)
+        npu.time_phases(options.plain)
         return bursts(options.bursts)
 
 

@@ -313,11 +313,18 @@ def test_every_footprint_has_a_prediction() -> None:
     assert all(size in probe.MEGABYTES for name, size in wanted if size is not None)
 
 
+def test_the_notes_say_where_each_prediction_comes_from() -> None:
+    notes = (workloads.ROOT / "profiling" / "NOTES.md").read_text(encoding="utf-8")
+    for name in probe.PREDICTED:
+        assert name.split()[0] in notes, name
+
+
 PLANTED = {
     "red": ("atomicAdd(sums + place(i, n, row), (T)1);", "if (i != 5) atomicAdd(sums + place(i, n, row), (T)1);"),
     "shared": ("T* at = slice + __umulhi(mixed(i), n);", "if (i == 5) continue; T* at = slice + __umulhi(mixed(i), n);"),
     "meet": ("grid_barrier(arrived);", "for (u64 t = device_clock(); blockIdx.x && !i && device_clock() < t + 1000000;) {}"),
     "count_launches": ("told[0] = total[0] += 1;", "told[0] = total[0] = 1;"),
+    "told": ("= (u32)i + 1;", "= (u32)i;"),
     "clock": ("readings[i] = device_clock();", "readings[i] = 7;"),
     "read": ("if (i + k * step < quads)", "if (i + k * step < quads - 1)"),
     "copy": ("i < quads; i += thread_count()) ((Quad*)out)", "i < quads - 1; i += thread_count()) ((Quad*)out)"),
@@ -367,7 +374,7 @@ def test_the_probe_s_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     path = tmp_path / "p.json"
     assert probe.main(["--backend", "cpu", "--quick", "--budget", "0.2", "--commit", "abc", "--json", str(path)]) == 0
     report = json.loads(path.read_text())
-    assert (report["benchmark"], report["commit"], len(report["rows"])) == ("probe", "abc", 23)
+    assert (report["benchmark"], report["commit"], len(report["rows"])) == ("probe", "abc", 25)
     told = capsys.readouterr().out
     assert "G additions/s" in told and "unavailable" in told
 
