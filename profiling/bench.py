@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gpu_npu import NPU, BurstResult, Digest, NpuError
+from gpu_npu.backends.layout import STRATEGIES
 from gpu_npu.connectome.generators import seed_example
 from gpu_npu.io import load
 from profiling import probe, workloads
@@ -68,6 +69,8 @@ class Suite:
     data: Path
     rates: Sequence[Row]
     """Of profiling.probe, for what a burst may take."""
+    strategy: str | None = None
+    """Of propagation; None: what suits the device."""
     started: float = field(default_factory=time.perf_counter)
     seconds_a_synapse: float = 0.0
     share: float = 0.0
@@ -90,7 +93,7 @@ class Suite:
 
     def make(self) -> Any:
         """For `NPU(backend=...)`"""
-        return workloads.maker(self.backend, self.device)
+        return workloads.maker(self.backend, self.device, self.strategy)
 
     @contextlib.contextmanager
     def loaded(self, build: Callable[[], Network], row: Row) -> Iterator[tuple[NPU, Network]]:
@@ -567,19 +570,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--budget", type=float, help="seconds for the workloads (300; with --quick 100)")
     parser.add_argument("--only", action="append", choices=tuple(WORKLOADS), metavar="WORKLOAD", help=f"of {', '.join(WORKLOADS)}")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder with the fly hemisphere")
+    parser.add_argument("--strategy", choices=STRATEGIES, help="of propagation, in place of what suits the device")
     parser.add_argument("--rates", type=Path, metavar="FILE", help="of profiling.probe on this device; else some are measured first")
     parser.add_argument("--commit", help="where there is no repository to ask")
     parser.add_argument("--json", type=Path, help="write the figures here, workload by workload")
     options = parser.parse_args(arguments)
     try:
         report: Row = {"benchmark": "suite", **workloads.facts(options.backend, options.device, options.commit), "quick": options.quick}
+        report["strategy"] = options.strategy
         rates = measured_rates(options.backend, options.device, options.quick, options.rates)
     except (NpuError, Wrong, OSError, ValueError) as error:
         print(f"Error: {error}".splitlines()[0], file=sys.stderr)
         return 2
     report |= {"complete": False, "rates": rates, "workloads": []}
     budget = options.budget or (100 if options.quick else 300)
-    suite = Suite(options.backend, options.device, options.quick, budget, options.data, rates)
+    suite = Suite(options.backend, options.device, options.quick, budget, options.data, rates, options.strategy)
     console = Console(width=None if sys.stdout.isatty() else 200)
 
     def save() -> None:

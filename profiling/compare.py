@@ -26,7 +26,7 @@ MORE_IS_BETTER = ("events_per_s",)
 NOISE = {"burst.p50_us": "burst.noise", "run.p50_us": "run.noise"}
 SIZES = ("neurons", "synapses", "fired")
 """What must be equal for times to be comparable."""
-SAME = ("backend", "device", "driver", "cuda", "cupy", "numpy", "machine", "quick")
+SAME = ("backend", "device", "driver", "cuda", "cupy", "numpy", "machine", "quick", "strategy")
 """Facts that explain a difference."""
 
 

@@ -66,13 +66,13 @@ def open_device(backend: str, device: int | None = None, program: Program | None
     return CpuDevice(program=program)
 
 
-def maker(backend: str, device: int | None = None) -> Callable[[], Backend]:
-    """Makes new backends of this kind."""
+def maker(backend: str, device: int | None = None, strategy: str | None = None) -> Callable[[], Backend]:
+    """Makes new backends of this kind. strategy: of propagation (layout.STRATEGIES); None: what suits the device."""
     if backend == "reference":
         from gpu_npu.backends.reference import Reference
 
         return Reference
-    return lambda: Executor(open_device(backend, device))
+    return lambda: Executor(open_device(backend, device), propagation=strategy)
 
 
 def facts(backend: str, device: int | None = None, commit: str | None = None) -> dict[str, Any]:

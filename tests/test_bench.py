@@ -105,6 +105,22 @@ def test_the_whole_suite(tmp_path: Path) -> None:
     assert activity == [pytest.approx(part) for part in bench.ACTIVITIES]
 
 
+def test_a_strategy_that_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(bench, "golden", lambda *_: 0)
+    monkeypatch.setattr(bench, "measured_rates", lambda *_: RATES)
+    executor = workloads.Executor
+
+    def noting(device: Any, *, propagation: Any) -> Any:
+        asked.append(propagation)
+        return executor(device, propagation=propagation)
+
+    monkeypatch.setattr(workloads, "Executor", noting)
+    status, report = run(tmp_path / "b.json", "--only", "latency", "--budget", "1", "--strategy", "rows")
+    assert (status, report["strategy"], report["workloads"][0]["agrees_with"]) == (0, "rows", "reference")
+    assert asked[-1] == "rows"
+
+
 class Liar(workloads.Executor):
     """Fires one neuron less in burst 7, at each of its runs or at every second one."""
 
@@ -125,7 +141,7 @@ class Liar(workloads.Executor):
 def test_what_is_wrong_is_not_timed(always: bool, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right = workloads.maker
 
-    def lying(backend: str, device: int | None = None) -> Callable[[], Any]:
+    def lying(backend: str, device: int | None = None, strategy: str | None = None) -> Callable[[], Any]:
         return right(backend, device) if backend == "reference" else lambda: Liar(workloads.open_device(backend, device))
 
     monkeypatch.setattr(workloads, "maker", lying)
@@ -401,7 +417,7 @@ def test_the_small_run_sees_a_difference(monkeypatch: pytest.MonkeyPatch, capsys
     right = workloads.maker
     monkeypatch.setattr(bench, "golden", lambda *_: 2)
     monkeypatch.setattr(
-        workloads, "maker", lambda name, _=None: right(name) if name == "reference" else lambda: Liar(right("cpu")()._device)
+        workloads, "maker", lambda name, *_: right(name) if name == "reference" else lambda: Liar(right("cpu")()._device)
     )
     assert small_run.main(["--backend", "cpu"]) == 1
     assert "other spikes or another state" in capsys.readouterr().err
