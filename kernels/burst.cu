@@ -24,7 +24,8 @@ __device__ __forceinline__ void conclude(const State& s, const Ring& ring, u64 b
 
 // Bursts up to `last`. `read`: the host has the fired ids of all bursts up to this one; the queue of a later one that did
 // not fit its ring may not be overwritten, so nothing is computed then. `nanoseconds`: after this time no burst begins.
-WIDE_KERNEL run_bursts(const State base, u64 last, u64 read, u32* memory, u32 ring_bursts, u32 ring_ids, u64 nanoseconds) {
+template <bool LEARNS>
+__device__ __forceinline__ void bursts_of(const State& base, u64 last, u64 read, u32* memory, u32 ring_bursts, u32 ring_ids, u64 nanoseconds) {
     u64 burst = next_burst(base);
     u32 bursts = 0, ids = 0;  // in the ring
     bool go_on = burst <= last && FRESH(base.control + CONTROL_UNREAD) <= read, unread = false;
@@ -47,6 +48,11 @@ WIDE_KERNEL run_bursts(const State base, u64 last, u64 read, u32* memory, u32 ri
         unread = fired > room;
         if (!unread) ids += fired;
         ++bursts;
+        if (LEARNS) {
+            plan(at_burst(base, burst));
+            grid_barrier(base.control + CONTROL_ARRIVED);
+            visit(at_burst(base, burst));
+        }
         go_on = burst < last && !unread && bursts < ring_bursts && !FRESH(base.control + CONTROL_LATE);
         if (!go_on) break;
         ++burst;
@@ -55,6 +61,14 @@ WIDE_KERNEL run_bursts(const State base, u64 last, u64 read, u32* memory, u32 ri
         grid_barrier(base.control + CONTROL_ARRIVED);
     }
     if (thread_index() == 0) conclude(base, {memory, ring_bursts, ring_ids}, burst, bursts, ids, unread);
+}
+
+WIDE_KERNEL run_bursts(const State base, u64 last, u64 read, u32* memory, u32 ring_bursts, u32 ring_ids, u64 nanoseconds) {
+    bursts_of<false>(base, last, read, memory, ring_bursts, ring_ids, nanoseconds);
+}
+// Where there are plasticity rules. Visits take registers, which all other networks are spared.
+ROOMY_KERNEL run_learning_bursts(const State base, u64 last, u64 read, u32* memory, u32 ring_bursts, u32 ring_ids, u64 nanoseconds) {
+    bursts_of<true>(base, last, read, memory, ring_bursts, ring_ids, nanoseconds);
 }
 
 // A burst phase by phase: after injection, propagation, dynamics and archival, each a launch of its own.

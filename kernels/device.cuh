@@ -13,7 +13,7 @@ __device__ __forceinline__ u32 shared_memory_bytes() { return cuemu::dynamic_sha
 __device__ __forceinline__ u64 device_clock() { return cuemu_clock(); }
 __device__ __forceinline__ void grid_barrier(u64*) { cuemu_grid_barrier(); }
 #else
-// A load through the read-only path: for rows, which no thread writes during propagation.
+// A load through the read-only path: for what no launch of bursts ever writes.
 #define READ_ONLY(pointer) __ldg(pointer)
 // Warps in flight hide the latency of a row on a GPU; only a CPU is told ahead of time.
 __device__ __forceinline__ void prefetch(const void*) {}

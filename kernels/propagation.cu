@@ -308,7 +308,7 @@ __device__ __forceinline__ void deliver_packed(const State& s, const Delivery& d
     for (u32 i = first; i < last; i += step) {
         u32 t = READ_ONLY(target + i);
         if (t & SYNAPSE_REMOVED) continue;
-        u32 m = (u32)READ_ONLY(weight + i) * (psp ? (u32)READ_ONLY(psp + i) : one_psp);
+        u32 m = (u32)weight[i] * (psp ? (u32)READ_ONLY(psp + i) : one_psp);
         i64 term = (i64)((u64)m << bits);
         add_owned(accumulator + (t & TARGET_MASK), (t & SYNAPSE_INHIBITORY ? -term : term) + 1);
     }

@@ -14,6 +14,8 @@
 // All blocks of the launch live at once, one a multiprocessor with all the dynamic shared memory that a block can have, and
 // may meet at grid_barrier(). The fewer blocks meet, the sooner; the fewer threads, the more registers each has.
 #define WIDE_KERNEL extern "C" __global__ void __launch_bounds__(768, 1)
+// Likewise, with 128 registers a thread.
+#define ROOMY_KERNEL extern "C" __global__ void __launch_bounds__(512, 1)
 
 typedef unsigned char u8;
 typedef unsigned short u16;

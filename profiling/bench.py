@@ -452,8 +452,7 @@ def golden(backend: str, device: int | None, names: Sequence[str] = ()) -> int:
         sys.path.append(folder)
     golden_cases = importlib.import_module("golden_cases")
     make = workloads.maker(backend, device)
-    learns = golden_cases.PLASTIC_CASES if backend in golden_cases.LEARNING_BACKENDS else ()
-    cases = names or (*golden_cases.CASES, *learns)
+    cases = names or golden_cases.CASES
     for name in cases:
         subject = make()
         try:

@@ -22,10 +22,8 @@ LEDGER_WINDOW = 7
 
 PLASTIC_CASES = ("edge_stdp", "edits_nonuniform", "everything", "everything_feagi_2_6", "stdp")
 """Cases with mappings of the window rule (`net_stdp` rows)."""
-LEARNING_BACKENDS = ("reference",)
-"""Of BACKENDS in conftest.py, those that have plasticity so far. Once all have: BACKENDS here, and PLASTIC_CASES stay in CASES."""
 
-CASES = tuple(sorted({path.stem for path in FOLDER.glob("*.npz")} - {"table_random"} - set(PLASTIC_CASES)))
+CASES = tuple(sorted({path.stem for path in FOLDER.glob("*.npz")} - {"table_random"}))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import EMULATED, BackendFactory, cpu_backend, emulated_backend, reference_backend
-from golden_cases import CASES, LEARNING_BACKENDS, PLASTIC_CASES, load_case, run_case
+from golden_cases import CASES, load_case, run_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import Plan, agree, plans, to_device
@@ -149,10 +149,9 @@ def test_a_thousand_random_networks(tmp_path: Path) -> None:
     assert sum(cuts) > 1000
 
 
-@pytest.mark.parametrize("name", [*CASES, *PLASTIC_CASES])
+@pytest.mark.parametrize("name", CASES)
 def test_golden_cases(name: str, tmp_path: Path) -> None:
-    kinds = LEARNING_BACKENDS if name in PLASTIC_CASES else KINDS
-    relay = Relay([KINDS[kind] for kind in kinds], tmp_path / "run.ckpt", 1, 0.02)
+    relay = Relay(list(KINDS.values()), tmp_path / "run.ckpt", 1, 0.02)
     run_case(load_case(name), relay)
     assert relay.cuts
     relay.close()
@@ -274,7 +273,7 @@ def test_nothing_at_all_can_be_checkpointed(backend_factory: BackendFactory, tmp
         assert again.run(2).digest == npu.run(2).digest
 
 
-@pytest.mark.parametrize("kind", LEARNING_BACKENDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_rules_remember_is_there_again(kind: str, tmp_path: Path) -> None:
     """Cut before every burst, while rules of both kinds come and go."""
     npu, relay = small_npu(), small_npu(KINDS[kind])

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from golden_cases import LEARNING_BACKENDS, assert_bits
+from conftest import BACKENDS
+from golden_cases import assert_bits
 from hypothesis import given, settings
 from networks import SMALL_SIZES, Maker, Plan, agree, perform, plastic_plans
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from gpu_npu.connectome.generators import fixed_out_degree
 from gpu_npu.connectome.plasticity import decay_table
 
 Factory = Callable[[], Backend]
-learners = pytest.mark.parametrize("backend_factory", LEARNING_BACKENDS, indirect=True)
+learners = pytest.mark.parametrize("backend_factory", BACKENDS, indirect=True)
 small_plans = plastic_plans(sizes=SMALL_SIZES, hubs=(0, 0, 40))
 
 BRANCHES = (
@@ -77,7 +78,7 @@ def test_five_thousand_random_networks_learn_as_the_scalar_model(plan: Plan) -> 
     agree(plan, Reference(), ScalarModel())
 
 
-@pytest.mark.parametrize("backend_factory", [name for name in LEARNING_BACKENDS if name != "reference"], indirect=True)
+@pytest.mark.parametrize("backend_factory", [name for name in BACKENDS if name != "reference"], indirect=True)
 @given(plan=plastic_plans())
 def test_random_networks_learn_as_on_the_reference(backend_factory: Factory, plan: Plan) -> None:
     backend = backend_factory()
@@ -88,7 +89,7 @@ def test_random_networks_learn_as_on_the_reference(backend_factory: Factory, pla
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("backend_factory", [name for name in LEARNING_BACKENDS if name != "reference"], indirect=True)
+@pytest.mark.parametrize("backend_factory", [name for name in BACKENDS if name != "reference"], indirect=True)
 def test_two_thousand_random_networks_learn_as_on_the_reference(backend_factory: Factory) -> None:
     @settings(max_examples=2_000, derandomize=False, print_blob=True)
     @given(plan=plastic_plans())

@@ -72,6 +72,10 @@ def _nothing(dtype: type[np.generic]) -> Any:
     return field(default_factory=lambda: np.zeros(0, dtype))
 
 
+RUN_MAX = 65535
+"""No window is longer, so bursts in a row are counted up to here."""
+
+
 @dataclass(frozen=True)
 class Memory:
     """What plasticity rules remember. Arrays of neurons have a value for each id; without rules they are empty.

@@ -26,7 +26,6 @@ from gpu_npu.backends.layout import (
     RING_HEADER,
     STATE_DTYPE,
     STRATEGIES,
-    WORD_NEURONS,
     arena_estimate,
     cell_bits,
     count_bits,
@@ -34,6 +33,7 @@ from gpu_npu.backends.layout import (
     lengths,
     queue_stride,
 )
+from gpu_npu.backends.plasticity import Plasticity, bit_set
 from gpu_npu.backends.rows import FEW, MAX_IN_DEGREE, RowStore
 from gpu_npu.backends.schedule import Schedule
 from gpu_npu.backends.staging import Staging
@@ -43,7 +43,6 @@ from gpu_npu.connectome import (
     CapacityError,
     Connectome,
     DeviceMemoryError,
-    NetworkError,
     PlasticityRule,
     Settings,
     SynapseBatch,
@@ -55,6 +54,9 @@ RING = (4096, 2**18)
 """Bursts, and fired ids, that a launch may compute before the host looks at them: 1.3 MB of host memory, twice."""
 LAUNCH_NANOSECONDS = 100_000_000
 """After this time a launch begins no further burst: Ctrl-C is heard, and no watchdog of a display driver bites."""
+
+AT_ONCE = 2**30
+"""Bursts that run without a look at the clock of plasticity, which counts in 32 bits."""
 
 _AREA_FLAGS = FLAG["nonuniform"] | FLAG["mp_driven"]
 _BURST_FLAGS = FLAG["injected"] | FLAG["forced"]
@@ -74,8 +76,10 @@ class _Ring:
         array, self._host = device.mapped(self._first_id + ids, np.uint32)
         room = (array, np.uint32(bursts), np.uint32(ids))
         self.last, self.read, self.nanoseconds = np.zeros(1, np.uint64), np.zeros(1, np.uint64), np.zeros(1, np.uint64)
-        self.run = Launch("run_bursts", (state, self.last, self.read, *room, self.nanoseconds))
-        self.archive = [Launch("archive_fired", (state, *room)), Launch("finish_burst", (state, *room), single=True)]
+        self.run, self.learn = (
+            Launch(kernel, (state, self.last, self.read, *room, self.nanoseconds)) for kernel in ("run_bursts", "run_learning_bursts")
+        )
+        self.archive, self.finish = Launch("archive_fired", (state, *room)), Launch("finish_burst", (state, *room), single=True)
 
     def one(self) -> tuple[int, U32 | None, list[int]]:
         """How many fired in the one burst of the launch, who (None: they did not fit), and the counters and the clock."""
@@ -188,6 +192,15 @@ class Executor(Backend):
         # Space for synapses to come; without any, the arena becomes just as long as the rows are.
         spare = arena_estimate(synapse_capacity, neuron_capacity, *self._dtypes) if synapse_capacity > given else 0
         self._rows = RowStore(self._device, self._state, neuron_capacity, spare, *self._dtypes)
+        self._plasticity = Plasticity(
+            self._device,
+            self._state,
+            self._rows,
+            neurons=neuron_capacity,
+            largest=256 ** self._dtypes[0].itemsize - 1,
+            areas_of=lambda: self._fetch("cortical_area", self._neurons),
+            last_burst=lambda: self._burst,
+        )
         self._bind()
         self.set_settings(connectome.settings)
         in_degree = self._rows.build(sources)
@@ -221,9 +234,10 @@ class Executor(Backend):
         self._steps = {
             "propagation": [Launch("propagation", (self._state,))],
             "dynamics": [Launch("neuron_dynamics", (self._state,))],
-            "archival": self._rings[0].archive,
+            "archival": [self._rings[0].archive],
         }
         self._tally = [Launch("forget_tally", (self._state,), single=True), Launch("tally", (self._state,))]
+        self._learning = [Launch("plan_visits", (self._state,)), Launch("visit_synapses", (self._state,))]
         self._inject_from_schedule = Launch("inject_from_schedule", (self._state,))
 
     def reserve(self, *, neuron_capacity: int, synapse_capacity: int) -> None:
@@ -232,13 +246,16 @@ class Executor(Backend):
         before, after = self._lengths(split=split), self._lengths_of(neurons, synapses, split)
         resident = [array for array in ARRAYS if array.group != "rows" and after[array.per] > before[array.per]]
         fresh = self._device.alloc_all([(after[array.per] * array.width, array.dtype) for array in resident])
+        plastic: dict[str, Any] = {}
         try:
+            plastic = self._plasticity.reserve(neurons)
             self._rows.reserve(neurons, arena_estimate(synapses, neurons, *self._dtypes))
         except DeviceMemoryError:
-            self._device.release(*fresh)
+            self._device.release(*fresh, *plastic.values())
             raise
         self._move_to(neurons, {array.name: new for array, new in zip(resident, fresh, strict=True)}, before, after)
         self._synapse_capacity = synapses
+        self._plasticity.move_to(neurons, plastic)
         self._bind()
         self._device.wait()
 
@@ -263,7 +280,9 @@ class Executor(Backend):
                 self._device.upload(larger[field.name], tail, old_count * field.width)
 
     def reset(self, state: Columns) -> None:
+        self._plasticity.settle()
         self._burst = self._fired_count = self._previous_count = 0
+        self._plasticity.reset()
         self._staging.clear()
         self._schedule.clear()
         for name, values in state.items():
@@ -276,7 +295,8 @@ class Executor(Backend):
         first = max(1, self._burst - self._window + 1)
         ledger = tuple(self.fired_in(burst) for burst in range(first, self._burst + 1))
         queues = self.fire_queue(), self.fire_queue(previous=True), self.candidates()
-        return Flight(self._burst, *queues, ledger, *self._staging.staged(), self._schedule.items(self._burst))
+        waiting = (*self._staging.staged(), self._schedule.items(self._burst))
+        return Flight(self._burst, *queues, ledger, *waiting, self._plasticity.memory())
 
     def resume(self, flight: Flight) -> None:
         self._burst, words = flight.burst, int(self._state["words"][0])
@@ -293,22 +313,23 @@ class Executor(Backend):
         # The other queue is the next burst's to fill: its header is that of an empty one.
         self._device.upload(self._arrays["queue"], np.array([len(flight.fired[0])], np.uint32), self._queue_at() - QUEUE_HEADER)
         for burst, ids in enumerate(flight.ledger, flight.burst - len(flight.ledger) + 1):
-            self._device.upload(self._arrays["fired_bits"], self._bits_of(ids), burst % self._slots * words)
+            self._device.upload(self._arrays["fired_bits"], bit_set(self._neurons, ids), burst % self._slots * words)
         ids, potentials = flight.candidates
         inputs: F32 = np.zeros(self._neurons, np.float32)
         inputs[ids] = potentials
         self._device.upload(self._arrays["input"], inputs)
-        self._device.upload(self._arrays["candidate_bits"], self._bits_of(ids))
+        self._device.upload(self._arrays["candidate_bits"], bit_set(self._neurons, ids))
         self._device.wait()
         self._staging.inject(*flight.staged)
         self._staging.force(flight.forced)
         self._schedule.add(*flight.scheduled)
+        self._plasticity.resume(flight.memory)
 
     def close(self) -> None:
         """The device gives back what it allocated, whatever part of a load had been reached."""
         self._device.wait()
         self._arrays.clear()
-        for part in ("_rows", "_staging", "_schedule", "_rings"):
+        for part in ("_rows", "_staging", "_schedule", "_rings", "_plasticity"):
             vars(self).pop(part, None)
         self._device.close()
 
@@ -336,23 +357,32 @@ class Executor(Backend):
 
     def burst(self, number: int) -> BurstOutput:
         if self._seconds is None and self._ranges is None:
+            # What may need memory comes before anything changes.
+            self._begin()
             self._schedule.open(number)
-            injection = self._staging.take()  # may need memory: before anything changes
+            injection = self._staging.take()
             self._launch(self._rings[0], number, injection + self._take_tally())
             return self._collect()
         with self._phase("injection", number):
+            learns = self._begin()
             self._schedule.open(number)
             self._launch_apart([*self._staging.take(), self._inject_from_schedule, *self._take_tally()])
         for phase, launches in self._steps.items():
             with self._phase(phase, number):
-                self._launch_apart(launches)
+                after = [*(self._learning if learns else ()), self._rings[0].finish] if phase == "archival" else []
+                self._launch_apart(launches + after)
         with self._phase("transfer", number):
             return self._collect()
 
     def _launch(self, ring: _Ring, last: int, before: list[Launch]) -> None:
         """Bursts up to `last`, as far as the ring and the time of a launch reach."""
         ring.last[0], ring.read[0], ring.nanoseconds[0] = last, self._burst, LAUNCH_NANOSECONDS
-        self._device.launch([*before, ring.run])
+        self._device.launch([*before, ring.learn if self._plasticity.on else ring.run])
+
+    def _begin(self) -> bool:
+        """Whether synapses learn in the next bursts; all is ready for that."""
+        self._untold = self._untold or self._plasticity.stale
+        return self._plasticity.begin()
 
     def _take_tally(self) -> list[Launch]:
         """What makes the tasks of the last queue afresh, where rows were edited since they were written."""
@@ -381,8 +411,9 @@ class Executor(Backend):
             return
         last = first + n - 1
         while self._burst < last:
+            self._begin()
             scheduled = self._schedule.open(self._burst + 1)
-            yield from self._run(min(last, scheduled), self._staging.take() + self._take_tally())
+            yield from self._run(min(last, scheduled, self._burst + AT_ONCE), self._staging.take() + self._take_tally())
 
     def _run(self, last: int, before: list[Launch]) -> Iterator[Chunk]:
         """Bursts up to `last`. While the host has one ring, the device fills the other; who reads slowly holds it up, and
@@ -484,6 +515,7 @@ class Executor(Backend):
     def add_neurons(self, neurons: U32, columns: Columns) -> None:
         if not len(neurons):
             return
+        self._plasticity.areas_change()
         consecutive = int(neurons[-1]) - int(neurons[0]) == len(neurons) - 1 and bool((neurons[1:] > neurons[:-1]).all())
         for name, values in columns.items():
             if name in self._arrays and consecutive:
@@ -502,6 +534,8 @@ class Executor(Backend):
         if field == "mp_charge_accumulation":
             self._write_flags(neurons, FLAG["accumulates"], np.where(values, FLAG["accumulates"], 0).astype(np.uint8))
             return
+        if field == "cortical_area":
+            self._plasticity.areas_change()
         self._scatter(field, neurons, values)
         if field == "cortical_area":
             self._write_flags(neurons, _AREA_FLAGS, self._flags_of_areas(values))
@@ -511,6 +545,7 @@ class Executor(Backend):
             return self._write_area(area, valid_only=True, mask=FLAG["accumulates"], bits=FLAG["accumulates"] if value[0] else 0)
         mask, bits = 0, 0
         if field == "cortical_area":
+            self._plasticity.areas_change()
             mask, bits = _AREA_FLAGS, _area_flags(self._areas.get(int(value[0]), Area()))
         return self._write_area(area, valid_only=True, mask=mask, bits=bits, field=field, value=value)
 
@@ -580,21 +615,25 @@ class Executor(Backend):
         if bound > MAX_IN_DEGREE:
             raise CapacityError(f"{bound:,} synapses would end in one neuron, at most {MAX_IN_DEGREE:,} can; let several share them")
         self._count_arrivals(int(self._state["fraction_bits"][0]), bound)
-        self._rows.add(batch)
+        self._plasticity.add_synapses(batch, lambda: self._rows.add(batch))
         self._in_degree_bound, self._untold = bound, True
 
     def remove_synapses(self, source: U32, target: U32) -> NDArray[np.bool_]:
         self._untold = True
-        return self._rows.edit(source, target, None)
+        found = self._rows.edit(source, target, None)
+        self._plasticity.remove_synapses(source, target, found)
+        return found
 
     def reweight_synapses(self, source: U32, target: U32, weight: NDArray[Any]) -> NDArray[np.bool_]:
-        return self._rows.edit(source, target, weight)
+        return self._plasticity.edit_weights(source, lambda: self._rows.edit(source, target, weight))
 
     def synapses_from(self, sources: U32 | None = None) -> Iterator[SynapseBatch]:
+        self._plasticity.settle(sources)
         return self._rows.list(sources)
 
     def synapses_to(self, targets: U32) -> SynapseBatch:
-        batches = list(self._rows.list(wanted=self._bits_of(targets)))
+        self._plasticity.settle()
+        batches = list(self._rows.list(wanted=bit_set(self._neurons, targets)))
         return SynapseBatch.concatenate([self._no_synapses, *batches])
 
     @property
@@ -606,13 +645,14 @@ class Executor(Backend):
 
     # -- plasticity ----------------------------------------------------------------------------------------------
     def add_rule(self, handle: int, rule: PlasticityRule, since: int) -> None:
-        raise NetworkError(f'rule "{rule.name}": plasticity runs on the reference backend only so far; take backend="reference"')
+        self._untold = True
+        self._plasticity.add(handle, rule, since)
 
     def remove_rule(self, handle: int) -> None:
-        raise NetworkError(f"rule {handle}: this backend has none")
+        self._plasticity.remove(handle)
 
     def residues(self) -> NDArray[np.int16]:
-        return np.zeros(self.synapse_count, np.int16)
+        return self._plasticity.residues()
 
     # -- looking inside ------------------------------------------------------------------------------------------
     def fire_queue(self, *, previous: bool = False) -> tuple[U32, F32]:
@@ -626,12 +666,6 @@ class Executor(Backend):
     def fired_in(self, burst: int) -> U32:
         return self._ids_in("fired_bits", burst % self._slots * int(self._state["words"][0]))
 
-    def _bits_of(self, ids: U32) -> U32:
-        """A bit a neuron, in words."""
-        wanted = np.zeros(-(-self._neurons // WORD_NEURONS) * WORD_NEURONS, np.bool_)
-        wanted[ids] = True
-        return np.packbits(wanted, bitorder="little").view(np.uint32)
-
     def _ids_in(self, bits: str, at: int) -> U32:
         words = self._fetch(bits, int(self._state["words"][0]), at)
         return np.flatnonzero(np.unpackbits(words.view(np.uint8), bitorder="little")).astype(np.uint32)
@@ -641,6 +675,8 @@ class Executor(Backend):
         pieces = {"rows": self._rows.nbytes, "neurons": 0, "tasks": 0, "ledger": 0, "control": 0, "staging": staging}
         for name, array in self._arrays.items():
             pieces[_ARRAY[name].group] += array.nbytes
+        if self._plasticity.on:
+            pieces["plasticity"] = self._plasticity.nbytes
         return pieces
 
     def edit_statistics(self) -> dict[str, int]:

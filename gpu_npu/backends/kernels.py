@@ -11,13 +11,23 @@ from pathlib import Path
 from gpu_npu.backends import layout
 from gpu_npu.connectome.errors import KernelError
 
-FILES = ("injection.cu", "propagation.cu", "dynamics.cu", "archival.cu", "burst.cu", "building.cu", "indexing.cu", "parameters.cu")
+FILES = (
+    "injection.cu",
+    "propagation.cu",
+    "dynamics.cu",
+    "archival.cu",
+    "plasticity.cu",
+    "burst.cu",
+    "building.cu",
+    "indexing.cu",
+    "parameters.cu",
+)
 HEADERS = ("types.cuh", "device.cuh", "physics.cuh", "rows.cuh", "turn.cuh", "sorting.cuh")
-BLOCK, WIDE_BLOCK = 256, 768
-"""Threads a block on a GPU, of a KERNEL and of a WIDE_KERNEL; every kernel is right at any block size."""
+BLOCKS = {"": 256, "WIDE_": 768, "ROOMY_": 512}
+"""Threads a block on a GPU, of a KERNEL, a WIDE_KERNEL and a ROOMY_KERNEL; every kernel is right at any block size."""
 ONE_BLOCK = frozenset({"finish_burst"})
 
-_SIGNATURE = re.compile(r"^(WIDE_)?KERNEL (\w+)\(([^)]*)\)", re.MULTILINE)
+_SIGNATURE = re.compile(r"^(WIDE_|ROOMY_)?KERNEL (\w+)\(([^)]*)\)", re.MULTILINE)
 _CODES = {"u8": "u1", "u16": "u2", "u32": "u4", "u64": "u8", "i64": "i8", "float": "f4", "Row": "row", "State": "state"}
 
 
@@ -70,5 +80,5 @@ def kernels() -> Mapping[str, Kernel]:
     for file in FILES:
         for wide, name, arguments in _SIGNATURE.findall(sources()[file]):
             codes = tuple(_code(argument) for argument in arguments.split(","))
-            found[name] = Kernel(name, file, WIDE_BLOCK if wide else BLOCK, name in ONE_BLOCK, codes, bool(wide))
+            found[name] = Kernel(name, file, BLOCKS[wide], name in ONE_BLOCK, codes, bool(wide))
     return found

@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpu_npu.connectome import Connectome, SynapseChain, SynapseSource
 from gpu_npu.connectome.fields import MAX_NEURONS, NEURON_FIELDS, POTENTIAL_OF_FORCED
+from gpu_npu.connectome.plasticity import RESIDUE_BITS, TRACE_BITS
 from gpu_npu.connectome.validation import fixed_point_bits
 
 WORD_NEURONS = 32
@@ -48,6 +49,8 @@ STRATEGIES = ("choose", "rows", "slices", "blocked", "owned")
 """Of propagation.cu: what State.strategy counts."""
 HEAVY_ROW = 2048
 """A row of more synapses is cut into tasks of at most so many."""
+SETTLE_PERIOD = 2**15
+"""Bursts after which what a window rule owes a silent synapse is paid, at the latest: 16 bits count it."""
 PSP_EACH = 0xFFFFFFFF
 """Row.psp of a row whose synapses have a psp each; any other value is the psp of all of them."""
 
@@ -78,13 +81,16 @@ CONSTANTS = {
     "COUNTERS": len(COUNTERS),
     **{f"COUNTER_{name.upper()}": i for i, name in enumerate(COUNTERS)},
     "PSP_EACH": PSP_EACH,
+    "TRACE_BITS": TRACE_BITS,
+    "RESIDUE_BITS": RESIDUE_BITS,
+    "SETTLE_PERIOD": SETTLE_PERIOD,
     "TARGET_MASK": MAX_NEURONS - 1,
     "SYNAPSE_REMOVED": MAX_NEURONS,
     "SYNAPSE_INHIBITORY": 2 * MAX_NEURONS,
     **{name: bit for name, (bit, _) in FLAGS.items()},
 }
 
-C_TYPES = {"u1": "u8", "u2": "u16", "u4": "u32", "u8": "u64", "i8": "i64", "f4": "float", "row": "Row"}
+C_TYPES = {"u1": "u8", "u2": "u16", "u4": "u32", "u8": "u64", "i8": "i64", "f4": "float"}
 
 ROW_FIELDS = (
     ("offset", "u8", "start of the block in the arena, in units of BLOCK_ALIGNMENT bytes"),
@@ -95,7 +101,59 @@ ROW_FIELDS = (
     ("psp", "u4", "the one psp of all its synapses, or PSP_EACH"),
     ("columns", "u4", "u16 values that plasticity keeps for each slot, in as many columns"),
 )
-ROW_DTYPE = np.dtype([(name, code) for name, code, _ in ROW_FIELDS], align=True)
+SPIKES_FIELDS = (
+    ("last", "u4", "the last burst in which the neuron fired; 0: none"),
+    ("before", "u4", "the one before it"),
+    ("area", "u4", "index in plastic_areas; 0: no rule names its area"),
+    ("seen", "u4", "bursts up to `last` that had fired in a window of kind 0, see windows"),
+)
+AREA_FIELDS = (
+    ("expires", "u4", "is the source of a window rule: rows are visited when a window ends, too"),
+    ("learns", "u4", "is the source of any rule"),
+    ("paired", "u4", "is the target of a pair rule"),
+    ("lowest", "u4", "synapses that leave it are in no rule if they end in a neuron below this id"),
+    ("highest", "u4", "or above this one"),
+)
+WINDOW_FIELDS = (
+    ("since", "u4", "bursts up to this one are silent"),
+    ("acts", "u4", "the first burst in which weights change"),
+    ("window", "u4", "how many bursts are looked at"),
+)
+TRACE_FIELDS = (
+    ("since", "u4", "bursts up to this one are silent"),
+    ("decay", "u4", "where d[0] = 1, d[1], ... of its time constant begin in decays, in units of 2^-20"),
+    ("length", "u4", "from here on d is 0"),
+    ("all", "u4", "0: the trace is that of the last spike alone; else 1 + the place of its values in traces"),
+)
+RULE_FIELDS = (
+    ("pair", "u4", "0: window rule; 1: pair rule"),
+    ("column", "u4", "of a row: what the rule keeps for each synapse"),
+    ("plus", "u4", "window: units of weight; pair: of 2^-16 of one"),
+    ("minus", "u4", "likewise"),
+    ("window", "u4", "window: index in windows"),
+    ("source_trace", "u4", "pair: index in trace_kinds"),
+    ("target_trace", "u4", "likewise"),
+    ("multiplicative", "u4", "pair: steps in proportion to the distance from the bound"),
+    ("low", "u4", "pair: bounds of a weight and half a weight more, in units of 2^-16"),
+    ("high", "u4", "likewise"),
+)
+
+
+def _dtype(fields: tuple[tuple[str, str, str], ...]) -> np.dtype[np.void]:
+    return np.dtype([(name, code) for name, code, _ in fields], align=True)
+
+
+STRUCTS = {
+    "Row": ROW_FIELDS,
+    "Spikes": SPIKES_FIELDS,
+    "PlasticArea": AREA_FIELDS,
+    "Window": WINDOW_FIELDS,
+    "Trace": TRACE_FIELDS,
+    "Rule": RULE_FIELDS,
+}
+"""C name -> fields."""
+DTYPES = {name: _dtype(fields) for name, fields in STRUCTS.items()}
+ROW_DTYPE = DTYPES["Row"]
 
 
 @dataclass(frozen=True)
@@ -111,7 +169,7 @@ class Array:
 
     @property
     def dtype(self) -> np.dtype[np.void] | np.dtype[np.generic]:
-        return ROW_DTYPE if self.code == "row" else np.dtype(self.code)
+        return DTYPES[self.code] if self.code in DTYPES else np.dtype(self.code)
 
 
 def _field_arrays() -> Iterator[Array]:
@@ -136,10 +194,30 @@ ARRAYS: tuple[Array, ...] = (
     Array("queue_task", "u8", "two tasks", "tasks", "chunks of its heavy rows: (place in the queue << 32) + number of the chunk"),
     Array("fired_bits", "u4", "ledger word", "ledger", "fired neurons, burst b in slot b % ledger_slots: the ledger"),
     Array("control", "u8", "control", "control", "CONTROL_* cells: where the run stands"),
-    Array("rows", "row", "neuron", "rows", "row table: the synapses leaving each neuron"),
+    Array("rows", "Row", "neuron", "rows", "row table: the synapses leaving each neuron"),
     Array("arena", "u1", "arena byte", "rows", "blocks of the rows: targets u32, columns u16, then weights and psps, the wider first"),
     Array("edit_bytes", "u8", "one", "control", "bytes of rows read and written by edits"),
 )
+
+PLASTIC: tuple[Array, ...] = (
+    Array("spikes", "Spikes", "neuron", "plasticity", "when each neuron fired"),
+    Array("runs", "u4", "neuron", "plasticity", "bursts in a row, up to the last one fired in, in which it fired"),
+    Array("more_seen", "u4", "more windows", "plasticity", "as Spikes.seen, for the kinds of windows from 1 on, a neuron each"),
+    Array("traces", "u4", "traces", "plasticity", "traces of all spikes up to the last one, kind after kind, a neuron each"),
+    Array("open_bits", "u4", "word", "plasticity", "neurons that fired within the longest window, and others"),
+    Array("visit_bits", "u4", "word", "plasticity", "neurons whose rows are visited in this burst"),
+    Array("visits", "u4", "neuron", "plasticity", "those of them that did not fire, in any order"),
+    Array("visit_count", "u4", "visit counts", "plasticity", "how many these are: in even bursts [0], in odd ones [1]"),
+    Array("plastic_areas", "PlasticArea", "areas", "plasticity", "the areas that rules name, from 1 on"),
+    Array("pairs", "u4", "pairs", "plasticity", "at [source area * areas + target area]: (first << 8) + count in rules"),
+    Array("rules", "Rule", "rules", "plasticity", "the rules of one pair of areas after those of another, in their order"),
+    Array("windows", "Window", "windows", "plasticity", "kinds of windows: rules with the same ones share them"),
+    Array("trace_kinds", "Trace", "trace kinds", "plasticity", "kinds of traces, likewise"),
+    Array("decays", "u4", "decays", "plasticity", "tables of decay, one after the other"),
+    Array("incoming", "Row", "rows", "plasticity", "sources of the synapses of pair rules, by target: rows of an arena of their own"),
+    Array("incoming_arena", "u1", "rows", "plasticity", "blocks of these rows"),
+)
+"""What plasticity keeps, on devices where there is a rule; else null pointers."""
 
 SCALARS = (
     ("previous_queue", "*u4", "fire queue of the burst before, to be delivered in this one; this and the next four: inside a burst only"),
@@ -173,10 +251,16 @@ SCALARS = (
     ("potential_ceiling", "f4", "highest V"),
     ("unit", "f4", "contribution_scale * 2^-F"),
     ("power_amount", "f4", "external potential of a power neuron, each burst"),
+    ("clock_start", "u4", "low 32 bits of the burst before the first one that plasticity counts"),
+    ("areas", "u4", "length of plastic_areas; 0: there is no rule"),
+    ("window_kinds", "u4", "length of windows"),
+    ("trace_values", "u4", "kinds of traces of all spikes"),
+    ("longest_window", "u4", "of all window rules; 0: none"),
 )
 
 STATE_DTYPE = np.dtype(
-    [(array.name, "u8") for array in ARRAYS] + [(name, "u8" if code[0] == "*" else code) for name, code, _ in SCALARS], align=True
+    [(array.name, "u8") for array in (*ARRAYS, *PLASTIC)] + [(name, "u8" if code[0] == "*" else code) for name, code, _ in SCALARS],
+    align=True,
 )
 
 
@@ -184,13 +268,15 @@ def header() -> str:
     """Text of `state.cuh`."""
     lines = ["// Generated from gpu_npu/backends/layout.py; do not edit.", "#pragma once", '#include "types.cuh"', ""]
     lines += [f"#define {name} {value}u" for name, value in CONSTANTS.items()]
-    lines += [f"#define POTENTIAL_OF_FORCED {float(POTENTIAL_OF_FORCED)!r}f", "", "struct Row {"]
-    lines += [f"    {C_TYPES[code]} {name};  // {doc}" for name, code, doc in ROW_FIELDS]
-    lines += ["};", "", "struct State {"]
-    lines += [f"    {C_TYPES[array.code]}* {array.name};  // {array.doc}" for array in ARRAYS]
+    lines += [f"#define POTENTIAL_OF_FORCED {float(POTENTIAL_OF_FORCED)!r}f", ""]
+    for struct, fields in STRUCTS.items():
+        lines += [f"struct {struct} {{"]
+        lines += [f"    {C_TYPES[code]} {name};  // {doc}" for name, code, doc in fields]
+        lines += ["};", f'static_assert(sizeof({struct}) == {DTYPES[struct].itemsize}, "{struct} as in layout.py");', ""]
+    lines += ["struct State {"]
+    lines += [f"    {C_TYPES.get(array.code, array.code)}* {array.name};  // {array.doc}" for array in (*ARRAYS, *PLASTIC)]
     lines += [f"    {C_TYPES[code.lstrip('*')]}{'*' if code[0] == '*' else ''} {name};  // {doc}" for name, code, doc in SCALARS]
-    lines += ["};", f'static_assert(sizeof(Row) == {ROW_DTYPE.itemsize}, "Row as in layout.py");']
-    lines += [f'static_assert(sizeof(State) == {STATE_DTYPE.itemsize}, "State as in layout.py");', ""]
+    lines += ["};", f'static_assert(sizeof(State) == {STATE_DTYPE.itemsize}, "State as in layout.py");', ""]
     return "\n".join(lines)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.backends.base import Memory
+from gpu_npu.backends.base import RUN_MAX, Memory
 from gpu_npu.connectome import Connectome, CustomRule, PairRule, PlasticityRule, WindowRule
 from gpu_npu.connectome.plasticity import RESIDUE_BITS, TRACE_BITS, decay_table
 
@@ -14,8 +14,6 @@ Ids = NDArray[np.intp]
 Flags = NDArray[np.bool_]
 ONE = 1 << TRACE_BITS
 """The trace of one spike of now."""
-RUN_MAX = 65535
-"""The longest window."""
 HALF = 1 << (RESIDUE_BITS - 1)
 """Half a unit of weight."""
 

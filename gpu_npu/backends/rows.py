@@ -108,6 +108,15 @@ class RowStore:
         self._state["arena"] = self._device.address(self._arena)
 
     @property
+    def state(self) -> NDArray[np.void]:
+        """The State in which table and arena are."""
+        return self._state
+
+    def free(self) -> None:
+        """Give the memory back; the store is of no more use."""
+        self._device.release(self._table, self._arena)
+
+    @property
     def nbytes(self) -> int:
         """Everything of the rows: table, blocks, padding, slack."""
         return int(self._table.nbytes + self._arena.nbytes)
@@ -420,6 +429,32 @@ class RowStore:
         if (order := pair_order(source, target)) is not None:
             source, target, weight, psp, inhibitory = source[order], target[order], weight[order], psp[order], inhibitory[order]
         return SynapseBatch(source, target, weight, psp, inhibitory)
+
+    def first_column(self, values: NDArray[np.uint16] | None = None) -> Iterator[NDArray[np.uint16]]:
+        """Column 0 of every synapse in the order of `list()`, 0 where a row has none; or set it to these values, which come
+        back."""
+        counts = self._device.alloc(self._neurons, np.uint32)
+        n = np.uint64(self._neurons)
+        self._launch("list_synapses", self._state, n, None, np.uint32(0), None, counts, *(None,) * 5, items=self._neurons)
+        first = np.concatenate(([0], np.cumsum(self._device.fetched(counts, self._neurons), dtype=np.int64)))
+        self._device.release(counts)
+        for low, high in self._pieces(first):
+            count = int(first[high] - first[low])
+            starts = self._device.uploaded((first[low:high] - first[low]).astype(np.uint64))
+            out = [self._device.alloc(count, dtype) for dtype in (np.uint32, np.uint32, *self._dtypes)]
+            cells = self._device.alloc(count, np.uint16)
+            rows = (np.uint64(high - low), np.uint32(low))
+            self._launch("list_synapses", self._state, rows[0], None, rows[1], None, None, starts, *out, items=high - low)
+            source, packed = (self._device.fetched(array, count) for array in out[:2])
+            order = pair_order(source, packed & TARGET_MASK)
+            order = np.arange(count) if order is None else order
+            if values is not None:
+                as_they_lie = np.empty(count, np.uint16)
+                as_they_lie[order] = values[first[low] : first[high]]
+                self._device.upload(cells, as_they_lie)
+            self._launch("copy_column", self._state, *rows, starts, cells, np.uint32(values is not None), items=high - low)
+            yield self._device.fetched(cells, count)[order]
+            self._device.release(starts, cells, *out)
 
     # -- compaction ------------------------------------------------------------------------------------------------
     def compact(self) -> None:

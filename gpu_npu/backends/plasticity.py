@@ -1,0 +1,525 @@
+"""Plasticity on a device: which rules there are, what they keep, and what edits have to do about it.
+
+kernels/plasticity.cu says what a burst does and why most synapses can owe what rules take from them. This side keeps that
+true whenever something changes between bursts: first everything is paid (`settle`), then the change is made, and before the
+next burst the tables of rules and areas, the columns of the rows and the index of incoming synapses are made anew. Without
+a rule nothing of it exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_npu.backends.base import RUN_MAX, U32, Memory
+from gpu_npu.backends.devices.base import Device, Launch
+from gpu_npu.backends.layout import DTYPES, PLASTIC, WORD_NEURONS
+from gpu_npu.backends.rows import FEW, RowStore
+from gpu_npu.connectome import DeviceMemoryError, NetworkError, PairRule, PlasticityRule, SynapseBatch, SynapseSource, WindowRule
+from gpu_npu.connectome.plasticity import RESIDUE_BITS, TRACE_BITS, decay_table
+from gpu_npu.connectome.synapses import CountType
+
+Kind = tuple[float, int, bool]
+"""Of a trace: time constant, burst up to which all is silent, whether of all spikes or of the last alone."""
+CLOCK_SPAN = 2**31
+"""After so many bursts the clock of plasticity starts again."""
+RULES_OF_A_MAPPING = 255
+HALF_WEIGHT = 1 << (RESIDUE_BITS - 1)
+"""In units of 2**-16 of a weight, as the bounds in the tables are."""
+_DTYPE = {array.name: array.dtype for array in PLASTIC}
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """What the kernels are told about the rules."""
+
+    areas: U32
+    """Areas that rules name, ascending; area areas[i] is i + 1 to the kernels."""
+    arrays: Mapping[str, NDArray[Any]]
+    traces: tuple[Kind, ...]
+    """Kinds of traces of all spikes: row i of traces."""
+    windows: int
+    longest: int
+    columns: int
+    paired: NDArray[np.bool_]
+    """(areas + 1, areas + 1): is there a pair rule from one to the other?"""
+
+
+class Plasticity:
+    """The rules of one network on one device."""
+
+    def __init__(
+        self,
+        device: Device,
+        state: NDArray[np.void],
+        rows: RowStore,
+        *,
+        neurons: int,
+        largest: int,
+        areas_of: Callable[[], U32],
+        last_burst: Callable[[], int],
+    ) -> None:
+        """`largest`: weight. `areas_of` fetches the area of every id; `last_burst`: the number of the last one computed."""
+        self._device, self._state, self._rows, self._neurons = device, state, rows, neurons
+        self._largest, self._areas_of, self._last_burst = largest, areas_of, last_burst
+        self._rules: dict[int, tuple[PairRule | WindowRule, int]] = {}
+        self._arrays: dict[str, Any] = {}
+        self._tables: _Tables | None = None
+        self._incoming: RowStore | None = None
+        self._start = 0  # the burst before the first one that is counted
+        self.stale = False
+        """Tables, columns and index are not those of the rules and areas: the next burst begins by making them anew."""
+        self._has_residues = False  # column 0 holds residues
+        self._plastic: U32 = np.zeros(0, np.uint32)  # sources whose rows have columns
+
+    @property
+    def on(self) -> bool:
+        """Is anything kept on the device?"""
+        return self._tables is not None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the device beside the columns of rows."""
+        return sum(int(array.nbytes) for array in self._arrays.values()) + (self._incoming.nbytes if self._incoming else 0)
+
+    # -- rules -----------------------------------------------------------------------------------------------------
+    def add(self, handle: int, rule: PlasticityRule, since: int) -> None:
+        """Let a rule act; it is all there or, for want of memory, not at all."""
+        if not isinstance(rule, PairRule | WindowRule):
+            raise NetworkError(f'rule "{rule.name}" is written in Python: take backend="reference"')
+        mapping = (rule.source_area, rule.target_area)
+        if sum((other.source_area, other.target_area) == mapping for other, _ in self._rules.values()) >= RULES_OF_A_MAPPING:
+            raise NetworkError(f"{RULES_OF_A_MAPPING} rules act from area {mapping[0]} to {mapping[1]} already; remove one")
+        self.settle()
+        if not self.on:
+            self._start = self._now
+        self._rules[handle] = rule, since
+        try:
+            self._prepare(finally_=False)
+        except DeviceMemoryError:
+            del self._rules[handle]
+            raise
+        self.stale = True  # what no rule acts on any more goes when the next burst does
+
+    def remove(self, handle: int) -> None:
+        self.settle()
+        del self._rules[handle]
+        self.stale = True
+
+    # -- bursts ----------------------------------------------------------------------------------------------------
+    def begin(self) -> bool:
+        """Be ready for the next bursts; says whether there are rules to act in them."""
+        if self.on:
+            if self._now - self._start >= CLOCK_SPAN:
+                self._restart_clock()
+            if self.stale:
+                self._prepare(finally_=True)
+        return self.on
+
+    @property
+    def _now(self) -> int:
+        return self._last_burst()
+
+    def reset(self) -> None:
+        """All is paid, and the last burst is 0 again: every rule goes on as one that is registered now."""
+        self._start = 0
+        self._rules = {handle: (rule, 0) for handle, (rule, _) in self._rules.items()}
+        if not self.on:
+            return
+        for name in ("spikes", "runs", "traces", "open_bits", "visit_count"):
+            self._device.zero(self._arrays[name])
+        self._settle(None, pays=False, residues=0)
+        self.stale = True
+
+    def settle(self, ids: U32 | None = None) -> None:
+        """Make synapses pay what they owe: those of these sources, or all."""
+        if self.on:
+            self._settle(ids, pays=True, residues=0)
+
+    def _settle(self, ids: U32 | None, *, pays: bool, residues: int) -> None:
+        on_device = None if ids is None else self._device.uploaded(ids)
+        count = self._neurons if ids is None else len(ids)
+        now = np.uint32(self._now - self._start)
+        args = (self._state, now, np.uint64(count), on_device, np.uint32(pays), np.uint32(residues))
+        self._device.launch([Launch("settle_synapses", args, single=count <= FEW)])
+        self._device.release(on_device)
+
+    def _restart_clock(self) -> None:
+        """Count bursts from a later one on. What is older than that is as good as never."""
+        self.settle()
+        start = self._now - CLOCK_SPAN // 2
+        by = start - self._start
+        spikes = self._device.fetched(self._arrays["spikes"], self._neurons)
+        for field in ("last", "before"):
+            spikes[field] = np.where(spikes[field] > by, spikes[field] - by, 0)
+        self._device.upload(self._arrays["spikes"], spikes)
+        self._device.zero(self._arrays["visit_count"])
+        self._device.wait()
+        self._start, self.stale = start, True
+
+    # -- edits -----------------------------------------------------------------------------------------------------
+    def areas_change(self) -> None:
+        """Before neurons change their areas."""
+        if self.on:
+            self.settle()
+            self.stale = True
+
+    def edit_weights(self, source: U32, edit: Callable[[], NDArray[np.bool_]]) -> NDArray[np.bool_]:
+        """Do an edit that sets weights of synapses of these sources."""
+        if not self.on or not len(source):
+            return edit()
+        ids = np.unique(source)
+        self.settle(ids)
+        found = edit()
+        self._settle(ids, pays=False, residues=0)
+        return found
+
+    def add_synapses(self, batch: SynapseBatch, add: Callable[[], None]) -> None:
+        """Do an edit that adds these synapses."""
+        if not self.on or not len(batch):
+            return add()
+        ids = np.unique(batch.source)
+        self.settle(ids)
+        add()
+        self._settle(ids, pays=False, residues=0)
+        if self._incoming is not None and not self.stale:
+            self._incoming.add(_reversed(self._paired_among(batch)))
+            self._bind()
+
+    def remove_synapses(self, source: U32, target: U32, found: NDArray[np.bool_]) -> None:
+        """The oldest synapses of these pairs are gone, where there was one."""
+        if self._incoming is not None and not self.stale:
+            self._incoming.edit(target[found], source[found], None)
+
+    def _paired_among(self, batch: SynapseBatch) -> SynapseBatch:
+        """Those of a batch in which a pair rule acts."""
+        ends = self._device.uploaded(np.concatenate((batch.source, batch.target)))
+        size, out = DTYPES["Spikes"], self._device.alloc(2 * len(batch), DTYPES["Spikes"])
+        args = (np.uint64(2 * len(batch)), ends, self._arrays["spikes"], np.uint32(size.itemsize), out)
+        self._device.launch([Launch("gather_values", args, single=len(batch) <= FEW)])
+        area = self._device.fetched(out, 2 * len(batch))["area"]
+        self._device.release(ends, out)
+        assert self._tables is not None
+        return _some(batch, self._tables.paired[area[: len(batch)], area[len(batch) :]])
+
+    def reserve(self, neurons: int) -> dict[str, Any]:
+        """What `move_to` will take for so many ids, or DeviceMemoryError."""
+        if not self.on or neurons <= self._neurons:
+            return {}
+        self.settle()
+        sizes = self._sizes(neurons)
+        fresh = self._device.alloc_all([(size, _DTYPE[name]) for name, size in sizes.items()])
+        if self._incoming is not None:
+            try:
+                self._incoming.reserve(neurons, 0)
+            except DeviceMemoryError:
+                self._device.release(*fresh)
+                raise
+        return dict(zip(sizes, fresh, strict=True))
+
+    def move_to(self, neurons: int, larger: dict[str, Any]) -> None:
+        """Go over to larger arrays; new ids have areas too."""
+        if neurons == self._neurons:
+            return
+        for name, new in larger.items():
+            old = self._arrays[name]
+            width = old.size if name.endswith("_bits") else self._neurons
+            for i in range(old.size // width if width else 0):
+                self._device.copy(new, i * (new.size * width // old.size), old, i * width, width)
+        self._device.release(*(self._arrays[name] for name in larger))
+        self._arrays |= larger
+        self._neurons = neurons
+        self.stale = self.stale or self.on
+        self._bind()
+
+    def _sizes(self, neurons: int) -> dict[str, int]:
+        """Elements of the arrays that are kept per id."""
+        tables = self._tables
+        words = -(-neurons // WORD_NEURONS)
+        return {
+            "spikes": neurons,
+            "runs": neurons,
+            "more_seen": neurons * max((tables.windows if tables else 0) - 1, 0),
+            "traces": neurons * len(tables.traces if tables else ()),
+            "open_bits": words,
+            "visit_bits": words,
+            "visits": neurons,
+        }
+
+    # -- tables, columns, index --------------------------------------------------------------------------------------
+    def _prepare(self, *, finally_: bool) -> None:
+        """Make tables, columns and index those of the present rules and areas. Everything is paid. `finally_`: a burst
+        follows, so what no rule acts on any more goes; else it stays."""
+        if not self._rules and finally_:
+            self._forget()
+            return
+        residues = any(isinstance(rule, PairRule) for rule, _ in self._rules.values()) or (self._has_residues and not finally_)
+        tables = self._make_tables(residues)
+        area = self._areas_of()
+        place = np.searchsorted(tables.areas, area).astype(np.uint32)
+        known: NDArray[np.bool_] = np.equal(tables.areas[np.minimum(place, len(tables.areas) - 1)], area)
+        index = np.where(known, place + np.uint32(1), np.uint32(0))
+        self._reach(tables, index)
+        learns = tables.arrays["plastic_areas"]["learns"][index] != 0
+        sources = np.flatnonzero(learns).astype(np.uint32)
+
+        # Everything that can fail for want of memory comes before the first change, but for wider rows, which harm nothing.
+        old = self._tables
+        kept = [kind for kind in tables.traces if old and kind in old.traces]
+        sizes = {
+            "more_seen": self._neurons * max(tables.windows - 1, 0),
+            "traces": self._neurons * len(tables.traces),
+            **{name: len(array) for name, array in tables.arrays.items()},
+        }
+        if old is None:
+            sizes = {**self._sizes(self._neurons), **sizes, "visit_count": 2}
+        fresh = dict(zip(sizes, self._device.alloc_all([(size, _DTYPE[name]) for name, size in sizes.items()]), strict=True))
+        incoming: RowStore | None = None
+        try:
+            incoming = self._make_index(tables, index)
+            self._rows.set_columns(sources, tables.columns)
+            if finally_:
+                self._rows.set_columns(np.setdiff1d(self._plastic, sources, assume_unique=True), 0)
+        except DeviceMemoryError:
+            self._device.release(*fresh.values())
+            if incoming is not None:
+                incoming.free()
+            raise
+
+        self._plastic = sources if finally_ else np.union1d(self._plastic, sources)
+        for name, host in tables.arrays.items():
+            self._device.upload(fresh[name], host)
+        for kind in kept:
+            assert old is not None
+            to, at = tables.traces.index(kind), old.traces.index(kind)
+            self._device.copy(fresh["traces"], to * self._neurons, self._arrays["traces"], at * self._neurons, self._neurons)
+        self._device.release(*(self._arrays[name] for name in fresh if name in self._arrays))
+        self._arrays |= fresh
+        if self._incoming is not None:
+            self._incoming.free()
+        self._incoming, self._tables = incoming, tables
+        self._bind()
+        area_on_device = self._device.uploaded(index)
+        self._device.launch([Launch("place_in_areas", (self._state, area_on_device))])
+        self._device.release(area_on_device)
+        mode = 0 if not residues else 2 if not self._has_residues else int(finally_)
+        self._settle(None, pays=False, residues=mode)
+        self._has_residues, self.stale = residues, False
+
+    def _forget(self) -> None:
+        """No rule is left, and nothing of them stays."""
+        self._rows.set_columns(self._plastic, 0)
+        self._device.release(*self._arrays.values())
+        if self._incoming is not None:
+            self._incoming.free()
+        self._arrays, self._tables, self._incoming = {}, None, None
+        self._plastic, self.stale, self._has_residues = np.zeros(0, np.uint32), False, False
+        self._bind()
+
+    def _bind(self) -> None:
+        """Write where everything lies into the State that kernels are given."""
+        state, tables = self._state, self._tables
+        for name in _DTYPE:
+            array = self._arrays.get(name)
+            state[name] = self._device.address(array) if array is not None and array.nbytes else 0
+        if self._incoming is not None:
+            index = self._incoming.state
+            state["incoming"], state["incoming_arena"] = index["rows"], index["arena"]
+            index["edit_bytes"], index["neurons"] = state["edit_bytes"], self._neurons
+        state["clock_start"] = self._start & 0xFFFFFFFF
+        state["areas"] = len(tables.areas) + 1 if tables else 0
+        state["window_kinds"], state["longest_window"] = (tables.windows, tables.longest) if tables else (0, 0)
+        state["trace_values"] = len(tables.traces) if tables else 0
+
+    def _make_tables(self, residues: bool) -> _Tables:
+        rules = [(rule, since) for rule, since in self._rules.values()]
+        areas = np.unique(np.array([area for rule, _ in rules for area in (rule.source_area, rule.target_area)], np.uint32))
+        place = {int(area): i + 1 for i, area in enumerate(areas)}
+        windows = list(dict.fromkeys((rule.window, since) for rule, since in rules if isinstance(rule, WindowRule)))
+        kinds = sorted(dict.fromkeys(kind for pair in self._kinds().values() for kind in pair), key=lambda kind: not kind[2])
+        taus = list(dict.fromkeys(tau for tau, _, _ in kinds))
+        decays = [decay_table(tau) for tau in taus]
+        begin = np.concatenate(([0], np.cumsum([len(table) for table in decays], dtype=np.int64)))
+
+        size = len(areas) + 1
+        by_mapping: dict[tuple[int, int], list[tuple[PairRule | WindowRule, int]]] = {}
+        for rule, since in rules:
+            by_mapping.setdefault((place[rule.source_area], place[rule.target_area]), []).append((rule, since))
+        pairs, paired = np.zeros((size, size), np.uint32), np.zeros((size, size), np.bool_)
+        plastic, table, columns = np.zeros(size, DTYPES["PlasticArea"]), np.zeros(len(rules), DTYPES["Rule"]), int(residues)
+        at = 0
+        for (source, target), members in by_mapping.items():
+            pairs[source, target] = at << 8 | len(members)
+            plastic["learns"][source] = 1
+            mine: list[int] = []
+            for rule, since in members:
+                if isinstance(rule, WindowRule):
+                    kind = windows.index((rule.window, since))
+                    mine += [] if kind in mine else [kind]
+                    plastic["expires"][source] = 1
+                    table[at] = (0, residues + mine.index(kind), rule.plus, rule.minus, kind, 0, 0, 0, 0, 0)
+                else:
+                    traces = [kinds.index(kind) for kind in _kinds_of(rule, since)]
+                    bounds = ((bound << RESIDUE_BITS) + HALF_WEIGHT for bound in (rule.w_min, rule.top(self._largest)))
+                    table[at] = (1, 0, rule.plus, rule.minus, 0, *traces, rule.bounds == "multiplicative", *bounds)
+                    plastic["paired"][target], paired[source, target] = 1, True
+                at += 1
+            columns = max(columns, residues + len(mine))
+        start = self._start
+        stored = tuple(kind for kind in kinds if kind[2])
+        arrays: dict[str, NDArray[Any]] = {
+            "plastic_areas": plastic,
+            "pairs": pairs.ravel(),
+            "rules": table,
+            "windows": np.array(
+                [(max(since - start, 0), max(window - start, since - start + 1, 1), window) for window, since in windows], DTYPES["Window"]
+            ),
+            "trace_kinds": np.array(
+                [
+                    (max(since - start, 0), begin[taus.index(tau)], len(decays[taus.index(tau)]), i + 1 if every else 0)
+                    for i, (tau, since, every) in enumerate(kinds)
+                ],
+                DTYPES["Trace"],
+            ),
+            "decays": np.concatenate([np.zeros(0, np.uint32), *decays]),
+        }
+        longest = max((window for window, _ in windows), default=0)
+        return _Tables(areas, arrays, stored, len(windows), longest, columns, paired)
+
+    @staticmethod
+    def _reach(tables: _Tables, index: U32) -> None:
+        """Fill in between which ids the targets of each area's rules lie."""
+        size = len(tables.areas) + 1
+        lowest, highest = np.full(size, len(index), np.int64), np.full(size, -1, np.int64)
+        order = np.argsort(index, kind="stable")
+        begin = np.searchsorted(index[order], np.arange(size + 1))
+        there: NDArray[np.bool_] = np.greater(begin[1:], begin[:-1])
+        lowest[there], highest[there] = order[begin[:-1][there]], order[begin[1:][there] - 1]
+        targets = tables.arrays["pairs"].reshape(size, size) != 0
+        plastic = tables.arrays["plastic_areas"]
+        low = np.where(targets, lowest[None, :], len(index)).min(axis=1)
+        high = np.where(targets, highest[None, :], 0).max(axis=1)
+        plastic["lowest"], plastic["highest"] = np.minimum(low, max(len(index) - 1, 0)), np.maximum(high, 0)
+
+    def _make_index(self, tables: _Tables, index: U32) -> RowStore | None:
+        """The incoming synapses that are in a pair rule; None where there is no such rule."""
+        if not tables.paired.any():
+            return None
+        state = self._state.copy()
+        state["weight_bytes"] = state["psp_bytes"] = 1
+        incoming = RowStore(self._device, state, self._neurons, 0, np.uint8, np.uint8)
+        try:
+            incoming.build([_Incoming(self._rows, self._neurons, tables.paired, index)])
+        except DeviceMemoryError:
+            incoming.free()
+            raise
+        return incoming
+
+    # -- out and in, for a run that goes on elsewhere ------------------------------------------------------------------
+    def residues(self) -> NDArray[np.int16]:
+        """Of every synapse that `synapses_from()` lists, in its order."""
+        if not self._has_residues:
+            return np.zeros(self._rows.count, np.int16)
+        return np.concatenate([np.zeros(0, np.uint16), *self._rows.first_column()]).view(np.int16)
+
+    def memory(self) -> Memory:
+        """What rules remember."""
+        residues = self.residues()
+        residues = residues if residues.any() else residues[:0]
+        if not self._rules or self._tables is None:
+            return Memory(residues=residues)
+        since = {handle: silent for handle, (_, silent) in self._rules.items()}
+        first = min(since.values())
+        last = self._device.fetched(self._arrays["spikes"], self._neurons)["last"].astype(np.int64)
+        last[last > 0] += self._start
+        last[last <= first] = 0
+        run = self._device.fetched(self._arrays["runs"], self._neurons)
+        run = np.where((last > 0) & (last == self._now), np.minimum(run, min(self._now - first, RUN_MAX)), 0)
+        traces = {handle: (self._trace(kinds[0], last), self._trace(kinds[1], last)) for handle, kinds in self._kinds().items()}
+        return Memory(since, last, run.astype(np.uint16), traces, residues)
+
+    def _kinds(self) -> dict[int, tuple[Kind, Kind]]:
+        """Of each pair rule, the kinds of the traces of sources and targets."""
+        return {handle: _kinds_of(rule, since) for handle, (rule, since) in self._rules.items() if isinstance(rule, PairRule)}
+
+    def _trace(self, kind: Kind, last: NDArray[np.int64]) -> U32:
+        """Of all neurons, as they were just after their last spikes."""
+        assert self._tables is not None
+        _, since, every = kind
+        if not every:
+            return np.where(last > since, np.uint32(1 << TRACE_BITS), np.uint32(0))
+        if kind not in self._tables.traces:
+            return np.zeros(self._neurons, np.uint32)
+        return self._device.fetched(self._arrays["traces"], self._neurons, self._tables.traces.index(kind) * self._neurons)
+
+    def resume(self, memory: Memory) -> None:
+        """Go on after the last burst; the rules are there already."""
+        if self._tables is None:
+            return
+        self._start = max(0, self._now - CLOCK_SPAN // 2)
+        spikes = np.zeros(self._neurons, DTYPES["Spikes"])
+        spikes["last"] = np.maximum(memory.last_fired - self._start, 0)
+        self._device.upload(self._arrays["spikes"], spikes)
+        self._device.upload(self._arrays["runs"], memory.run.astype(np.uint32))
+        for handle, kinds in self._kinds().items():
+            for kind, trace in zip(kinds, memory.traces[handle], strict=True):
+                if kind in self._tables.traces:
+                    self._device.upload(self._arrays["traces"], trace, self._tables.traces.index(kind) * self._neurons)
+        self._device.upload(self._arrays["open_bits"], bit_set(self._neurons, spikes["last"] > 0))
+        self._device.wait()
+        if self._has_residues and len(memory.residues):
+            for _ in self._rows.first_column(memory.residues.view(np.uint16)):
+                continue
+        self._prepare(finally_=False)
+
+
+class _Incoming(SynapseSource):
+    """The synapses of these rows in which a pair rule acts, backwards: from target to source."""
+
+    def __init__(self, rows: RowStore, neurons: int, paired: NDArray[np.bool_], place: U32) -> None:
+        """`place`: the area of each id as `paired` counts them."""
+        self._rows, self._paired, self._place = rows, paired, place
+        by_source, by_target = (np.asarray(paired.any(axis=axis)) for axis in (1, 0))
+        self._sources, self._targets = np.flatnonzero(by_source[place]).astype(np.uint32), bit_set(neurons, by_target[place])
+        self._total = sum(map(len, self))
+
+    @property
+    def total(self) -> int:
+        return self._total
+
+    @property
+    def weight_dtype(self) -> CountType:
+        return np.uint8
+
+    @property
+    def psp_dtype(self) -> CountType:
+        return np.uint8
+
+    def __iter__(self) -> Iterator[SynapseBatch]:
+        for batch in self._rows.list(self._sources, self._targets):
+            yield _reversed(_some(batch, self._paired[self._place[batch.source], self._place[batch.target]]))
+
+
+def _reversed(batch: SynapseBatch) -> SynapseBatch:
+    none = np.zeros(len(batch), np.uint8)
+    return SynapseBatch(batch.target, batch.source, none, none, none.view(np.bool_))
+
+
+def bit_set(neurons: int, members: Any) -> U32:
+    """A bit for each neuron; `members` picks those that are set: a mask or ids."""
+    bits = np.zeros(-(-neurons // WORD_NEURONS) * WORD_NEURONS, np.bool_)
+    bits[:neurons][members] = True
+    return np.packbits(bits, bitorder="little").view(np.uint32)
+
+
+def _kinds_of(rule: PairRule, since: int) -> tuple[Kind, Kind]:
+    every = rule.pairing == "all"
+    return (rule.tau_plus, since, every), (rule.tau_minus, since, every)
+
+
+def _some(batch: SynapseBatch, keep: NDArray[np.bool_]) -> SynapseBatch:
+    return SynapseBatch(batch.source[keep], batch.target[keep], batch.weight[keep], batch.psp[keep], batch.inhibitory[keep])
