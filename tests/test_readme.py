@@ -39,7 +39,7 @@ def test_links_lead_somewhere() -> None:
 
 def test_options_of_the_command_line_exist() -> None:
     shown = re.findall(r"^gpu-npu (\w+)(.*)$", README, re.MULTILINE)
-    assert {command for command, _ in shown} == {"run", "info", "grow", "doctor", "example"}
+    assert {command for command, _ in shown} == {"run", "info", "grow", "doctor", "example", "serve", "top"}
     for command, rest in shown:
         known = CliRunner().invoke(main, [command, "--help"]).output
         assert all(option in known for option in re.findall(r"(?<![\w-])--?[a-z-]+", rest))
