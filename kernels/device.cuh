@@ -47,9 +47,20 @@ __device__ __forceinline__ void grid_barrier(u64* arrived) {
 }
 #endif
 
-// CUDA has no signed 64-bit atomicAdd; two's complement makes the unsigned one do.
+// An addition to global memory whose result nobody reads. Two's complement makes the unsigned one do for i64, which CUDA has
+// not. Said in PTX, because from compute capability 9.0 on a kernel that has a fence anywhere, as every one with a grid_barrier(),
+// would get a fetch (ATOMG) for an atomicAdd, and a way back through L2 with it.
+#ifdef __CUDA_ON_CPU__
 __device__ __forceinline__ void add_shared(i64* p, i64 v) { atomicAdd((u64*)p, (u64)v); }
 __device__ __forceinline__ void add_shared(u32* p, u32 v) { atomicAdd(p, v); }
+#else
+__device__ __forceinline__ void add_shared(i64* p, i64 v) {
+    asm volatile("red.relaxed.gpu.global.add.u64 [%0], %1;" : : "l"(__cvta_generic_to_global(p)), "l"(v) : "memory");
+}
+__device__ __forceinline__ void add_shared(u32* p, u32 v) {
+    asm volatile("red.relaxed.gpu.global.add.u32 [%0], %1;" : : "l"(__cvta_generic_to_global(p)), "r"(v) : "memory");
+}
+#endif
 
 // An addition to memory that only this block touches: its threads still race, unless it has just one (flat build).
 #if WARP_SIZE == 1

@@ -28,6 +28,11 @@ __device__ __forceinline__ void add_all(T* sums, u32 n, u32 row, u64 additions) 
 }
 KERNEL red_u32(u32* sums, u32 n, u32 row, u64 additions) { add_all(sums, n, row, additions); }
 KERNEL red_u64(u64* sums, u32 n, u32 row, u64 additions) { add_all(sums, n, row, additions); }
+// With a fence in the kernel the same additions become fetches on compute capability 9.0 and above (see add_shared).
+KERNEL atom_u64(u64* sums, u32 n, u32 row, u64 additions) {
+    add_all(sums, n, row, additions);
+    __threadfence();
+}
 
 // Where a block's slice lies: its shared memory, or, in the flat build, which has none, its part of `spare`. Decided by the
 // build: a pointer that may be either would make the additions generic ones (ATOM in place of ATOMS).

@@ -6,6 +6,7 @@ In this order, so that a run that is cut short has the most important ones:
 
     red_u32, red_u64       integer additions whose result nobody reads (RED), into accumulators of 0.5 MB to 1 GB: "random";
                            "rows", in the order of rows of 1,024 synapses sorted by target; "merge", one behind the other
+    atom_u64               the same additions where the compiler makes fetches of them
     shared_u32, _u64       additions of a block to its own slice of 200 KB in shared memory, random; "cell": of 32 bits whose
     shared_cell            result is looked at. On a CPU the slice is memory of the worker's own
     barrier                all blocks of a launch meet
@@ -45,6 +46,7 @@ Row = dict[str, Any]
 KERNELS = {
     "red_u32": ("*u4", "u4", "u4", "u8"),
     "red_u64": ("*u8", "u4", "u4", "u8"),
+    "atom_u64": ("*u8", "u4", "u4", "u8"),
     "copy_memory": ("*u1", "*u1", "u8"),
     "read_memory": ("*u1", "*u8", "u8"),
     "count_launches": ("*u8", "*u8"),
@@ -82,6 +84,7 @@ PREDICTED: dict[str, dict[float | None, float]] = {
     "red_u64 rows": {0.5: 120e9, 2: 120e9, 8: 120e9, 32: 110e9, 128: 45e9, 512: 32e9, 1024: 30e9},
     "red_u32 merge": {8: 800e9},
     "red_u64 merge": {8: 450e9},
+    "atom_u64 random": {8: 60e9},
     "shared_u32": {None: 1000e9},
     "shared_u64": {None: 200e9},
     "shared_cell": {None: 700e9},
@@ -144,8 +147,9 @@ def seconds_of(device: Device, launch: Launch, budget: float) -> tuple[float, in
 
 
 # -- the probes: each takes the device and its seconds, and returns a row ------------------------------------------------
-def red_rate(device: Device, budget: float, *, dtype: Any, order: str, megabytes: float, additions: int) -> Row:
-    name, count = f"red_u{8 * np.dtype(dtype).itemsize}", int(megabytes * 2**20) // np.dtype(dtype).itemsize
+def red_rate(device: Device, budget: float, *, name: str, order: str, megabytes: float, additions: int) -> Row:
+    dtype = np.dtype(np.uint32 if name.endswith("u32") else np.uint64)
+    count = int(megabytes * 2**20) // dtype.itemsize
     sums = device.alloc(count, dtype)
     launch = Launch(name, (sums, np.uint32(count), np.uint32(ORDERS[order]), np.uint64(additions)))
     seconds, launches = seconds_of(device, launch, budget)
@@ -284,13 +288,14 @@ def probes(device: Device, *, quick: bool) -> Iterator[tuple[str, float | None, 
     sizes = [size for size in MEGABYTES if size <= top and size * 2**20 < free / 4]
     for order in ("random", "rows", "merge"):
         for size in sizes if order != "merge" else [8.0]:
-            for dtype in (np.uint32, np.uint64):
-                name = f"red_u{8 * np.dtype(dtype).itemsize} {order}"
-                yield name, size, functools.partial(red_rate, dtype=dtype, order=order, megabytes=size, additions=additions)
+            for name in ("red_u32", "red_u64"):
+                probe = functools.partial(red_rate, name=name, order=order, megabytes=size, additions=additions)
+                yield f"{name} {order}", size, probe
+    yield "atom_u64 random", 8.0, functools.partial(red_rate, name="atom_u64", order="random", megabytes=8.0, additions=additions)
     for name in TERM:
         yield name, None, functools.partial(slice_rate, name=name, additions=additions)
-    for name, probe in (("barrier", barrier), ("launch", launch_time), ("graph", graph_time), ("clock", clock)):
-        yield name, None, probe
+    for name, probed in (("barrier", barrier), ("launch", launch_time), ("graph", graph_time), ("clock", clock)):
+        yield name, None, probed
     for name, apart in (("told", 1), ("scattered", 1031)):
         yield name, None, functools.partial(host_rate, apart=apart, count=2**14 if quick else 2**20)
     for size in sorted({8.0, sizes[-1]}):  # of the cache, of the memory

@@ -390,7 +390,7 @@ def test_the_probe_s_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     path = tmp_path / "p.json"
     assert probe.main(["--backend", "cpu", "--quick", "--budget", "0.2", "--commit", "abc", "--json", str(path)]) == 0
     report = json.loads(path.read_text())
-    assert (report["benchmark"], report["commit"], len(report["rows"])) == ("probe", "abc", 25)
+    assert (report["benchmark"], report["commit"], len(report["rows"])) == ("probe", "abc", 26)
     told = capsys.readouterr().out
     assert "G additions/s" in told and "unavailable" in told
 
@@ -416,9 +416,7 @@ def test_the_small_run(backend: str, capsys: pytest.CaptureFixture[str]) -> None
 def test_the_small_run_sees_a_difference(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     right = workloads.maker
     monkeypatch.setattr(bench, "golden", lambda *_: 2)
-    monkeypatch.setattr(
-        workloads, "maker", lambda name, *_: right(name) if name == "reference" else lambda: Liar(right("cpu")()._device)
-    )
+    monkeypatch.setattr(workloads, "maker", lambda name, *_: right(name) if name == "reference" else lambda: Liar(right("cpu")()._device))
     assert small_run.main(["--backend", "cpu"]) == 1
     assert "other spikes or another state" in capsys.readouterr().err
 
