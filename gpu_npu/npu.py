@@ -1,4 +1,4 @@
-"""NPU: a connectome on a backend. Bursts, edits, queries, all checked here and done there.
+"""NPU: a connectome on a backend. Bursts and edits, all checked here and done there; queries are in queries.py.
 
 The NPU keeps no copy of what lives on the backend. It checks every argument before anything changes, so a call is
 done as a whole or raises with the NPU as it was. No clock, thread or file is used.
@@ -6,18 +6,17 @@ done as a whole or raises with the NPU as it was. No clock, thread or file is us
 
 from __future__ import annotations
 
-import functools
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from types import MappingProxyType, TracebackType
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpu_npu.annotate import Ranges
+from gpu_npu.annotate import Ranges, annotated
 from gpu_npu.backends.base import Backend, BurstOutput, Chunk
 from gpu_npu.backends.select import BackendChoice, open_backend
 from gpu_npu.checkpoint import Snapshot
@@ -29,13 +28,9 @@ from gpu_npu.connectome import (
     Connectome,
     CustomRule,
     NetworkError,
-    PairRule,
     PlasticityRule,
     Settings,
-    SynapseArray,
-    SynapseBatch,
     SynapseSource,
-    WindowRule,
 )
 from gpu_npu.connectome.fields import MAX_NEURONS
 from gpu_npu.connectome.validation import (
@@ -46,37 +41,18 @@ from gpu_npu.connectome.validation import (
     check_synapses,
     check_unique,
     check_weights,
-    field_named,
     fixed_point_bits,
 )
 from gpu_npu.edits import PendingSynapses, SumBound
-from gpu_npu.fire import BurstResult, Digest, FireCandidateList, FireLedger, FireQueue, RunResult
-from gpu_npu.views import NeuronArrayView
+from gpu_npu.fire import BurstResult, Digest, RunResult
+from gpu_npu.queries import Queries
 
 U32 = NDArray[np.uint32]
 Flags = NDArray[np.bool_]
 M = TypeVar("M", bound=Callable[..., Any])
 
 
-def _annotated(kind: Literal["edit", "transfer"]) -> Callable[[M], M]:
-    """A method that edits the network, or fetches from the backend: a range of the profiler's where annotation is on."""
-
-    def decorate(method: M) -> M:
-        name = f"{kind} {method.__name__.removeprefix('_')}"
-
-        @functools.wraps(method)
-        def call(npu: NPU, /, *args: Any, **kwargs: Any) -> Any:
-            if npu._ranges is None:
-                return method(npu, *args, **kwargs)
-            with npu._range(name):
-                return method(npu, *args, **kwargs)
-
-        return cast(M, call)
-
-    return decorate
-
-
-class NPU:
+class NPU(Queries):
     """Neurons and synapses that fire in bursts.
 
     Parameters
@@ -168,7 +144,7 @@ class NPU:
         npu._next_rule = snapshot.next_rule
         return npu
 
-    @_annotated("transfer")
+    @annotated("transfer")
     def snapshot(self, notes: Mapping[str, Any] | None = None, extra: Mapping[str, NDArray[Any]] | None = None) -> Snapshot:
         """The run as it stands between two bursts, copied: network, state, queues, ledger, what is staged, burst number.
 
@@ -297,7 +273,7 @@ class NPU:
             self._pending.clear()
         return backend
 
-    @_annotated("edit")
+    @annotated("edit")
     def reset(self, network: bool = False) -> None:
         """Back to before the first burst: potentials, countdowns, counts as loaded (of neurons added later: as added),
         burst number 0, empty queues and ledger, nothing staged. Edits, weights as learnt, settings, plasticity rules and
@@ -332,7 +308,7 @@ class NPU:
             self._initial[name] = np.full(self._neuron_capacity, field.default, field.dtype)
         self._initial[name][neurons] = values
 
-    @_annotated("edit")
+    @annotated("edit")
     def reserve(self, neurons: int | None = None, synapses: int | None = None) -> None:
         """Grow to at least these capacities. Never shrinks."""
         neuron_capacity = max(self._neuron_capacity, _count(neurons or 0, "neurons", most=MAX_NEURONS))
@@ -504,17 +480,13 @@ class NPU:
         self._ranges = (self._ranges or Ranges()) if on else None
         backend.annotate(self._ranges)
 
-    def _range(self, name: str) -> AbstractContextManager[None]:
-        """A range of the profiler's, the last burst its number, where annotation is on."""
-        return nullcontext() if self._ranges is None else self._ranges.range(name, self._burst_count)
-
     # -- the network as a whole ----------------------------------------------------------------------------------
     @property
     def settings(self) -> Settings:
         """Rules, contribution_scale, power_amount, random_seed."""
         return self._settings
 
-    @_annotated("edit")
+    @annotated("edit")
     def set_settings(self, settings: Settings) -> None:
         """New rules and scales; `dataclasses.replace(npu.settings, ...)` changes some of them."""
         if not isinstance(settings, Settings):
@@ -536,7 +508,7 @@ class NPU:
         """Area id -> flags, read-only; an area that is not in it has the flags of `Area()`."""
         return MappingProxyType(self._areas)
 
-    @_annotated("edit")
+    @annotated("edit")
     def set_area(
         self,
         area: int,
@@ -567,7 +539,7 @@ class NPU:
         self._bound.prove(network, self._plasticity.values())
 
     # -- plasticity ----------------------------------------------------------------------------------------------
-    @_annotated("edit")
+    @annotated("edit")
     def register_plasticity(self, rule: PlasticityRule) -> int:
         """Let a rule act from the next burst on, after those registered before; returns its handle.
 
@@ -589,7 +561,7 @@ class NPU:
         self._next_rule += 1
         return handle
 
-    @_annotated("edit")
+    @annotated("edit")
     def unregister_plasticity(self, handle: int) -> PlasticityRule:
         """The rule with this handle acts no more; returns it. What it has learnt stays, what it remembers is forgotten."""
         if not isinstance(handle, int) or handle not in self._plasticity:
@@ -603,7 +575,7 @@ class NPU:
         """Handle -> rule, in the order in which they act, read-only; a rule has a `name` and `parameters`."""
         return MappingProxyType(self._plasticity)
 
-    @_annotated("transfer")
+    @annotated("transfer")
     def synapse_residues(self) -> NDArray[np.int16]:
         """What pair rules keep beside each weight, in units of 2**-16: one for each synapse of `synapse_array`, in its order."""
         return self._ready().residues()
@@ -613,13 +585,13 @@ class NPU:
         if not self._bound.admits(growth):
             self._prove(edit)
 
-    @_annotated("edit")
+    @annotated("edit")
     def rebuild_indexes(self) -> None:
         """Give back what edits have wasted. Never needed for a result: every edit holds from the next burst on."""
         self._ready().compact()
 
     # -- neurons -------------------------------------------------------------------------------------------------
-    @_annotated("edit")
+    @annotated("edit")
     def add_neurons(self, count: int, **fields: ArrayLike) -> U32:
         """Create the next `count` reserved ids; returns them, ascending.
 
@@ -668,7 +640,7 @@ class NPU:
         self._neuron_count += len(neurons)
         self._all_power = None
 
-    @_annotated("edit")
+    @annotated("edit")
     def delete_neurons(self, neurons: ArrayLike) -> Flags:
         """Delete neurons, each given once; says for each whether it was there. Their ids are never used again."""
         ids = check_ids(neurons, self._neuron_capacity)
@@ -681,7 +653,7 @@ class NPU:
         """Delete a neuron; says whether it was there."""
         return bool(self.delete_neurons([neuron])[0])
 
-    @_annotated("edit")
+    @annotated("edit")
     def set_parameter(self, name: str, neurons: ArrayLike, values: ArrayLike) -> None:
         """Set a field of NEURON_FIELDS: ids, each given once, and one value or one for each.
 
@@ -700,7 +672,7 @@ class NPU:
             self._all_power = None
         self._ready().write(name, ids, column)
 
-    @_annotated("edit")
+    @annotated("edit")
     def set_area_parameter(self, name: str, area: int, value: ArrayLike) -> int:
         """Set a field of every neuron of an area to one value (or triple of coordinates); returns how many neurons."""
         area = check_area_id(area)
@@ -710,7 +682,7 @@ class NPU:
             self._all_power = None
         return self._ready().write_area(name, area, column)
 
-    @_annotated("edit")
+    @annotated("edit")
     def set_neuron_mapping(self, mapping: Mapping[int, int] | ArrayLike, areas: ArrayLike | None = None) -> None:
         """Put neurons into areas: a mapping neuron -> area, or ids and areas as arrays. Missing ones are created with
         default parameters."""
@@ -734,14 +706,6 @@ class NPU:
         self._ready().write("cortical_area", there, column[~missing])
         self._create(new, _columns(len(new), {"cortical_area": column[missing]}))
         self._all_power = None
-
-    @_annotated("transfer")
-    def get_parameter(self, name: str, neurons: ArrayLike | None = None) -> NDArray[Any]:
-        """A field of these ids, or of all reserved ids: shape (n,), coordinates (n, 3)."""
-        field_named(name)
-        ids = None if neurons is None else check_ids(neurons, self._neuron_capacity)
-        values = self._ready().read(name)
-        return values if ids is None else values[ids]
 
     # -- synapses ------------------------------------------------------------------------------------------------
     def add_synapse(self, source: int, target: int, weight: int, conductance: int, syn_type: int = 0) -> bool:
@@ -772,7 +736,7 @@ class NPU:
             self._ready()
         return True
 
-    @_annotated("edit")
+    @annotated("edit")
     def add_synapses(
         self, source: ArrayLike, target: ArrayLike, weight: ArrayLike, psp: ArrayLike, inhibitory: ArrayLike = False
     ) -> None:
@@ -792,7 +756,7 @@ class NPU:
         self._admit(growth, lambda network: network.add_synapses(batch.source, batch.target, batch.weight, batch.psp, batch.inhibitory))
         self._ready().add_synapses(batch)
 
-    @_annotated("edit")
+    @annotated("edit")
     def remove_synapses(self, source: ArrayLike, target: ArrayLike) -> Flags:
         """Remove, pair by pair in order, the oldest synapse of each; says for each whether there was one."""
         sources, targets = self._pairs(source, target)
@@ -803,7 +767,7 @@ class NPU:
         """Remove the oldest synapse of this pair; says whether there was one."""
         return bool(self.remove_synapses([source], [target])[0])
 
-    @_annotated("edit")
+    @annotated("edit")
     def update_weights(self, source: ArrayLike, target: ArrayLike, weight: ArrayLike) -> Flags:
         """Set, pair by pair in order, the weight of the oldest synapse of each; says for each whether there was one."""
         sources, targets = self._pairs(source, target)
@@ -825,180 +789,6 @@ class NPU:
         if len(sources) != len(targets):
             raise NetworkError(f"target: {len(targets):,} ids for {len(sources):,} of source; one of each makes a pair")
         return sources, targets
-
-    @_annotated("transfer")
-    def outgoing_synapses(self, neurons: ArrayLike) -> SynapseBatch:
-        """Synapses that leave these neurons, ascending by source, then target, then age."""
-        ids = np.unique(check_ids(neurons, self._neuron_capacity))
-        return self._gathered(self._ready().synapses_from(ids))
-
-    @_annotated("transfer")
-    def incoming_synapses(self, neurons: ArrayLike) -> SynapseBatch:
-        """Synapses that end in these neurons, in the same order."""
-        ids = np.unique(check_ids(neurons, self._neuron_capacity))
-        return self._ready().synapses_to(ids)
-
-    def _gathered(self, batches: Iterable[SynapseBatch]) -> SynapseBatch:
-        return SynapseBatch.concatenate([SynapseBatch.empty(self._weight_dtype, self._psp_dtype), *batches])
-
-    # -- queries -------------------------------------------------------------------------------------------------
-    @property
-    def backend(self) -> str:
-        """Name of the backend."""
-        return self._open().name
-
-    @property
-    def backend_reason(self) -> str:
-        """Why this backend, and what it runs on."""
-        return f"{self._reason}: {self._open().description}"
-
-    @property
-    def burst_count(self) -> int:
-        """Number of the last burst; 0 before the first."""
-        return self._burst_count
-
-    def get_burst_count(self) -> int:
-        """Number of the last burst; 0 before the first."""
-        return self._burst_count
-
-    def get_neuron_count(self) -> int:
-        """Neurons that exist: created and not deleted."""
-        return self._neuron_count
-
-    def get_synapse_count(self) -> int:
-        """Synapses added and not removed."""
-        return self._open().synapse_count + len(self._pending)
-
-    @property
-    def neuron_capacity(self) -> int:
-        """Ids reserved."""
-        return self._neuron_capacity
-
-    @property
-    def synapse_capacity(self) -> int:
-        """Synapses reserved."""
-        return self._synapse_capacity
-
-    @_annotated("transfer")
-    def neurons_in_area(self, area: int) -> U32:
-        """Ids of the neurons of an area."""
-        area = check_area_id(area)
-        backend = self._ready()
-        return np.flatnonzero((backend.read("cortical_area") == area) & backend.read("valid")).astype(np.uint32)
-
-    @_annotated("transfer")
-    def neurons_at(self, coordinates: ArrayLike, area: int | None = None) -> U32:
-        """Ids of the neurons at any of these places, shape (3,) or (n, 3), in one area or in all."""
-        wanted = np.asarray(coordinates)
-        wanted = check_field("coordinates", wanted, len(wanted) if wanted.ndim == 2 else 1)
-        backend = self._ready()
-        ids = np.flatnonzero(backend.read("valid")).astype(np.uint32) if area is None else self.neurons_in_area(area)
-        return ids[np.isin(_places(backend.read("coordinates")[ids]), _places(wanted))]
-
-    @property
-    def neuron_array(self) -> NeuronArrayView:
-        """The neurons under the seed's names; every field is a copy fetched when it is looked at."""
-        return NeuronArrayView(self._neuron_capacity, self._read)
-
-    @property
-    @_annotated("transfer")
-    def synapse_array(self) -> SynapseArray:
-        """The synapses under the seed's names: a copy of all of them as they stand, fetched now, ascending by source,
-        then target, then age."""
-        synapses = SynapseArray(self._synapse_capacity, self._neuron_capacity, self._weight_dtype, self._psp_dtype)
-        for batch in self._ready().synapses_from():
-            synapses.append(batch)
-        return synapses
-
-    @property
-    @_annotated("transfer")
-    def fire_candidate_list(self) -> FireCandidateList:
-        """The candidates of the last burst."""
-        return FireCandidateList(*self._ready().candidates())
-
-    @property
-    def fire_queue(self) -> FireQueue:
-        """What fired in the last burst, with potentials, coordinates and areas; it is delivered in the next burst."""
-        return self._queue(previous=False)
-
-    @property
-    def previous_fire_queue(self) -> FireQueue:
-        """What fired in the burst before the last."""
-        return self._queue(previous=True)
-
-    @_annotated("transfer")
-    def _queue(self, *, previous: bool) -> FireQueue:
-        backend = self._ready()
-        ids, potentials = backend.fire_queue(previous=previous)
-        coordinates, areas = backend.read("coordinates")[ids], backend.read("cortical_area")[ids]
-        burst = max(0, self._burst_count - 1) if previous else self._burst_count
-        return FireQueue(ids, potentials, burst, coordinates, areas)
-
-    @_annotated("transfer")
-    def _read(self, name: str) -> NDArray[Any]:
-        return self._ready().read(name)
-
-    @_annotated("transfer")
-    def _fired_in(self, burst: int) -> U32:
-        return self._ready().fired_in(burst)
-
-    @property
-    def fire_ledger(self) -> FireLedger:
-        """The fired ids of the last `fire_ledger_window` bursts."""
-        return FireLedger(self._window, self.get_burst_count, self._fired_in)
-
-    def get_fire_history(self, burst: int) -> U32:
-        """Fired ids of a burst; NetworkError outside the ledger's window, which it names."""
-        return self.fire_ledger[burst]
-
-    def get_recent_history(self, count: int) -> list[tuple[int, U32]]:
-        """(burst, fired ids) of the last `count` bursts in the ledger, newest first."""
-        return self.fire_ledger.recent(count)
-
-    def statistics(self) -> dict[str, int]:
-        """Counts, capacities, and what edits have cost since load (bytes touched, rows moved, compactions, growths)."""
-        return {
-            "burst_count": self._burst_count,
-            "neurons": self._neuron_count,
-            "neuron_capacity": self._neuron_capacity,
-            "synapses": self.get_synapse_count(),
-            "synapse_capacity": self._synapse_capacity,
-            "areas": len(self._areas),
-            "power_neurons": len(self._power()),
-            "fixed_point_bits": fixed_point_bits(self._areas),
-            "fire_ledger_window": self._window,
-            **self._ready().edit_statistics(),
-        }
-
-    def memory(self) -> dict[str, int]:
-        """Bytes on the device by piece: "rows" (all of the synapses), "neurons" (all that is kept per id), "ledger", ..."""
-        return self._ready().memory()
-
-    @_annotated("transfer")
-    def to_connectome(self) -> Connectome:
-        """The network as it stands, on the host: neurons with their state, synapses, areas, settings, window and pair rules,
-        capacities.
-
-        Not part of it: queues, ledger, what is staged, the burst number, the list of power neurons, what rules remember
-        and rules written in Python.
-        """
-        backend = self._ready()
-        network = Connectome(
-            self._neuron_capacity,
-            self._synapse_capacity,
-            weight_dtype=self._weight_dtype,
-            psp_dtype=self._psp_dtype,
-            settings=self._settings,
-            areas=self._areas,
-            plasticity=[rule for rule in self._plasticity.values() if isinstance(rule, (WindowRule, PairRule))],
-        )
-        created, valid = backend.read("created"), backend.read("valid")
-        ids = np.flatnonzero(created)
-        network.create_neurons(ids, **{name: backend.read(name)[ids] for name in NEURON_FIELDS})
-        network.delete_neurons(np.flatnonzero(created & ~valid))
-        for batch in backend.synapses_from():
-            network.synapses.append(batch)
-        return network
 
 
 def _result(burst: int, out: BurstOutput) -> BurstResult:
@@ -1065,8 +855,3 @@ def _on_device(values: object) -> bool:
         return True
     device = getattr(values, "__dlpack_device__", None)
     return device is not None and (device()[0] != _DLPACK_CPU or not hasattr(values, "__array__"))
-
-
-def _places(coordinates: NDArray[np.uint32]) -> NDArray[np.void]:
-    """(n, 3) coordinates as n comparable values."""
-    return np.ascontiguousarray(coordinates).view([("x", "u4"), ("y", "u4"), ("z", "u4")])[:, 0]
