@@ -38,7 +38,7 @@ from rich.table import Table
 from gpu_npu import NpuError
 from gpu_npu.backends import kernels as project
 from gpu_npu.backends.devices.base import Device, Launch, Program
-from gpu_npu.backends.kernels import BLOCK, WIDE_BLOCK, Kernel
+from gpu_npu.backends.kernels import BLOCKS, Kernel
 from profiling import workloads
 from profiling.workloads import Wrong, write
 
@@ -108,8 +108,9 @@ def program() -> Program:
     """The kernels of probe.cu."""
     texts = {name: project.sources()[name] for name in ("types.cuh", "device.cuh")}
     texts["probe.cu"] = Path(__file__).with_name("probe.cu").read_text(encoding="utf-8")
-    kernels = {name: Kernel(name, "probe.cu", BLOCK, False, codes) for name, codes in KERNELS.items()}
-    kernels |= {name: Kernel(name, "probe.cu", WIDE_BLOCK, name == "read_clock", codes, True) for name, codes in WIDE_KERNELS.items()}
+    kernels = {name: Kernel(name, "probe.cu", BLOCKS[""], False, codes) for name, codes in KERNELS.items()}
+    wide = BLOCKS["WIDE_"]
+    kernels |= {name: Kernel(name, "probe.cu", wide, name == "read_clock", codes, True) for name, codes in WIDE_KERNELS.items()}
     return Program(texts, '#include "probe.cu"\n', kernels)
 
 

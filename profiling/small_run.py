@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_npu import NPU, STATE_FIELDS, NpuError
+from gpu_npu import NPU, STATE_FIELDS, NpuError, PairRule, WindowRule
 from gpu_npu.backends.base import Backend
 from gpu_npu.doctor import small_network
 from profiling import bench, workloads
@@ -76,6 +76,21 @@ def generated(make: Callable[[], Backend]) -> str:
         return npu.run(BURSTS).digest
 
 
+def learning(make: Callable[[], Backend]) -> tuple[str, list[str], bytes]:
+    """Both rules, phase by phase too, and what a checkpoint carries to another NPU: digest, what fired, weights."""
+    with NPU.from_connectome(small_network(), backend=make) as npu:
+        npu.register_plasticity(WindowRule(0, 1, 2, 3, 1))
+        npu.register_plasticity(PairRule(1, 0, 2.5, 1.5, 20.0, 30.0, pairing="all"))
+        npu.inject(np.arange(40), 3.5)
+        digest = npu.run(2 * BURSTS).digest
+        npu.time_phases(True)
+        fired = [str(npu.process_burst().fired_neurons) for _ in range(2)]
+        npu.time_phases(False)
+        snapshot = npu.snapshot()
+    with NPU.from_snapshot(snapshot, backend=make) as npu:
+        return digest + npu.run(BURSTS).digest, fired, npu.outgoing_synapses(np.arange(300)).weight.tobytes()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", choices=workloads.BACKENDS, default="cuda", help="(%(default)s)")
@@ -88,9 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         on_device = cupy.asarray
     make = workloads.maker(options.backend, options.device)
 
-    def outcome(make: Callable[[], Backend], place: Callable[[Any], Any]) -> tuple[list[str], list[bytes], str]:
+    def outcome(make: Callable[[], Backend], place: Callable[[Any], Any]) -> tuple[Any, ...]:
         with NPU.from_connectome(small_network(), backend=make, neuron_capacity=320, synapse_capacity=10_000) as npu:
-            return (*script(npu, place), generated(make))
+            return (*script(npu, place), generated(make), learning(make))
 
     try:
         count = bench.golden(options.backend, options.device, CASES)
@@ -100,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (AssertionError, NpuError) as error:
         print(f"Error: {str(error).strip() or type(error).__name__}", file=sys.stderr)
         return 1
-    print(f"{count} golden cases, and {8 * BURSTS + 2} bursts with edits, are right")
+    print(f"{count} golden cases, and {12 * BURSTS + 4} bursts with edits and plasticity, are right")
     return 0
 
 
