@@ -76,9 +76,13 @@ class _Ring:
         array, self._host = device.mapped(self._first_id + ids, np.uint32)
         room = (array, np.uint32(bursts), np.uint32(ids))
         self.last, self.read, self.nanoseconds = np.zeros(1, np.uint64), np.zeros(1, np.uint64), np.zeros(1, np.uint64)
-        self.run, self.learn = (
-            Launch(kernel, (state, self.last, self.read, *room, self.nanoseconds)) for kernel in ("run_bursts", "run_learning_bursts")
-        )
+        args = (state, self.last, self.read, *room, self.nanoseconds)
+        self.run = {
+            (learns, alone): Launch("run_learning_bursts" if learns else "run_bursts", args, single=alone)
+            for learns in (False, True)
+            for alone in (False, True)
+        }
+        """By whether synapses learn, and whether one block does it alone."""
         self.archive, self.finish = Launch("archive_fired", (state, *room)), Launch("finish_burst", (state, *room), single=True)
 
     def one(self) -> tuple[int, U32 | None, list[int]]:
@@ -132,6 +136,7 @@ class Executor(Backend):
         self._areas: dict[int, Area] = {}
         self._power: U32 = np.zeros(0, np.uint32)
         self._burst = self._fired_count = self._previous_count = 0
+        self._events = 0  # synapses that delivered in the last burst
         self._in_degree_bound = 0  # no target has more valid synapses than this
 
     @property
@@ -377,7 +382,8 @@ class Executor(Backend):
     def _launch(self, ring: _Ring, last: int, before: list[Launch]) -> None:
         """Bursts up to `last`, as far as the ring and the time of a launch reach."""
         ring.last[0], ring.read[0], ring.nanoseconds[0] = last, self._burst, LAUNCH_NANOSECONDS
-        self._device.launch([*before, ring.learn if self._plasticity.on else ring.run])
+        little = self._neurons <= self._device.alone and self._events <= 4 * self._device.alone
+        self._device.launch([*before, ring.run[self._plasticity.on, little]])
 
     def _begin(self) -> bool:
         """Whether synapses learn in the next bursts; all is ready for that."""
@@ -400,7 +406,7 @@ class Executor(Backend):
         self._device.wait()
         count, fired, numbers = self._rings[0].one()
         self._burst += 1
-        self._previous_count, self._fired_count = self._fired_count, count
+        self._previous_count, self._fired_count, self._events = self._fired_count, count, numbers[COUNTERS.index("synaptic")]
         if fired is None:
             fired = self._fetch("queue", count, self._queue_at())
         return BurstOutput(fired, *numbers)
@@ -457,7 +463,7 @@ class Executor(Backend):
             chunk = Chunk(chunk.first, np.append(chunk.begin[:-1], len(fired)), fired, chunk.counters, chunk.clock)
             counts[-1] = count
         self._previous_count = int(counts[-2]) if len(counts) > 1 else self._fired_count
-        self._fired_count = int(counts[-1])
+        self._fired_count, self._events = int(counts[-1]), int(chunk.counters[-1, COUNTERS.index("synaptic")])
         return chunk
 
     def _queue_at(self, burst: int | None = None) -> int:

@@ -62,6 +62,8 @@ class Device(ABC):
     """Bytes that are asked for without a look at what is free, which takes longer than the temporary arrays of an edit."""
     propagation: ClassVar[str] = "choose"
     """The strategy of propagation that suits the device (layout.STRATEGIES)."""
+    alone: ClassVar[int] = 0
+    """Neurons, and a quarter of the synapses that deliver, up to which one block computes a burst sooner than all of them."""
     cache_bytes: int = 2**25
     """Of the last cache that all its processors share."""
 

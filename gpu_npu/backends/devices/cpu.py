@@ -34,6 +34,7 @@ class CpuDevice(Device):
     """All cores of this machine; `workers` threads (default: the cores this process may use), one block each."""
 
     name: ClassVar[str] = "cpu"
+    alone: ClassVar[int] = 1024
     propagation: ClassVar[str] = "owned"
 
     def __init__(self, *, workers: int | None = None, program: Program | None = None) -> None:
