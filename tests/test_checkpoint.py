@@ -162,8 +162,9 @@ def small_npu(backend: Any = "reference", **options: Any) -> NPU:
     """A little of everything that a checkpoint holds."""
     network = Connectome(40, 300, weight_dtype=np.uint16, areas={3: Area("drive", power=True), 5: Area(psp_uniform=False)})
     rng = np.random.default_rng(5)
-    areas, potentials = rng.choice([3, 5, 9], 30), rng.random(30)
-    network.add_neurons(30, threshold=2.0, leak_coefficient=0.25, cortical_area=areas, membrane_potential=potentials)
+    areas, potentials = rng.choice([3, 5, 9], 30), 300 * rng.random(30)
+    network.add_neurons(30, threshold=400.0, leak_coefficient=0.25, refractory_period=2, cortical_area=areas, membrane_potential=potentials)
+    network.set_settings(Settings(power_amount=150.0))
     network.add_synapses(*rng.integers(0, 30, (2, 200)), rng.integers(0, 300, 200), 1, rng.random(200) < 0.2)
     npu = NPU.from_connectome(network, fire_ledger_window=3, backend=backend, **options)
     npu.set_power_neurons([1, 2])
@@ -181,10 +182,12 @@ def stir(npu: NPU) -> None:
         npu.add_synapse(33, 12, 5, 1)  # parallel ones, of which the oldest changes
     npu.update_weight(33, 12, 260)
     npu.run(2)
-    npu.inject([20, 8, 20], [3.0, 1.0, 0.25])
+    npu.inject([20, 8, 20], [300.0, 1e8, 0.25])
+    npu.inject([8, 20], [-1e8, 1e-5])
+    npu.inject([8], 0.7)  # in another order they would add up to 0
     npu.force_fire([30, 9, 9])
     coming = npu.burst_count + np.array([1, 1, 1, 4, 2, 4, 400])
-    npu.schedule(coming, [20, 20, 3, 3, 3, 3, 3], [1e-3, 50.0, 5.0, 0.1, 7.0, 30.0, 1.0])
+    npu.schedule(coming, [20, 20, 3, 3, 3, 3, 3], [1e-3, 500.0, 5.0, 0.1, 7.0, 900.0, 1.0])
     npu.schedule(coming[3], [3, 3], [1e-3, 2.0])
     npu.schedule_force(coming[3:5], [11, 12])
     npu.add_synapse(20, 21, 7, 1)  # still on its way to the backend
@@ -211,10 +214,12 @@ def resumed(npu: NPU, path: Path, backend: Any = "reference") -> NPU:
 def check_that_it_goes_on(path: Path, first: Any, second: Any) -> None:
     npu = small_npu(first)
     stir(npu)
-    again = resumed(npu, path, second)
-    assert everything(again) == everything(npu)
-    assert again.run(10).digest == npu.run(10).digest and npu.fire_queue.neurons.size
-    assert everything(again) == everything(npu)
+    again, written = resumed(npu, path, second), path.read_bytes()
+    again.snapshot().write(path)
+    assert path.read_bytes() == written and everything(again) == everything(npu)
+    for _ in range(10):
+        assert again.run(1).digest == npu.run(1).digest and everything(again) == everything(npu)
+    assert 0 < npu.fire_queue.neurons.size < 25
     assert again.add_neurons(2).tolist() == npu.add_neurons(2).tolist()
     for one in (npu, again):
         one.reset()
@@ -289,7 +294,7 @@ def test_what_rules_remember_is_there_again(kind: str, tmp_path: Path) -> None:
                 one.reset()
             if burst == 23:
                 one.update_weights(*(one.synapse_array.source[:5], one.synapse_array.target[:5]), 9)
-            one.inject(np.arange(30), 1.5 * (np.arange(30) % 4 == burst % 4))
+            one.inject(np.arange(30), 450.0 * (np.arange(30) % 4 == burst % 4))
         relay = resumed(relay, tmp_path / "run.ckpt", KINDS[kind])
         assert relay.run(1).digest == npu.run(1).digest
         assert relay.plasticity == npu.plasticity and everything(relay) == everything(npu)
