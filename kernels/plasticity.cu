@@ -128,6 +128,7 @@ __device__ __forceinline__ void visit_synapse(const State& s, u32 t, const End& 
     if (weight != old) set_small(slots.weight, s.weight_bytes, slot, weight);
 }
 
+#define ENDS_AHEAD 16
 // Calls f(slot, target, entry of pairs[]) for the synapses of a row that are in a rule, side by side in the warp. The sorted
 // part is entered where targets of rules can lie.
 template <class F>
@@ -141,6 +142,7 @@ __device__ __forceinline__ void for_plastic(const State& s, const Row& row, cons
     const u32 count = last - first + (row.length - n);
     for (u32 k = lane_id(); k < count; k += WARP_SIZE) {
         u32 slot = k < last - first ? first + k : n + (k - (last - first)), packed = slots.target[slot];
+        if (k + ENDS_AHEAD < count) prefetch(&s.spikes[slots.target[slot + ENDS_AHEAD] & TARGET_MASK]);  // about there
         if (packed & SYNAPSE_REMOVED) continue;
         End target = end_of(s, packed & TARGET_MASK);
         if (u32 entry = pairs[target.area]) f(slot, target, entry);
@@ -223,7 +225,6 @@ __device__ __forceinline__ void plan(const State& s) {
 // ------------------------------------------------------------------------------------------------------------ the visits
 __device__ __forceinline__ void visit_row(const State& s, u32 t, u32 i) {
     const End source = end_of(s, i);
-    if (!s.plastic_areas[source.area].learns) return;
     Row row = s.rows[i];
     Slots slots = slots_of(s, row);
     for_plastic(s, row, slots, source.area, [&](u32 slot, const End& target, u32 entry) { visit_synapse(s, t, source, target, entry, slots, slot); });
@@ -234,21 +235,25 @@ __device__ __forceinline__ u32 visited(const State& s, u32 k) {
     u32 fired = s.queue[0];
     return k < fired ? s.queue[QUEUE_HEADER + k] : s.visits[k - fired];
 }
+__device__ __forceinline__ bool is_visited(const State& s, u32 i) { return s.visit_bits[i / WORD_NEURONS] >> i % WORD_NEURONS & 1; }
 
-#define VISITS_AHEAD 4
+#define VISITS_AHEAD 16
 #if WARP_SIZE == 1
 // Rows some visits ahead are fetched while this one is visited.
 __device__ __forceinline__ void prefetch_rows(const State& s, u32 at, u32 last) {
     if (at + 2 * VISITS_AHEAD < last) {
         u32 later = visited(s, at + 2 * VISITS_AHEAD);
-        prefetch(&s.rows[later]);
-        prefetch(&s.spikes[later]);
+        if (is_visited(s, later)) {
+            prefetch(&s.rows[later]);
+            prefetch(&s.spikes[later]);
+        }
     }
     if (at + VISITS_AHEAD >= last) return;
     u32 i = visited(s, at + VISITS_AHEAD);
+    if (!is_visited(s, i)) return;
     const Row& row = s.rows[i];
     const PlasticArea& area = s.plastic_areas[s.spikes[i].area];
-    if (!area.learns || !row.length) return;
+    if (!row.length) return;
     Slots slots = slots_of(s, row);
     u32 first = (u32)((u64)row.sorted * area.lowest / s.neurons), last_slot = (u32)((u64)row.sorted * area.highest / s.neurons);
     for (u32 slot = first; slot <= last_slot && slot < first + 256; slot += 16) prefetch(slots.target + slot);
@@ -264,7 +269,8 @@ __device__ __forceinline__ void visit_rows(const State& s, u32 t) {
     Range mine = split((u64)s.queue[0] + s.visit_count[t & 1], warp_index(), warp_count());
     for (u64 k = mine.first; k < mine.last; k += mine.step) {
         prefetch_rows(s, (u32)k, (u32)mine.last);
-        visit_row(s, t, visited(s, (u32)k));
+        u32 i = visited(s, (u32)k);
+        if (is_visited(s, i)) visit_row(s, t, i);
     }
 }
 
@@ -316,10 +322,27 @@ __device__ __forceinline__ void prefetch_sources(const State& s, const u32* sour
 __device__ __forceinline__ void prefetch_sources(const State&, const u32*, u32, u32, u32) {}
 #endif
 
+// Of targets that come later: where their sources are listed, then the list.
+#define TARGETS_AHEAD 8
+__device__ __forceinline__ void prefetch_targets(const State& s, u64 at, u64 last) {
+#if WARP_SIZE == 1
+    if (at + 2 * TARGETS_AHEAD < last) {
+        u32 later = s.queue[QUEUE_HEADER + at + 2 * TARGETS_AHEAD];
+        prefetch(&s.incoming[later]);
+        prefetch(&s.spikes[later]);
+    }
+    if (at + TARGETS_AHEAD >= last) return;
+    Row row = s.incoming[s.queue[QUEUE_HEADER + at + TARGETS_AHEAD]];
+    const u8* sources = s.incoming_arena + row.offset * BLOCK_ALIGNMENT;
+    for (u32 k = 0; k < row.length && k < SOURCES_AHEAD; k += 16) prefetch(sources + 4 * k);
+#endif
+}
+
 // A warp a target that fired, its sources side by side.
 __device__ __forceinline__ void visit_targets(const State& s, u32 t) {
     Range mine = split(s.queue[0], warp_index(), warp_count());
     for (u64 f = mine.first; f < mine.last; f += mine.step) {
+        prefetch_targets(s, f, mine.last);
         const End target = end_of(s, s.queue[QUEUE_HEADER + f]);
         if (!s.plastic_areas[target.area].paired) continue;
         Row row = s.incoming[target.id];
@@ -327,7 +350,7 @@ __device__ __forceinline__ void visit_targets(const State& s, u32 t) {
         for (u32 k = lane_id(); k < row.length; k += WARP_SIZE) {
             if (k % SOURCES_AHEAD == 0) prefetch_sources(s, sources, k, row.length, target.id);
             u32 i = sources[k] & TARGET_MASK;
-            if (sources[k] & SYNAPSE_REMOVED || s.visit_bits[i / WORD_NEURONS] >> i % WORD_NEURONS & 1) continue;
+            if (sources[k] & SYNAPSE_REMOVED || is_visited(s, i)) continue;
             if (!is_repeated(row, sources, k)) visit_between(s, t, i, target);
         }
     }

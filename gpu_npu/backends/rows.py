@@ -343,8 +343,13 @@ class RowStore:
     def set_columns(self, ids: U32, columns: int) -> None:
         """Give every slot of these rows (ascending) so many columns of u16: what they had stays as far as it goes, more are
         0. Rows that had others move; rows without synapses will have them as soon as they have any."""
-        for low in range(0, len(ids), UPLOAD_SYNAPSES):
-            self._set_columns(ids[low : low + UPLOAD_SYNAPSES], columns)
+        while len(ids):
+            # An eighth of the arena at a time: what has moved is slid together before much has piled up.
+            rows = self._read(ids[:UPLOAD_SYNAPSES])
+            ends = np.cumsum(self._units(rows, rows["valid"].astype(np.int64)))
+            count = max(int(np.searchsorted(ends, max(self._end // 8, 2**12))), 1)
+            self._set_columns(ids[:count], columns)
+            ids = ids[count:]
 
     def _set_columns(self, ids: U32, columns: int) -> None:
         while True:
