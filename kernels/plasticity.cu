@@ -201,6 +201,7 @@ __device__ __forceinline__ void plan(const State& s) {
                 if (word == s.words - 1 && s.neurons % WORD_NEURONS) settles &= (1u << s.neurons % WORD_NEURONS) - 1;
                 due = where_true(open | settles, [&](u32 bit) { return falls_due(s, t, word * WORD_NEURONS + bit, settles >> bit & 1); });
                 u32 stay = where_true(open, [&](u32 bit) { return t - s.spikes[word * WORD_NEURONS + bit].last < s.longest_window; });
+                __syncwarp();  // all lanes have read the word
                 if (lane_id() == 0) s.open_bits[word] = stay | fired;
             }
             if (lane_id() == 0) {

@@ -13,9 +13,9 @@ from typing import Any
 
 import golden_cases
 import numpy as np
-from networks import SWITCHES, Plan, agree
+from networks import PLASTIC, SWITCHES, Plan, agree
 
-from gpu_npu import NPU
+from gpu_npu import NPU, PairRule, PlasticityRule, WindowRule
 from gpu_npu.backends.devices.base import Program
 from gpu_npu.backends.devices.emulated import EmulatedDevice
 from gpu_npu.backends.executor import Executor
@@ -61,6 +61,14 @@ BUGS: Mapping[str, Bug] = {
     "a slot of a row is claimed by an addition that is not atomic": Bug(
         "building.cu", "slot = atomicAdd(&row->length, 1u);", "slot = row->length++;"
     ),
+    "visits do not wait for their plan": Bug(
+        "burst.cu",
+        "plan(at_burst(base, burst));\n            grid_barrier(base.control + CONTROL_ARRIVED);",
+        "plan(at_burst(base, burst));",
+    ),
+    "a synapse is visited from both of its ends": Bug(
+        "plasticity.cu", "sources[k] & SYNAPSE_REMOVED || is_visited(s, i)", "sources[k] & SYNAPSE_REMOVED"
+    ),
     "a row is squeezed without waiting for its readers": Bug("indexing.cu", "__syncwarp();  // in place, a slot", "// in place, a slot"),
 }
 
@@ -81,14 +89,17 @@ def networks(wide: bool) -> Iterator[Plan]:
     """Small networks with every switch, and some with a few."""
     yield Plan(1, 33, 5, 4, 40, 4, frozenset(SWITCHES))
     yield Plan(2, 64, 0, 10, 300, 4, frozenset(SWITCHES) - {"nonuniform", "resets", "settings_changes"})
+    yield Plan(3, 40, 2, 6, 40, 5, frozenset({*SWITCHES, PLASTIC}))
     for seed in range(30 if wide else 0):
         yield Plan(100 + seed, (31, 33, 257, 0, 1)[seed % 5], seed % 3, 4, (0, 300, 1000)[seed % 3], 5, frozenset(SWITCHES[seed % 3 :: 2]))
 
 
-def run_digest(backend: Any) -> str:
+def run_digest(backend: Any, *rules: PlasticityRule) -> str:
     """Many bursts in few launches, with a schedule and a ring that is full now and then."""
     network = fixed_out_degree(100, 9, seed=4, weight=(1, 40), psp=(1, 9), inhibitory_fraction=0.3, threshold=110.0)
     with NPU.from_connectome(network, backend=backend) as npu:
+        for rule in rules:
+            npu.register_plasticity(rule)
         npu.schedule(np.arange(1, 13), np.arange(12), 500.0)
         npu.schedule([2, 2, 6], [7, 7, 7], 60.0)
         npu.schedule_force(3, [5, 90])
@@ -115,7 +126,8 @@ def main(sanitizer: str, bug: str = "", wide: str = "") -> None:
             golden_cases.run_case(golden_cases.load_case(name), subject)
             subject.close()
         options["ring"] = (6, 150)
-        assert run_digest(backend()) == run_digest("reference"), "other neurons fired in a run"
+        for rules in ((), (WindowRule(0, 0, 2, 9, 5), PairRule(0, 0, 30.0, 20.0, 3.0, 3.0, pairing="all"))):
+            assert run_digest(backend(), *rules) == run_digest("reference", *rules), "other neurons fired in a run"
         for plan in networks(bool(wide)):
             subject = backend()
             agree(plan, subject, Reference())

@@ -1,0 +1,132 @@
+"""Plasticity on a device, beyond what tests/test_plasticity.py asks of every backend: what synapses owe, and what it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import EMULATED, cpu_backend, emulated_backend
+from networks import PLASTIC, Maker, Plan, assert_equal, joined, perform
+
+from gpu_npu import NPU, Connectome, DeviceMemoryError, NetworkError, PairRule, WindowRule
+from gpu_npu.backends import plasticity
+from gpu_npu.backends.devices.emulated import EmulatedDevice
+from gpu_npu.backends.executor import Executor
+from gpu_npu.backends.reference import Reference
+from gpu_npu.connectome.generators import fixed_out_degree
+from gpu_npu.connectome.plasticity import CustomRule
+
+Factory = Callable[[], Any]
+DEVICES: dict[str, Factory] = {"cpu": cpu_backend, "emulated": lambda: emulated_backend(*EMULATED["emulated-64-unpacked"])}
+devices = pytest.mark.parametrize("make", DEVICES.values(), ids=DEVICES)
+
+
+def small(**neurons: Any) -> Connectome:
+    return fixed_out_degree(200, 12, seed=3, weight=(1, 60), psp=(1, 9), threshold=300.0, **neurons)
+
+
+@devices
+@pytest.mark.parametrize("seed", range(8))
+def test_what_nobody_looks_at_for_long_is_right_when_somebody_does(make: Factory, seed: int) -> None:
+    """Rules and edits come and go; weights are asked for at the very end."""
+    switches = {PLASTIC, "power", "forced", "deleted", "inhibitory", "refractory"} | ({"synapse_edits", "writes"} if seed % 2 else set())
+    plan = Plan(1000 + seed, (20, 33, 100, 8)[seed % 4], 3, (4, 10)[seed % 2], (0, 40)[seed % 2], 30, frozenset(switches))
+    maker = Maker(plan)
+    capacity, synapse_capacity = maker.capacity, maker.synapse_capacity
+    script = maker.make_script()
+    backends = make(), Reference()
+    for backend in backends:
+        backend.load(maker.connectome, neuron_capacity=capacity, synapse_capacity=synapse_capacity, ledger_window=2)
+        for name, arguments in script:
+            perform(backend, name, arguments)
+    subject, oracle = backends
+    assert_equal(subject.residues(), oracle.residues(), f"{plan}: residues")
+    assert_equal(joined(subject.synapses_from()), joined(oracle.synapses_from()), f"{plan}: weights")
+    subject.close()
+
+
+def silent_source(weight: int) -> NPU:
+    """Neuron 0 is silent, neuron 1 fires when it is told to; one synapse from 0 to 1, with u16 weights."""
+    connectome = Connectome(2, 1, weight_dtype=np.uint16)
+    connectome.add_neurons(2, threshold=1e30, cortical_area=[1, 2])
+    connectome.add_synapses([0], [1], weight, 1)
+    npu = NPU.from_connectome(connectome, backend=cpu_backend)
+    npu.register_plasticity(WindowRule(1, 2, window=1, plus=0, minus=1))
+    return npu
+
+
+@pytest.mark.parametrize(("every", "bursts", "left"), [(1, 66_000, 0), (2, 70_000, 30_535), (1, 65_534, 1)])
+def test_a_debt_does_not_outgrow_its_16_bits(every: int, bursts: int, left: int) -> None:
+    """The target fires in every burst, or in every other; the source never does."""
+    with silent_source(65_535) as npu:
+        times = np.arange(every, bursts + 1, every)
+        npu.schedule_force(times, np.ones_like(times))
+        npu.run(bursts)
+        assert npu.synapse_array.weight.tolist() == [left]
+
+
+@devices
+def test_the_clock_starts_again(make: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after 2**31 bursts, with rules that remember less than that."""
+    monkeypatch.setattr(plasticity, "CLOCK_SPAN", 100)
+    weights = []
+    for backend in (make, "reference"):
+        with NPU.from_connectome(small(), backend=backend) as npu:
+            npu.register_plasticity(WindowRule(0, 0, 3, 2, 1))
+            npu.register_plasticity(PairRule(0, 0, 3.0, 2.5, 1.5, 0.7, pairing="all"))
+            rng = np.random.default_rng(1)
+            for _ in range(12):
+                first = npu.burst_count + 1
+                npu.schedule_force(first + rng.integers(0, 30, 400), rng.integers(0, 200, 400))
+                npu.run(30)
+            weights.append((npu.synapse_array.weight.copy(), npu.snapshot().flight.memory.residues))
+    for ours, theirs in zip(*weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert len(np.unique(weights[0][0])) > 10
+
+
+@devices
+def test_a_network_without_rules_has_nothing_of_them(make: Factory) -> None:
+    with NPU.from_connectome(small(), backend=make) as npu:
+        before = npu.memory()
+        handles = [npu.register_plasticity(rule) for rule in (WindowRule(0, 0, 3, 2, 1), PairRule(0, 0, 1.0, 1.0, 9.0, 9.0))]
+        npu.run(3)
+        learning = npu.memory()
+        assert set(learning) == {*before, "plasticity"}
+        assert learning["rows"] > before["rows"]
+        for handle in handles:
+            npu.unregister_plasticity(handle)
+        npu.run(1)
+        npu.rebuild_indexes()
+        after = npu.memory()
+        assert after == {**before, "rows": after["rows"]}
+
+
+def test_a_rule_that_does_not_fit_changes_nothing() -> None:
+    device = EmulatedDevice(block=64)
+    with (
+        NPU.from_connectome(small(), backend=lambda: Executor(device)) as npu,
+        NPU.from_connectome(small(), backend="reference") as reference,
+    ):
+        device._limit = device.allocated + 1000
+        with pytest.raises(DeviceMemoryError):
+            npu.register_plasticity(PairRule(0, 0, 1.0, 1.0, 9.0, 9.0))
+        assert npu.plasticity == {}
+        device._limit = None
+        for one in (npu, reference):
+            one.schedule_force(np.arange(1, 21), np.arange(20) * 7)
+        assert npu.run(20).digest == reference.run(20).digest
+        np.testing.assert_array_equal(npu.synapse_array.weight, reference.synapse_array.weight)
+
+
+def test_a_rule_in_python_is_for_the_reference() -> None:
+    class Nothing(CustomRule):
+        name = "nothing"
+
+        def apply(self, burst: int, synapses: Any, weight: Any, source_fired: Any, target_fired: Any) -> Any:
+            return weight
+
+    with NPU.from_connectome(small(), backend=cpu_backend) as npu, pytest.raises(NetworkError, match='take backend="reference"'):
+        npu.register_plasticity(Nothing(0, 0))
