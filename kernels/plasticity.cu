@@ -312,7 +312,8 @@ __device__ __forceinline__ void prefetch_sources(const State& s, const u32* sour
         const Row& row = s.rows[sources[k] & TARGET_MASK];
         Slots slots = slots_of(s, row);
         u32 guess = (u32)((u64)row.sorted * target / s.neurons);
-        prefetch(slots.target + guess);
+        prefetch(slots.target + (guess > 8 ? guess - 8 : 0));  // the guess is some places off
+        prefetch(slots.target + guess + 8);
         prefetch(slots.column + guess);
         prefetch(slots.weight + guess);
         prefetch(&s.spikes[sources[k] & TARGET_MASK]);

@@ -17,6 +17,7 @@ from gpu_npu import NPU
 from gpu_npu.backends.devices.cpu import CpuDevice
 from gpu_npu.backends.executor import Executor
 from gpu_npu.connectome import Connectome
+from profiling import bench_plasticity
 from profiling.bench_cpu import GROUPS, compare, network
 
 pytestmark = pytest.mark.long
@@ -197,3 +198,19 @@ def test_rows_are_built_no_slower_than_sorted_on_the_host(ordered: bool) -> None
     ratio = min(seconds[1]) / min(seconds[0])
     print(f"\n10 M synapses, {'by source' if ordered else 'unsorted'}: {ratio:.2f} times as fast as sorted on the host, {seconds}")
     assert ratio > 0.8
+
+
+def test_a_burst_with_plasticity_takes_at_most_twice_as_long() -> None:
+    """10 M synapses, 1 M of them plastic, 1 % fire; what a window rule costs follows the plastic synapses of those that do."""
+
+    def backend() -> Executor:
+        return Executor(CpuDevice(workers=min(WORKERS, 2)))
+
+    extra = []
+    for layout, share in (("spread", 0.1), ("dense", 0.1), ("dense", 0.025)):
+        row = bench_plasticity.compare(layout, share, 15, backend, neurons=100_000, degree=100)
+        print(f"\n{layout}, {row['plastic_synapses']:,} plastic:", {name: round(times, 2) for name, times in row["times_without"].items()})
+        assert max(row["times_without"].values()) <= 2
+        fastest = row["fastest_microseconds"]
+        extra.append(fastest["window of 20"] - fastest["no rule"])
+    assert extra[2] < 0.75 * extra[1]
