@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from gpu_npu.backends.executor import Executor
 from gpu_npu.backends.reference import Reference
 from gpu_npu.connectome.generators import fixed_out_degree
 from gpu_npu.connectome.plasticity import CustomRule
+from profiling import bench_plasticity
 
 Factory = Callable[[], Any]
 DEVICES: dict[str, Factory] = {"cpu": cpu_backend, "emulated": lambda: emulated_backend(*EMULATED["emulated-64-unpacked"])}
@@ -130,3 +133,12 @@ def test_a_rule_in_python_is_for_the_reference() -> None:
 
     with NPU.from_connectome(small(), backend=cpu_backend) as npu, pytest.raises(NetworkError, match='take backend="reference"'):
         npu.register_plasticity(Nothing(0, 0))
+
+
+def test_the_benchmark_runs(tmp_path: Path) -> None:
+    assert bench_plasticity.main(["--quick", "--rounds", "1", "--json", str(tmp_path / "new" / "figures.json")]) == 0
+    rows = json.loads((tmp_path / "new" / "figures.json").read_text())["rows"]
+    assert [(row["layout"], row["synapses"], row["plastic_synapses"], row["fired"]) for row in rows] == [
+        (layout, 100_000, plastic, 20) for layout in ("spread", "dense") for plastic in (10_000, 5_000)
+    ]
+    assert all(set(row["times_without"]) == set(bench_plasticity.RULES) for row in rows)
