@@ -76,7 +76,7 @@ def plan_memory(
     if name == "reference":
         pieces, loading = _reference_bytes(connectome, neurons, reserved), 0
     else:
-        pieces, loading = load_bytes(connectome, neurons, reserved, fire_ledger_window, synapses)
+        pieces, loading = load_bytes(connectome, neurons, reserved, fire_ledger_window, synapses, owned=name == "cpu")
     return MemoryPlan(name, reason, description, pieces, loading, *_device_memory(name, device))
 
 

@@ -6,6 +6,8 @@
 #define FRESH(pointer) (*(const volatile u64*)(pointer))
 
 #ifdef __CUDA_ON_CPU__
+// Whether STRATEGY_OWNED exists: a GPU has no use for it, and its code would cost the others registers there.
+#define OWNED_EXISTS 1
 #define READ_ONLY(pointer) (*(pointer))
 __device__ __forceinline__ void prefetch(const void* p) { __builtin_prefetch(p); }
 __device__ __forceinline__ u8* shared_memory() { return cuemu::dynamic_shared(); }
@@ -13,6 +15,7 @@ __device__ __forceinline__ u32 shared_memory_bytes() { return cuemu::dynamic_sha
 __device__ __forceinline__ u64 device_clock() { return cuemu_clock(); }
 __device__ __forceinline__ void grid_barrier(u64*) { cuemu_grid_barrier(); }
 #else
+#define OWNED_EXISTS 0
 // A load through the read-only path: for what no launch of bursts ever writes.
 #define READ_ONLY(pointer) __ldg(pointer)
 // Warps in flight hide the latency of a row on a GPU; only a CPU is told ahead of time.

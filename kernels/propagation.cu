@@ -10,7 +10,8 @@
 //             when many synapses deliver to few targets.
 //   blocked   as rows, but in passes over ranges of the targets whose accumulators fit the cache.
 //   owned     each block owns a slice of the targets in global memory and takes every row. With one thread a block (the
-//             CPU build) no addition needs to be atomic and each core keeps its slice in its own cache.
+//             CPU build) no addition needs to be atomic and each core keeps its slice in its own cache. Where many fire,
+//             there are two sets of accumulators, for two parts of the rows. Not on a GPU, where it is as rows.
 // The first three are for a GPU, and chosen by choose(). They enter rows where their range of targets begins.
 #include "physics.cuh"
 #include "rows.cuh"
@@ -277,6 +278,7 @@ __device__ __forceinline__ void propagate_chosen(const State& s) {
     else propagate_ranges<false>(s, work, choice.range);
 }
 
+#if OWNED_EXISTS
 // -- owned --------------------------------------------------------------------------------------------------------------
 // A row as one fired source delivers it.
 struct Delivery {
@@ -284,6 +286,7 @@ struct Delivery {
     const u8* weight;
     const u8* psp;  // null: one_psp serves
     u32 length, sorted, one_psp, k;
+    i64* accumulator;
 };
 
 // False where a fired neuron has nothing to deliver: deleted since, or no synapses.
@@ -295,7 +298,7 @@ __device__ __forceinline__ bool delivery_of(const State& s, u32 fired_index, Del
     Slots slots = slots_of(s, row);
     bool mp_driven = flags & FLAG_MP_DRIVEN;
     d = {slots.target, slots.weight, mp_driven ? nullptr : slots.psp, row.length, row.sorted,
-         mp_driven ? s.previous_psp[fired_index] : row.psp, flags & FLAG_NONUNIFORM ? row.valid : 0};
+         mp_driven ? s.previous_psp[fired_index] : row.psp, flags & FLAG_NONUNIFORM ? row.valid : 0, s.accumulator};
     return row.length > 0;
 }
 
@@ -303,7 +306,7 @@ __device__ __forceinline__ bool delivery_of(const State& s, u32 fired_index, Del
 template <class W, class P>
 __device__ __forceinline__ void deliver_packed(const State& s, const Delivery& d, u32 first, u32 last, u32 step, const W* weight, const P* psp) {
     const u32* target = d.target;
-    i64* accumulator = s.accumulator;
+    i64* accumulator = d.accumulator;
     const u32 bits = s.arrival_bits, one_psp = d.one_psp;
     for (u32 i = first; i < last; i += step) {
         u32 t = READ_ONLY(target + i);
@@ -322,7 +325,7 @@ __device__ __forceinline__ void deliver_apart(const State& s, const Delivery& d,
         if (t & SYNAPSE_REMOVED) continue;
         u32 m = small_at(d.weight, s.weight_bytes, i) * (d.psp ? small_at(d.psp, s.psp_bytes, i) : d.one_psp);
         i64 term = s.fraction_bits ? synaptic_term(m, share) : (i64)m;
-        add_owned(s.accumulator + (t & TARGET_MASK), t & SYNAPSE_INHIBITORY ? -term : term);
+        add_owned(d.accumulator + (t & TARGET_MASK), t & SYNAPSE_INHIBITORY ? -term : term);
         add_owned(s.arrivals + (t & TARGET_MASK), 1u);
     }
 }
@@ -359,17 +362,32 @@ __device__ __forceinline__ void prefetch_row(const State& s, u32 fired, u32 ahea
 __device__ __forceinline__ void prefetch_row(const State&, u32, u32) {}
 #endif
 
-__device__ __forceinline__ void propagate_slice_owned(const State& s) {
-    Range slice = block_share(s.neurons, TILE_NEURONS, blockIdx.x, gridDim.x);
-    u32 low = (u32)slice.first, high = (u32)slice.last, fired = s.previous_queue[0];
+// first_not_below() for a row of a CPU: where the answer is near the guess, no branch depends on the targets, which would
+// cost more than all reads together; counting those below the key in a window is a few vector instructions.
+#define WINDOW 32
+__device__ __forceinline__ u32 enter_row(const u32* target, u32 n, u32 key, u32 guess) {
+    if (n >= WINDOW) {
+        u32 from = guess > WINDOW / 2 ? guess - WINDOW / 2 : 0, below = 0;
+        if (from > n - WINDOW) from = n - WINDOW;
+        for (u32 i = 0; i < WINDOW; ++i) below += (target[from + i] & TARGET_MASK) < key;
+        if ((below > 0 || from == 0) && (below < WINDOW || from + WINDOW == n)) return from + below;
+    }
+    return first_not_below(target, n, key, guess);
+}
+
+// The fired rows first .. last, as far as they end in a slice: to `accumulator`, and to arrivals[] where that counts apart.
+__device__ __forceinline__ void deliver_slice(const State& s, i64* accumulator, u32 first_row, u32 last_row, const Range& slice) {
+    const u32 low = (u32)slice.first, high = (u32)slice.last;
     if (low == high) return;
-    for (u32 i = threadIdx.x / WARP_SIZE; i < fired; i += warps_in_block()) {
-        prefetch_row(s, fired, i + ROWS_AHEAD);
+    // Where the slice lies in a row whose targets are spread evenly, in 2^-32: a good guess, any other row costs more reads.
+    const u64 low_share = ((u64)low << 32) / s.neurons, high_share = ((u64)high << 32) / s.neurons;
+    for (u32 i = first_row + threadIdx.x / WARP_SIZE; i < last_row; i += warps_in_block()) {
+        prefetch_row(s, last_row, i + ROWS_AHEAD);
         Delivery d;
         if (!delivery_of(s, i, d)) continue;
-        // Targets spread evenly make good guesses; any others cost a few reads more.
-        u32 first = low == 0 ? 0 : first_not_below(d.target, d.sorted, low, (u32)((u64)d.sorted * low / s.neurons));
-        u32 last = high == s.neurons ? d.sorted : first_not_below(d.target, d.sorted, high, (u32)((u64)d.sorted * high / s.neurons));
+        d.accumulator = accumulator;
+        u32 first = low == 0 ? 0 : enter_row(d.target, d.sorted, low, (u32)(d.sorted * low_share >> 32));
+        u32 last = high == s.neurons ? d.sorted : enter_row(d.target, d.sorted, high, (u32)(d.sorted * high_share >> 32));
         deliver(s, d, first + lane_id(), last, WARP_SIZE);
         for (u32 t = d.sorted + lane_id(); t < d.length; t += WARP_SIZE) {  // the unsorted tail: pick what is ours
             u32 target = d.target[t] & TARGET_MASK;
@@ -378,12 +396,49 @@ __device__ __forceinline__ void propagate_slice_owned(const State& s) {
     }
 }
 
+// Where more than one in so many neurons fires, rows that are entered twice, and fetched by two cores, cost more than a
+// second set of accumulators that is merged: every other block delivers a part of the rows to those. Measured with two
+// workers, 100,000 neurons of 100 synapses (profiling/NOTES.md).
+#define FEW_FIRE 32
+
+__device__ __forceinline__ void propagate_owned(const State& s) {
+    const u32 fired = s.previous_queue[0];
+    if (gridDim.x == 1 || s.arrivals || fired <= s.neurons / FEW_FIRE)
+        return deliver_slice(s, s.accumulator, 0, fired, block_share(s.neurons, TILE_NEURONS, blockIdx.x, gridDim.x));
+    const u32 odd = blockIdx.x % 2, blocks = (gridDim.x + 1 - odd) / 2, even_blocks = (gridDim.x + 1) / 2;
+    const u32 middle = (u32)((u64)fired * even_blocks / gridDim.x);
+    Range slice = block_share(s.neurons, TILE_NEURONS, blockIdx.x / 2, blocks);
+    deliver_slice(s, odd ? s.second_accumulator : s.accumulator, odd ? middle : 0, odd ? fired : middle, slice);
+    grid_barrier(s.control + CONTROL_ARRIVED);
+    i64 *accumulator = s.accumulator, *second = s.second_accumulator;
+    Range mine = split(s.neurons, thread_index(), thread_count(), TILE_NEURONS);
+    for (u64 j = mine.first; j < mine.last; j += mine.step) {
+        accumulator[j] += second[j];
+        second[j] = 0;
+    }
+}
+
+#endif
+
 // -- as launches of their own -------------------------------------------------------------------------------------------
 __device__ __forceinline__ void propagate(const State& s) {
-    if (s.strategy == STRATEGY_OWNED) propagate_slice_owned(s);
-    else propagate_chosen(s);
+#if OWNED_EXISTS
+    if (s.strategy == STRATEGY_OWNED) return propagate_owned(s);
+#endif
+    propagate_chosen(s);
 }
 WIDE_KERNEL propagation(const State base) { propagate(at_next_burst(base)); }
+
+// What would be chosen: strategy, range, slices, shares, parts. For benchmarks and tests.
+WIDE_KERNEL choice_of_propagation(const State base, u32 fired, u32 tasks, u64 expected, u32* out) {
+    if (thread_index() > 0) return;
+    Choice choice = choose(base, fired, tasks, expected);
+    out[0] = choice.strategy;
+    out[1] = choice.range;
+    out[2] = choice.slices;
+    out[3] = choice.shares;
+    out[4] = choice.parts;
+}
 
 // Before propagation where rows were edited since the last burst: the first by one block.
 KERNEL forget_tally(const State base) {

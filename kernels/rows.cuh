@@ -66,7 +66,7 @@ __device__ __forceinline__ u64* expected_of(u32* queue) { return (u64*)(queue + 
 
 // Neuron `source` is item `index` of this queue: lists its tasks, and returns how many synapses leave it, for add_expected().
 __device__ __forceinline__ u32 announce_row(const State& s, u32* queue, u64* tasks, u32 index, u32 source) {
-    if (s.strategy == STRATEGY_OWNED) return 0;  // wants neither
+    if (OWNED_EXISTS && s.strategy == STRATEGY_OWNED) return 0;  // wants neither
     Row row = s.rows[source];
     u32 chunks = chunks_of(s, row);
     if (chunks > 1) {

@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import math
+import multiprocessing
 import os
 import platform
 import subprocess
@@ -170,6 +172,60 @@ def compare(fired: int, workers: int, rounds: int, **size: int) -> dict[str, Any
     }
 
 
+def _npu(fired: int, workers: int, size: dict[str, int]) -> NPU:
+    connectome, power = network(fired, **size)
+    npu = NPU.from_connectome(connectome, backend=lambda: Executor(CpuDevice(workers=workers)))
+    npu.set_power_neurons(power)
+    npu.run(2 * GROUPS)
+    return npu
+
+
+def _burst_seconds(npu: NPU) -> float:
+    start = time.perf_counter()
+    npu.process_burst()
+    return time.perf_counter() - start
+
+
+def _serve(pipe: Any, fired: int, size: dict[str, int]) -> None:
+    """In a process of its own: a burst on one worker whenever asked, until there is nobody to ask."""
+    npu = _npu(fired, 1, size)
+    pipe.send(0.0)
+    while pipe.recv():
+        pipe.send(_burst_seconds(npu))
+
+
+def scaling(fired: int, rounds: int, **size: int) -> dict[str, Any]:
+    """Two workers against two processes of one worker each, both beside one worker alone, in microseconds a burst.
+
+    `share`: bursts a second of the two workers over those of the two processes together. They take turns at single bursts, and
+    of each the shortest counts (of a pair, the slower one of the pair whose slower one was fastest): on a shared machine
+    only a moment without others tells anything.
+    """
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    other = context.Process(target=_serve, args=(there, fired, size), daemon=True)
+    other.start()
+    with _npu(fired, 1, size) as one, _npu(fired, 2, size) as two:
+        here.recv()
+        best = dict.fromkeys(("one", "pair", "two"), math.inf)
+        for _ in range(rounds):
+            best["one"] = min(best["one"], _burst_seconds(one))
+            here.send(True)
+            mine = _burst_seconds(one)
+            best["pair"] = min(best["pair"], max(mine, here.recv()))
+            _burst_seconds(two)  # wakes the second worker
+            best["two"] = min(best["two"], _burst_seconds(two))
+        here.send(False)
+    other.join()
+    return {
+        "fired": fired,
+        "microseconds": {name: 1e6 * value for name, value in best.items()},
+        "processes_scale": 2 * best["one"] / best["pair"],
+        "workers_scale": best["one"] / best["two"],
+        "share": best["pair"] / best["two"] / 2,
+    }
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
@@ -183,6 +239,13 @@ def main(arguments: list[str] | None = None) -> int:
         times = ", ".join(f"{name} {value:,.0f} us" for name, value in row["microseconds"].items())
         print(f"{row['fired']:,} fired, {row['events']:,} events, {row['workers']} workers: {times}")
         print(f"    speed over C {row['speed_over_c']:.2f}, over reference {row['speed_over_reference']:.1f}")
+    if options.workers > 1:
+        scales = scaling(20_000 // shrink, 30 * options.rounds, neurons=NEURONS // shrink)
+        print(
+            f"two processes scale by {scales['processes_scale']:.2f}, two workers by {scales['workers_scale']:.2f}: "
+            f"{scales['share']:.2f} of it"
+        )
+        rows.append(scales)
     if options.json:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
         facts = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version(), "numpy": np.__version__}

@@ -219,7 +219,10 @@ class Executor(Backend):
         return self._lengths_of(self._neurons, self._synapse_capacity, split)
 
     def _lengths_of(self, neurons: int, synapses: int, split: bool) -> dict[str, int]:
-        return lengths(neurons, synapses=synapses, ledger_slots=self._slots, arena_bytes=0, split=split, heavy_row=self._heavy_row)
+        owned, heavy_row = self._state["strategy"][0] == STRATEGIES.index("owned"), self._heavy_row
+        return lengths(
+            neurons, synapses=synapses, ledger_slots=self._slots, arena_bytes=0, split=split, owned=owned, heavy_row=heavy_row
+        )
 
     def _padded(self, name: str, values: NDArray[Any]) -> NDArray[Any]:
         """A field for all ids, flat; ids past the end of `values` have the default."""

@@ -183,6 +183,7 @@ ARRAYS: tuple[Array, ...] = (
     Array("flags", "u1", "neuron", "neurons", "FLAG_* bits"),
     *_field_arrays(),
     Array("accumulator", "i8", "neuron", "neurons", "arrived terms: (sum << arrival_bits) + count, or the sum alone; 0 between bursts"),
+    Array("second_accumulator", "i8", "owned neuron", "neurons", "more of the same for strategy owned, else null; 0 between bursts"),
     Array("arrivals", "u4", "split neuron", "neurons", "count of arrived terms where the accumulator cannot, else null; 0 between bursts"),
     Array("input", "f4", "neuron", "neurons", "staged external potential (FLAG_INJECTED), then the candidate potential (candidate_bits)"),
     Array("fire_potential", "f4", "neuron", "neurons", "potential at which a neuron of fired_bits fired"),
@@ -281,13 +282,14 @@ def header() -> str:
 
 
 def lengths(
-    neurons: int, *, synapses: int, ledger_slots: int, arena_bytes: int, split: bool, heavy_row: int = HEAVY_ROW
+    neurons: int, *, synapses: int, ledger_slots: int, arena_bytes: int, split: bool, owned: bool, heavy_row: int = HEAVY_ROW
 ) -> dict[str, int]:
     """Elements of an array of one width, for every value of `Array.per`."""
     words = -(-neurons // WORD_NEURONS)
     return {
         "neuron": neurons,
         "split neuron": neurons if split else 0,
+        "owned neuron": neurons if owned else 0,
         "word": words,
         "tile": -(-words // TILE_WORDS),
         "two neurons": 2 * neurons,
@@ -327,7 +329,7 @@ def estimate_bytes(
     """Device bytes of a network of these capacities, before it is loaded."""
     arena = arena_estimate(synapse_capacity, neuron_capacity, weight_dtype, psp_dtype)
     slots = max(ledger_window, 2)
-    length = lengths(neuron_capacity, synapses=synapse_capacity, ledger_slots=slots, arena_bytes=arena, split=True)
+    length = lengths(neuron_capacity, synapses=synapse_capacity, ledger_slots=slots, arena_bytes=arena, split=True, owned=True)
     return sum(length[array.per] * array.width * array.dtype.itemsize for array in ARRAYS)
 
 
@@ -364,10 +366,12 @@ def _rows_of(synapses: SynapseSource, neurons: int) -> tuple[NDArray[np.int64], 
 
 
 def load_bytes(
-    connectome: Connectome, neuron_capacity: int, synapse_capacity: int, ledger_window: int, more: SynapseSource | None = None
-) -> tuple[dict[str, int], int]:
+    connectome: Connectome, neuron_capacity: int, synapse_capacity: int, ledger_window: int, more: SynapseSource | None = None,
+    *, owned: bool = False,
+) -> tuple[dict[str, int], int]:  # fmt: skip
     """Device bytes by piece once this network is loaded, as `Backend.memory` then says, and what the load takes beside them.
 
+    `owned`: for a device whose strategy of propagation that is (the CPU).
     Reads every synapse once: what `estimate_bytes` bounds from the capacities alone is exact here.
     """
     dtypes = connectome.weight_dtype, connectome.psp_dtype
@@ -379,7 +383,8 @@ def load_bytes(
         arena = max(arena, -(-spare // BLOCK_ALIGNMENT) * BLOCK_ALIGNMENT)
     split = bool(fixed_point_bits(connectome.areas)) or in_degree >= 1 << count_bits(*dtypes)
     most = max(synapse_capacity, count)
-    length = lengths(neuron_capacity, synapses=most, ledger_slots=max(ledger_window, 2), arena_bytes=arena, split=split)
+    window = max(ledger_window, 2)
+    length = lengths(neuron_capacity, synapses=most, ledger_slots=window, arena_bytes=arena, split=split, owned=owned)
     pieces = {"rows": 0, "neurons": 0, "tasks": 0, "ledger": 0, "control": 0, "staging": 3 * 4 * STAGING_ITEMS}
     for array in ARRAYS:
         pieces[array.group] += length[array.per] * array.width * array.dtype.itemsize
