@@ -221,11 +221,12 @@ __device__ __forceinline__ void propagate_slices(const State& s, const Work& wor
 // -- the choice ---------------------------------------------------------------------------------------------------------
 // Rates of an H200, a nanosecond, as expected from published figures: nothing here has been measured. Only their ratios
 // decide; profiling/NOTES.md has where they come from.
-#define RED_RATE 150.0f         // additions to accumulators in the cache, random targets
-#define RED_RATE_MEMORY 50.0f   // and to accumulators that are not
-#define MERGE_RATE 600.0f       // additions to accumulators, neighbours side by side
+#define RED_RATE 115.0f         // additions to accumulators in the cache, random targets
+#define RED_RATE_MEMORY 40.0f   // and to accumulators that are not
+#define MERGE_RATE 450.0f       // additions to accumulators, neighbours side by side
 #define CELL_RATE 330.0f        // additions in shared memory, all multiprocessors together
 #define SEEK_RATE 30.0f         // rows entered at a target, all multiprocessors together
+#define PASS_START 2000.0f      // nanoseconds: the reads of a pass that wait for one another
 #define SLICES_START 3000.0f    // nanoseconds: cells set to their start and read again, warps that wait for the last
 
 struct Choice {
@@ -246,7 +247,7 @@ __device__ __forceinline__ Choice choose(const State& s, u32 fired, u32 tasks, u
     bool resident = s.neurons <= s.resident_neurons;
     float best = events / (resident ? RED_RATE : RED_RATE_MEMORY);
 
-    float passes = ceilf(neurons / (float)s.resident_neurons), blocked = events / RED_RATE + items * passes / SEEK_RATE;
+    float passes = ceilf(neurons / (float)s.resident_neurons), blocked = events / RED_RATE + passes * (PASS_START + items / SEEK_RATE);
     if (s.strategy == STRATEGY_BLOCKED || (s.strategy == STRATEGY_CHOOSE && blocked < best)) {
         choice = {STRATEGY_BLOCKED, s.resident_neurons, 1, 1, 1};
         best = blocked;
