@@ -404,12 +404,13 @@ __device__ __forceinline__ void deliver_slice(const State& s, i64* accumulator, 
 
 __device__ __forceinline__ void propagate_owned(const State& s) {
     const u32 fired = s.previous_queue[0];
-    if (gridDim.x == 1 || s.arrivals || fired <= s.neurons / FEW_FIRE)
-        return deliver_slice(s, s.accumulator, 0, fired, block_share(s.neurons, TILE_NEURONS, blockIdx.x, gridDim.x));
-    const u32 odd = blockIdx.x % 2, blocks = (gridDim.x + 1 - odd) / 2, even_blocks = (gridDim.x + 1) / 2;
-    const u32 middle = (u32)((u64)fired * even_blocks / gridDim.x);
-    Range slice = block_share(s.neurons, TILE_NEURONS, blockIdx.x / 2, blocks);
-    deliver_slice(s, odd ? s.second_accumulator : s.accumulator, odd ? middle : 0, odd ? fired : middle, slice);
+    const bool twice = gridDim.x > 1 && !s.arrivals && fired > s.neurons / FEW_FIRE;
+    // Blocks of even number deliver the rows before `middle`, those of odd number the others.
+    const u32 sets = twice ? 2 : 1, set = blockIdx.x % sets, blocks = (gridDim.x + sets - 1 - set) / sets;
+    const u32 middle = (u32)((u64)fired * ((gridDim.x + sets - 1) / sets) / gridDim.x);
+    i64* to = set ? s.second_accumulator : s.accumulator;
+    deliver_slice(s, to, set ? middle : 0, set ? fired : middle, block_share(s.neurons, TILE_NEURONS, blockIdx.x / sets, blocks));
+    if (!twice) return;
     grid_barrier(s.control + CONTROL_ARRIVED);
     i64 *accumulator = s.accumulator, *second = s.second_accumulator;
     Range mine = split(s.neurons, thread_index(), thread_count(), TILE_NEURONS);
