@@ -14,7 +14,10 @@ from gpu_npu.io import load
 
 THRESHOLD, LEAK, REFRACTORY = 60.0, 0.25, 2
 """With these about 1.4 % of the neurons fire in a burst while the gustatory inputs are driven."""
-DIGESTS = {1000: "f05946baf347b852f7e76cf1407fd72505d21c647940d4604d781bb94fd02761", 100: "ffdc389f885c554c4a80c74bcd4d0b81cd20450751ce5988c56e0bfb2b381796"}
+DIGESTS = {
+    100: "ffdc389f885c554c4a80c74bcd4d0b81cd20450751ce5988c56e0bfb2b381796",
+    1000: "f05946baf347b852f7e76cf1407fd72505d21c647940d4604d781bb94fd02761",
+}
 """Of the first so many bursts."""
 
 

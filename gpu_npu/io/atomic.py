@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+try:
+    import fcntl
+except ImportError:
+    # No POSIX: two processes that write the same file at once are not told apart, and folders have no fsync.
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
@@ -41,7 +46,7 @@ def _ours(path: Path) -> BinaryIO:
     while True:
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
             if _same(file, path):
                 file.truncate()
                 return file
@@ -54,6 +59,12 @@ def _ours(path: Path) -> BinaryIO:
         file.close()  # it was finished by somebody else between the opening and the lock
 
 
+def _lock(file: BinaryIO) -> None:
+    """BlockingIOError where another process has it."""
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def _same(file: BinaryIO, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
@@ -63,6 +74,8 @@ def _same(file: BinaryIO, path: Path) -> bool:
 
 def _settle(folder: Path) -> None:
     """Put the names in a folder on the disk."""
+    if fcntl is None:
+        return
     directory = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(directory)
