@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from golden_cases import CASES, assert_bits, load_case
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -84,6 +85,35 @@ def test_a_run_is_its_bursts(ring: tuple[int, int], seed: int, spans: list[int])
     expected = seen("reference", one_by_one=True)
     for device in devices:
         assert seen(Executor(device(), ring=ring), one_by_one=False) == expected
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_golden_cases_in_runs(name: str, backend_factory: Callable[[], Backend]) -> None:
+    """Operations are done between runs; what is injected and forced in one is scheduled before it."""
+    case = load_case(name)
+    stops = [burst for burst in range(1, case.bursts + 1) if case.operations(burst)] + [case.bursts + 1]
+    fired: list[Any] = []
+    with NPU.from_connectome(case.connectome, backend=backend_factory) as npu:
+        npu.set_power_neurons(case.data["in_power"])
+        for stop in stops:
+            for burst in range(npu.burst_count + 1, stop):
+                npu.schedule(burst, *case.injections(burst))
+                npu.schedule_force(burst, case.forced(burst))
+            npu.run(stop - npu.burst_count - 1, watch=lambda result: fired.append(result.fired_neurons.tolist()))
+            if npu.burst_count:
+                assert_bits(npu.fire_queue.potentials, case.fired(npu.burst_count)[1], f"burst {npu.burst_count}")
+            for operation, arguments, answer in case.operations(stop) if stop <= case.bursts else ():
+                if operation == "set_parameter":
+                    field, neuron, value = arguments
+                    npu.set_parameter(field, [neuron], [value])
+                else:
+                    assert getattr(npu, operation)(*arguments) == answer, (stop, operation, arguments)
+        state = {field: npu.get_parameter(field) for field in STATE_FIELDS}
+        weights = npu.synapse_array.weight
+    assert fired == [case.fired(burst)[0].tolist() for burst in range(1, case.bursts + 1)]
+    for field, values in state.items():
+        assert_bits(values, case.data[f"end_{field}"], f"{field} at the end")
+    np.testing.assert_array_equal(weights, case.final_synapses()[2])
 
 
 def test_on_every_backend(backend_factory: Callable[[], Backend]) -> None:
