@@ -647,6 +647,8 @@ class NPU(Queries):
         check_unique(ids)
         there = self._ready().delete_neurons(ids)
         self._neuron_count -= int(np.count_nonzero(there))
+        if self._all_power is not None:  # power areas drive their neurons only while those exist
+            self._all_power = np.setdiff1d(self._all_power, np.setdiff1d(ids, self._listed_power))
         return there
 
     def delete_neuron(self, neuron: int) -> bool:

@@ -287,7 +287,9 @@ def test_power_is_a_list_and_areas(backend_factory: Factory) -> None:
     npu.set_area_parameter("cortical_area", 0, 7)
     npu.set_neuron_mapping({5: 0})
     assert fired(npu) == [[1, 5]]
-    npu.delete_neuron(5)
+    npu.delete_neurons([1, 5])
+    assert npu.statistics()["power_neurons"] == 1  # the list keeps its neuron, the area does not
+    assert fired(npu) == [[]]
     npu.set_power_neurons([])
     npu.set_power_amount(0.25)
     assert npu.power_amount == 0.25
