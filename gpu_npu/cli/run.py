@@ -193,7 +193,7 @@ class Run:
             "bursts": self.bursts,
             "fired": self.fired,
             "columns": self._columns.tolist(),
-            "counters": self.counters,
+            "counters": dict(self.counters),  # they go on while this is written
             "digest": self._digest.state().hex(),
             "stimuli": stimuli,
             "every": self._checkpoints.every,

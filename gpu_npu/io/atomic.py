@@ -9,12 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-try:
-    import fcntl
-except ImportError:
-    # No POSIX: two processes that write the same file at once are not told apart, and folders have no fsync.
-    fcntl = None  # type: ignore[assignment]
-
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
@@ -60,9 +54,12 @@ def _ours(path: Path) -> BinaryIO:
 
 
 def _lock(file: BinaryIO) -> None:
-    """BlockingIOError where another process has it."""
-    if fcntl is not None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    """BlockingIOError where another process has it. Without POSIX they are not told apart."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _same(file: BinaryIO, path: Path) -> bool:
@@ -74,7 +71,7 @@ def _same(file: BinaryIO, path: Path) -> bool:
 
 def _settle(folder: Path) -> None:
     """Put the names in a folder on the disk."""
-    if fcntl is None:
+    if os.name == "nt":  # folders cannot be opened there
         return
     directory = os.open(folder, os.O_RDONLY)
     try:
