@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+import pytest
 from conftest import DeviceFactory
 
 from gpu_npu import NPU
