@@ -71,7 +71,7 @@ __device__ __forceinline__ u32 decayed(const State& s, const Trace& kind, u32 tr
 __device__ __forceinline__ u32 trace_of(const State& s, u32 kind, const End& e, u32 t) {
     const Trace& k = s.trace_kinds[kind];
     u32 earlier = e.last == t ? e.before : e.last;
-    if (earlier <= k.since) return 0;
+    if (earlier <= k.since || t - earlier >= k.length) return 0;
     if (!k.all) return decayed(s, k, ONE_SPIKE, t - earlier);
     u32 trace = s.traces[(u64)(k.all - 1) * s.neurons + e.id];
     return e.last == t ? trace - ONE_SPIKE : decayed(s, k, trace, t - earlier);  // the spike of this burst is in it already
@@ -116,11 +116,14 @@ __device__ __forceinline__ void visit_synapse(const State& s, u32 t, const End& 
                 weight = both ? min(weight + r->plus, largest) : less(weight, r->minus);
             }
             column_of(slots, r->column, slot) = paid_until(s, r->window, source, target, t);
-        } else if (source.last == t || target.last == t) {
+        } else {
+            const u32 down = source.last == t ? trace_of(s, r->target_trace, target, t) : 0;
+            const u32 up = target.last == t ? trace_of(s, r->source_trace, source, t) : 0;
+            if (!(down | up)) continue;
             u16& residue = column_of(slots, r->column, slot);
             u32 effective = (weight << RESIDUE_BITS) + (u16)(residue + HALF_WEIGHT);
-            if (source.last == t) effective = stepped(*r, effective, r->minus, trace_of(s, r->target_trace, target, t), false);
-            if (target.last == t) effective = stepped(*r, effective, r->plus, trace_of(s, r->source_trace, source, t), true);
+            effective = stepped(*r, effective, r->minus, down, false);
+            effective = stepped(*r, effective, r->plus, up, true);
             weight = effective >> RESIDUE_BITS;
             residue = (u16)(effective - HALF_WEIGHT);
         }
@@ -302,27 +305,41 @@ __device__ __forceinline__ void visit_between(const State& s, u32 t, u32 i, cons
     }
 }
 
-#if WARP_SIZE == 1
-// What the next synapses that end in a neuron need is far apart: all of it is asked for before any is used.
-#define SOURCES_AHEAD 32
-__device__ __forceinline__ void prefetch_sources(const State& s, const u32* sources, u32 first, u32 length, u32 target) {
-    u32 last = min(first + SOURCES_AHEAD, length);
-    for (u32 k = first; k < last; ++k) prefetch(&s.rows[sources[k] & TARGET_MASK]);
-    for (u32 k = first; k < last; ++k) {
-        const Row& row = s.rows[sources[k] & TARGET_MASK];
-        Slots slots = slots_of(s, row);
-        u32 guess = (u32)((u64)row.sorted * target / s.neurons);
+// Does a rule change the synapses from a neuron, silent in burst t, to one that fires in it? Not when its spikes are forgotten.
+__device__ __forceinline__ bool is_recalled(const State& s, u32 t, const End& source, const End& target) {
+    const Rules rules = rules_at(s, s.pairs[(u64)source.area * s.areas + target.area]);
+    for (const Rule* r = rules.first; r < rules.last; ++r)
+        if (r->pair && trace_of(s, r->source_trace, source, t)) return true;
+    return false;
+}
+
+#define SOURCES_AT_ONCE 32
+#define SOURCES_A_LANE (SOURCES_AT_ONCE / WARP_SIZE)
+// The synapses of a row of `incoming` from place `first` on, SOURCES_AT_ONCE of them. What they need is far apart: on a CPU all
+// of it is asked for before any is used.
+__device__ __forceinline__ void visit_sources(const State& s, u32 t, const Row& row, const u32* sources, u32 first, const End& target) {
+    u32 recalled = 0, places[SOURCES_A_LANE];
+    for (u32 m = 0; m < SOURCES_A_LANE; ++m) prefetch(&s.spikes[sources[min(first + m, row.length - 1)] & TARGET_MASK]);
+    for (u32 m = 0; m < SOURCES_A_LANE; ++m) {
+        const u32 k = first + m * WARP_SIZE + lane_id();
+        if (k >= row.length) break;
+        const u32 i = sources[k] & TARGET_MASK;
+        if (sources[k] & SYNAPSE_REMOVED || is_visited(s, i) || !is_recalled(s, t, end_of(s, i), target)) continue;
+        prefetch(&s.rows[i]);
+        places[recalled++] = k;
+    }
+    for (u32 m = 0; m < recalled; ++m) {
+        const Row& from = s.rows[sources[places[m]] & TARGET_MASK];
+        Slots slots = slots_of(s, from);
+        u32 guess = (u32)((u64)from.sorted * target.id / s.neurons);
         prefetch(slots.target + (guess > 8 ? guess - 8 : 0));  // the guess is some places off
         prefetch(slots.target + guess + 8);
         prefetch(slots.column + guess);
         prefetch(slots.weight + guess);
-        prefetch(&s.spikes[sources[k] & TARGET_MASK]);
     }
+    for (u32 m = 0; m < recalled; ++m)
+        if (!is_repeated(row, sources, places[m])) visit_between(s, t, sources[places[m]] & TARGET_MASK, target);
 }
-#else
-#define SOURCES_AHEAD 1
-__device__ __forceinline__ void prefetch_sources(const State&, const u32*, u32, u32, u32) {}
-#endif
 
 // Of targets that come later: where their sources are listed, then the list.
 #define TARGETS_AHEAD 8
@@ -336,7 +353,7 @@ __device__ __forceinline__ void prefetch_targets(const State& s, u64 at, u64 las
     if (at + TARGETS_AHEAD >= last) return;
     Row row = s.incoming[s.queue[QUEUE_HEADER + at + TARGETS_AHEAD]];
     const u8* sources = s.incoming_arena + row.offset * BLOCK_ALIGNMENT;
-    for (u32 k = 0; k < row.length && k < SOURCES_AHEAD; k += 16) prefetch(sources + 4 * k);
+    for (u32 k = 0; k < row.length && k < SOURCES_AT_ONCE; k += 16) prefetch(sources + 4 * k);
 #endif
 }
 
@@ -349,12 +366,7 @@ __device__ __forceinline__ void visit_targets(const State& s, u32 t) {
         if (!s.plastic_areas[target.area].paired) continue;
         Row row = s.incoming[target.id];
         const u32* sources = (const u32*)(s.incoming_arena + row.offset * BLOCK_ALIGNMENT);
-        for (u32 k = lane_id(); k < row.length; k += WARP_SIZE) {
-            if (k % SOURCES_AHEAD == 0) prefetch_sources(s, sources, k, row.length, target.id);
-            u32 i = sources[k] & TARGET_MASK;
-            if (sources[k] & SYNAPSE_REMOVED || is_visited(s, i)) continue;
-            if (!is_repeated(row, sources, k)) visit_between(s, t, i, target);
-        }
+        for (u32 first = 0; first < row.length; first += SOURCES_AT_ONCE) visit_sources(s, t, row, sources, first, target);
     }
 }
 

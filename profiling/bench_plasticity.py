@@ -3,9 +3,10 @@
     python -m profiling.bench_plasticity [--workers N] [--rounds N] [--quick] [--json FILE]
     python -m profiling.bench_plasticity --gpu [--json FILE]
 
-On the CPU: 100,000 neurons, 10 M synapses, 1 % of the neurons fire in each burst, those of the groups of bench_cpu in turn.
-1 M synapses are plastic, "spread" (a tenth of each row) or "dense" (the rows of a tenth of the neurons), and 0.5 M, to see
-what the cost follows. Window rules of 5 and of 20 bursts and a pair rule. On a GPU: 1 M neurons, 100 M synapses, all plastic.
+On the CPU: 100,000 neurons, 10 M synapses, 1 % of the neurons fire in each burst: groups of neurons in turn, of which there
+are five as in bench_cpu, so that most neurons are silent, or a hundred, so that every neuron fires. 1 M synapses are plastic,
+"spread" (a tenth of each row) or "dense" (the rows of a tenth of the neurons), and 0.5 M, to see what the cost follows.
+Window rules of 5 and of 20 bursts and a pair rule. On a GPU: 1 M neurons, 100 M synapses, all plastic.
 All networks fire the same neurons. They take turns in short rounds, so that a slow moment of the machine meets all of them;
 only the ratios mean anything on a shared machine.
 """
@@ -28,9 +29,11 @@ import numpy as np
 from gpu_npu import NPU, Connectome, PairRule, PlasticityRule, WindowRule
 from gpu_npu.backends.devices.cpu import CpuDevice
 from gpu_npu.backends.executor import Executor
-from profiling.bench_cpu import network
+from profiling.bench_cpu import GROUPS, network
 
 PLASTIC_AREA, OTHER_AREA = 1, 0
+EVERYONE = 100
+"""Groups of one in a hundred neurons."""
 BURSTS = 25
 """In a round, of one network."""
 Kind = Mapping[str, Any]
@@ -69,13 +72,14 @@ def compare(layout: str, share: float, rounds: int, backend: Any, **size: int) -
         npu.set_power_neurons(power)
         for rule in rules(name, layout) if name in RULES else []:
             npu.register_plasticity(rule)
-    for number in range(rounds + 1):  # the first one is not counted: windows fill
+    warm = -(-size["groups"] // BURSTS)
+    for number in range(warm + rounds):  # the first ones are not counted: each group fires
         digests = set()
         for name, npu in npus.items():
             time.sleep(0.02)  # the threads of the one before go to sleep
             start = time.perf_counter()
             run = npu.run(BURSTS)
-            if number:
+            if number >= warm:
                 seconds[name].append((time.perf_counter() - start) / BURSTS)
             digests.add(run.digest)
         if len(digests) > 1:
@@ -115,11 +119,14 @@ def main(arguments: list[str] | None = None) -> int:
     size = {"neurons": 2_000, "degree": 50} if options.quick else {"neurons": 100_000, "degree": 100}
     if options.gpu:
         size = {"neurons": 20_000, "degree": 100} if options.quick else {"neurons": 1_000_000, "degree": 100}
-        rows = [compare("all", 1.0, options.rounds, "cuda", **size)]
+        rows = [compare("all", 1.0, options.rounds, "cuda", groups=groups, **size) for groups in (GROUPS, EVERYONE)]
     else:
-        rows = [compare(layout, share, options.rounds, cpu, **size) for layout in ("spread", "dense") for share in (0.1, 0.05)]
+        cases = [(layout, share, GROUPS) for layout in ("spread", "dense") for share in (0.1, 0.05)]
+        cases += [(layout, 0.1, EVERYONE) for layout in ("spread", "dense")]
+        rows = [compare(layout, share, options.rounds, cpu, groups=groups, **size) for layout, share, groups in cases]
     for row in rows:
-        print(f"{row['synapses']:,} synapses, {row['plastic_synapses']:,} plastic ({row['layout']}), {row['fired']:,} neurons fire")
+        print(f"{row['synapses']:,} synapses, {row['plastic_synapses']:,} plastic ({row['layout']}), ", end="")
+        print(f"{row['fired']:,} neurons fire, one of {row['groups']} groups")
         for name, value in row["microseconds"].items():
             line = f"  {name:14} {value:8.0f} us a burst"
             if name in RULES:
