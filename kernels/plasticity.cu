@@ -244,16 +244,17 @@ __device__ __forceinline__ bool is_visited(const State& s, u32 i) { return s.vis
 #define VISITS_AHEAD 16
 #if WARP_SIZE == 1
 // Rows some visits ahead are fetched while this one is visited.
-__device__ __forceinline__ void prefetch_rows(const State& s, u32 at, u32 last) {
-    if (at + 2 * VISITS_AHEAD < last) {
-        u32 later = visited(s, at + 2 * VISITS_AHEAD);
+__device__ __forceinline__ void prefetch_rows(const State& s, u64 at, const Range& mine) {
+    const u64 soon = at + VISITS_AHEAD * mine.step, late = soon + VISITS_AHEAD * mine.step;
+    if (late < mine.last) {
+        u32 later = visited(s, (u32)late);
         if (is_visited(s, later)) {
             prefetch(&s.rows[later]);
             prefetch(&s.spikes[later]);
         }
     }
-    if (at + VISITS_AHEAD >= last) return;
-    u32 i = visited(s, at + VISITS_AHEAD);
+    if (soon >= mine.last) return;
+    u32 i = visited(s, (u32)soon);
     if (!is_visited(s, i)) return;
     const Row& row = s.rows[i];
     const PlasticArea& area = s.plastic_areas[s.spikes[i].area];
@@ -265,39 +266,51 @@ __device__ __forceinline__ void prefetch_rows(const State& s, u32 at, u32 last) 
     for (u32 slot = first; slot <= last_slot && slot < first + 256; slot += 64) prefetch(slots.weight + slot);
 }
 #else
-__device__ __forceinline__ void prefetch_rows(const State&, u32, u32) {}
+__device__ __forceinline__ void prefetch_rows(const State&, u64, const Range&) {}
 #endif
 
-// A warp a row.
+// A warp a row. Rows of some areas cost nothing.
 __device__ __forceinline__ void visit_rows(const State& s, u32 t) {
-    Range mine = split((u64)s.queue[0] + s.visit_count[t & 1], warp_index(), warp_count());
+    Range mine = dealt((u64)s.queue[0] + s.visit_count[t & 1], warp_index(), warp_count());
     for (u64 k = mine.first; k < mine.last; k += mine.step) {
-        prefetch_rows(s, (u32)k, (u32)mine.last);
+        prefetch_rows(s, k, mine);
         u32 i = visited(s, (u32)k);
         if (is_visited(s, i)) visit_row(s, t, i);
     }
 }
 
-// Is there a synapse from the same source before place k of a row of `incoming`?
-__device__ __forceinline__ bool is_repeated(const Row& row, const u32* sources, u32 k) {
-    u32 key = sources[k] & TARGET_MASK, from = k;
-    if (k >= row.sorted) {
-        for (from = row.sorted; from < k; ++from)
-            if ((sources[from] & (TARGET_MASK | SYNAPSE_REMOVED)) == key) return true;
-        from = first_not_below(sources, row.sorted, key + 1, row.sorted / 2);
+// The synapses in pair rules that end in a neuron: the first `sorted` ascend by source, the others are younger.
+struct Incoming {
+    u32* source;  // SYNAPSE_REMOVED in an upper bit
+    u16* slot;    // where in the row of the source to look first, see guess_slots
+    u32 length, sorted;
+};
+__device__ __forceinline__ Incoming incoming_of(const State& s, u32 id) {
+    const Row& row = s.incoming[id];
+    u8* block = s.incoming_arena + row.offset * BLOCK_ALIGNMENT;
+    return {(u32*)block, (u16*)(block + 4ull * row.capacity), row.length, row.sorted};
+}
+
+// Is there a synapse from the same source before place k?
+__device__ __forceinline__ bool is_repeated(const Incoming& in, u32 k) {
+    u32 key = in.source[k] & TARGET_MASK, from = k;
+    if (k >= in.sorted) {
+        for (from = in.sorted; from < k; ++from)
+            if ((in.source[from] & (TARGET_MASK | SYNAPSE_REMOVED)) == key) return true;
+        from = first_not_below(in.source, in.sorted, key + 1, in.sorted / 2);
     }
-    for (; from > 0 && (sources[from - 1] & TARGET_MASK) == key; --from)
-        if (!(sources[from - 1] & SYNAPSE_REMOVED)) return true;
+    for (; from > 0 && (in.source[from - 1] & TARGET_MASK) == key; --from)
+        if (!(in.source[from - 1] & SYNAPSE_REMOVED)) return true;
     return false;
 }
 
-// All synapses from one source to one target, found in the row of the source.
-__device__ __forceinline__ void visit_between(const State& s, u32 t, u32 i, const End& target) {
+// All synapses from one source to one target, found in the row of the source, about where `guess` says.
+__device__ __forceinline__ void visit_between(const State& s, u32 t, u32 i, const End& target, u32 guess) {
     const End source = end_of(s, i);
     Row row = s.rows[i];
     Slots slots = slots_of(s, row);
     u32 entry = s.pairs[(u64)source.area * s.areas + target.area];
-    u32 slot = first_not_below(slots.target, row.sorted, target.id, (u32)((u64)row.sorted * target.id / s.neurons));
+    u32 slot = first_not_below(slots.target, row.sorted, target.id, guess);
     for (; slot < row.length; ++slot) {
         u32 packed = slots.target[slot];
         if ((packed & (TARGET_MASK | SYNAPSE_REMOVED)) == target.id) visit_synapse(s, t, source, target, entry, slots, slot);
@@ -315,58 +328,56 @@ __device__ __forceinline__ bool is_recalled(const State& s, u32 t, const End& so
 
 #define SOURCES_AT_ONCE 32
 #define SOURCES_A_LANE (SOURCES_AT_ONCE / WARP_SIZE)
-// The synapses of a row of `incoming` from place `first` on, SOURCES_AT_ONCE of them. What they need is far apart: on a CPU all
+// The incoming synapses of a neuron from place `first` on, SOURCES_AT_ONCE of them. What they need is far apart: on a CPU all
 // of it is asked for before any is used.
-__device__ __forceinline__ void visit_sources(const State& s, u32 t, const Row& row, const u32* sources, u32 first, const End& target) {
+__device__ __forceinline__ void visit_sources(const State& s, u32 t, const Incoming& in, u32 first, const End& target) {
     u32 recalled = 0, places[SOURCES_A_LANE];
-    for (u32 m = 0; m < SOURCES_A_LANE; ++m) prefetch(&s.spikes[sources[min(first + m, row.length - 1)] & TARGET_MASK]);
+    for (u32 m = 0; m < SOURCES_A_LANE; ++m) prefetch(&s.spikes[in.source[min(first + m, in.length - 1)] & TARGET_MASK]);
     for (u32 m = 0; m < SOURCES_A_LANE; ++m) {
         const u32 k = first + m * WARP_SIZE + lane_id();
-        if (k >= row.length) break;
-        const u32 i = sources[k] & TARGET_MASK;
-        if (sources[k] & SYNAPSE_REMOVED || is_visited(s, i) || !is_recalled(s, t, end_of(s, i), target)) continue;
+        if (k >= in.length) break;
+        const u32 i = in.source[k] & TARGET_MASK;
+        if (in.source[k] & SYNAPSE_REMOVED || is_visited(s, i) || !is_recalled(s, t, end_of(s, i), target)) continue;
         prefetch(&s.rows[i]);
         places[recalled++] = k;
     }
     for (u32 m = 0; m < recalled; ++m) {
-        const Row& from = s.rows[sources[places[m]] & TARGET_MASK];
-        Slots slots = slots_of(s, from);
-        u32 guess = (u32)((u64)from.sorted * target.id / s.neurons);
-        prefetch(slots.target + (guess > 8 ? guess - 8 : 0));  // the guess is some places off
-        prefetch(slots.target + guess + 8);
-        prefetch(slots.column + guess);
-        prefetch(slots.weight + guess);
+        const Slots slots = slots_of(s, s.rows[in.source[places[m]] & TARGET_MASK]);
+        const u32 slot = in.slot[places[m]];
+        prefetch(slots.target + slot);
+        prefetch(slots.column + slot);
+        prefetch(slots.weight + slot);
     }
     for (u32 m = 0; m < recalled; ++m)
-        if (!is_repeated(row, sources, places[m])) visit_between(s, t, sources[places[m]] & TARGET_MASK, target);
+        if (!is_repeated(in, places[m])) visit_between(s, t, in.source[places[m]] & TARGET_MASK, target, in.slot[places[m]]);
 }
 
 // Of targets that come later: where their sources are listed, then the list.
 #define TARGETS_AHEAD 8
-__device__ __forceinline__ void prefetch_targets(const State& s, u64 at, u64 last) {
+__device__ __forceinline__ void prefetch_targets(const State& s, u64 at, const Range& mine) {
 #if WARP_SIZE == 1
-    if (at + 2 * TARGETS_AHEAD < last) {
-        u32 later = s.queue[QUEUE_HEADER + at + 2 * TARGETS_AHEAD];
+    const u64 soon = at + TARGETS_AHEAD * mine.step, late = soon + TARGETS_AHEAD * mine.step;
+    if (late < mine.last) {
+        u32 later = s.queue[QUEUE_HEADER + late];
         prefetch(&s.incoming[later]);
         prefetch(&s.spikes[later]);
     }
-    if (at + TARGETS_AHEAD >= last) return;
-    Row row = s.incoming[s.queue[QUEUE_HEADER + at + TARGETS_AHEAD]];
-    const u8* sources = s.incoming_arena + row.offset * BLOCK_ALIGNMENT;
-    for (u32 k = 0; k < row.length && k < SOURCES_AT_ONCE; k += 16) prefetch(sources + 4 * k);
+    if (soon >= mine.last) return;
+    const Incoming in = incoming_of(s, s.queue[QUEUE_HEADER + soon]);
+    for (u32 k = 0; k < in.length && k < SOURCES_AT_ONCE; k += 16) prefetch(in.source + k);
+    prefetch(in.slot);
 #endif
 }
 
 // A warp a target that fired, its sources side by side.
 __device__ __forceinline__ void visit_targets(const State& s, u32 t) {
-    Range mine = split(s.queue[0], warp_index(), warp_count());
+    Range mine = dealt(s.queue[0], warp_index(), warp_count());
     for (u64 f = mine.first; f < mine.last; f += mine.step) {
-        prefetch_targets(s, f, mine.last);
+        prefetch_targets(s, f, mine);
         const End target = end_of(s, s.queue[QUEUE_HEADER + f]);
         if (!s.plastic_areas[target.area].paired) continue;
-        Row row = s.incoming[target.id];
-        const u32* sources = (const u32*)(s.incoming_arena + row.offset * BLOCK_ALIGNMENT);
-        for (u32 first = 0; first < row.length; first += SOURCES_AT_ONCE) visit_sources(s, t, row, sources, first, target);
+        const Incoming in = incoming_of(s, target.id);
+        for (u32 first = 0; first < in.length; first += SOURCES_AT_ONCE) visit_sources(s, t, in, first, target);
     }
 }
 
@@ -421,6 +432,19 @@ KERNEL place_in_areas(const State s, const u32* area) {
     for (u64 j = mine.first; j < mine.last; j += mine.step) {
         s.spikes[j].area = area[j];
         s.spikes[j].seen = 0;
+    }
+}
+
+// Says at each place of `incoming` in which slot the synapse is, or that of the source's first to the same target; of slots from
+// 65536 on, the lower half. Rows are edited and slots move: it is where to begin a search, not where it ends.
+KERNEL guess_slots(const State s) {
+    Range mine = split(s.neurons, warp_index(), warp_count());
+    for (u64 j = mine.first; j < mine.last; j += mine.step) {
+        const Incoming in = incoming_of(s, (u32)j);
+        for (u32 k = lane_id(); k < in.length; k += WARP_SIZE) {
+            const Row row = s.rows[in.source[k] & TARGET_MASK];
+            in.slot[k] = (u16)first_not_below(slots_of(s, row).target, row.sorted, (u32)j, (u32)((u64)row.sorted * j / s.neurons));
+        }
     }
 }
 

@@ -42,13 +42,16 @@ __device__ __forceinline__ Range block_share(u64 n, u64 group, u64 block, u64 bl
     return {first < n ? first : n, last < n ? last : n, 1};
 }
 
+// Items dealt one by one: for those that cost more in some places than in others.
+__device__ __forceinline__ Range dealt(u64 n, u64 who, u64 of) { return {who, n, of}; }
+
 // Items of worker `who` of `of`: strided where neighbouring threads should read neighbouring items, one contiguous
 // chunk (of whole groups) a worker in the flat build, so that each core keeps its own range.
 __device__ __forceinline__ Range split(u64 n, u64 who, u64 of, u64 group = 1) {
 #if WARP_SIZE == 1
     return block_share(n, group, who, of);
 #else
-    return {who, n, of};
+    return dealt(n, who, of);
 #endif
 }
 

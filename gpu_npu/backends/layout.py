@@ -215,7 +215,7 @@ PLASTIC: tuple[Array, ...] = (
     Array("windows", "Window", "windows", "plasticity", "kinds of windows: rules with the same ones share them"),
     Array("trace_kinds", "Trace", "trace kinds", "plasticity", "kinds of traces, likewise"),
     Array("decays", "u4", "decays", "plasticity", "tables of decay, one after the other"),
-    Array("incoming", "Row", "rows", "plasticity", "sources of the synapses of pair rules, by target: rows of an arena of their own"),
+    Array("incoming", "Row", "rows", "plasticity", "synapses of pair rules by target: rows with sources for targets, slots for weights"),
     Array("incoming_arena", "u1", "rows", "plasticity", "blocks of these rows"),
 )
 """What plasticity keeps, on devices where there is a rule; else null pointers."""

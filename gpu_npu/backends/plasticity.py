@@ -30,6 +30,8 @@ CLOCK_SPAN = 2**31
 RULES_OF_A_MAPPING = 255
 HALF_WEIGHT = 1 << (RESIDUE_BITS - 1)
 """In units of 2**-16 of a weight, as the bounds in the tables are."""
+SLOT_DTYPE = np.uint16
+"""Of guesses, kept where other rows have weights: in which slot of its source's row an incoming synapse is."""
 _DTYPE = {array.name: array.dtype for array in PLASTIC}
 
 
@@ -306,6 +308,8 @@ class Plasticity:
         area_on_device = self._device.uploaded(index)
         self._device.launch([Launch("place_in_areas", (self._state, area_on_device))])
         self._device.release(area_on_device)
+        if incoming is not None:
+            self._device.launch([Launch("guess_slots", (self._state,))])
         mode = 0 if not residues else 2 if not self._has_residues else int(finally_)
         self._settle(None, pays=False, residues=mode)
         self._has_residues, self.stale = residues, False
@@ -410,8 +414,8 @@ class Plasticity:
         if not tables.paired.any():
             return None
         state = self._state.copy()
-        state["weight_bytes"] = state["psp_bytes"] = 1
-        incoming = RowStore(self._device, state, self._neurons, 0, np.uint8, np.uint8)
+        state["weight_bytes"], state["psp_bytes"] = SLOT_DTYPE().itemsize, 1
+        incoming = RowStore(self._device, state, self._neurons, 0, SLOT_DTYPE, np.uint8)
         try:
             incoming.build([_Incoming(self._rows, self._neurons, tables.paired, index)])
         except DeviceMemoryError:
@@ -493,7 +497,7 @@ class _Incoming(SynapseSource):
 
     @property
     def weight_dtype(self) -> CountType:
-        return np.uint8
+        return SLOT_DTYPE
 
     @property
     def psp_dtype(self) -> CountType:
@@ -505,8 +509,8 @@ class _Incoming(SynapseSource):
 
 
 def _reversed(batch: SynapseBatch) -> SynapseBatch:
-    none = np.zeros(len(batch), np.uint8)
-    return SynapseBatch(batch.target, batch.source, none, none, none.view(np.bool_))
+    unknown, none = np.zeros(len(batch), SLOT_DTYPE), np.zeros(len(batch), np.uint8)
+    return SynapseBatch(batch.target, batch.source, unknown, none, none.view(np.bool_))
 
 
 def bit_set(neurons: int, members: Any) -> U32:

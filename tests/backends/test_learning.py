@@ -107,6 +107,26 @@ def test_a_network_without_rules_has_nothing_of_them(make: Factory) -> None:
         assert after == {**before, "rows": after["rows"]}
 
 
+def test_a_synapse_is_found_in_a_row_longer_than_a_guess_can_say() -> None:
+    """From one source to 70,000 targets, of which the last fire after it; then again after the row has moved."""
+    targets = np.arange(1, 70_001)
+    connectome = Connectome(70_001, 80_000)
+    connectome.add_neurons(70_001, threshold=1e30)
+    connectome.add_synapses(np.zeros_like(targets), targets, 100, 1)
+    weights = []
+    for backend in (cpu_backend, "reference"):
+        with NPU.from_connectome(connectome, backend=backend) as npu:
+            npu.register_plasticity(PairRule(0, 0, a_plus=3.0, a_minus=1.0, tau_plus=5.0, tau_minus=5.0))
+            for extra in (0, 40):
+                npu.add_synapses(np.zeros(extra, int), targets[:extra], 50, 1)
+                first = npu.burst_count + 1
+                npu.schedule_force([first, *(first + 1 + np.arange(60) // 20)], [0, *targets[-60:]])
+                npu.run(5)
+            weights.append(npu.synapse_array.weight.copy())
+    np.testing.assert_array_equal(*weights)
+    assert np.count_nonzero(weights[0] > 100) == 60
+
+
 def test_a_rule_that_does_not_fit_changes_nothing() -> None:
     device = EmulatedDevice(block=64)
     with (

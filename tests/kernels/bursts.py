@@ -67,7 +67,7 @@ BUGS: Mapping[str, Bug] = {
         "plan(at_burst(base, burst));",
     ),
     "a synapse is visited from both of its ends": Bug(
-        "plasticity.cu", "sources[k] & SYNAPSE_REMOVED || is_visited(s, i)", "sources[k] & SYNAPSE_REMOVED"
+        "plasticity.cu", "in.source[k] & SYNAPSE_REMOVED || is_visited(s, i)", "in.source[k] & SYNAPSE_REMOVED"
     ),
     "a row is squeezed without waiting for its readers": Bug("indexing.cu", "__syncwarp();  // in place, a slot", "// in place, a slot"),
 }
