@@ -197,15 +197,17 @@ __device__ __forceinline__ void plan(const State& s) {
         if (word < s.words) {
             fired = s.fired_bits[word];
             where_true(fired, [&](u32 bit) { note_spike(s, t, word * WORD_NEURONS + bit); return true; });
-            u32 learn = where_true(fired, [&](u32 bit) { return s.plastic_areas[s.spikes[word * WORD_NEURONS + bit].area].learns != 0; });
+            auto area = [&](u32 bit) -> const PlasticArea& { return s.plastic_areas[s.spikes[word * WORD_NEURONS + bit].area]; };
+            u32 learn = where_true(fired, [&](u32 bit) { return area(bit).learns != 0; });
             if (s.longest_window) {
                 u32 open = s.open_bits[word] & ~fired;
                 u32 settles = word % (SETTLE_PERIOD / WORD_NEURONS) == turn / WORD_NEURONS ? 1u << turn % WORD_NEURONS & ~fired : 0;
                 if (word == s.words - 1 && s.neurons % WORD_NEURONS) settles &= (1u << s.neurons % WORD_NEURONS) - 1;
                 due = where_true(open | settles, [&](u32 bit) { return falls_due(s, t, word * WORD_NEURONS + bit, settles >> bit & 1); });
                 u32 stay = where_true(open, [&](u32 bit) { return t - s.spikes[word * WORD_NEURONS + bit].last < s.longest_window; });
+                u32 opens = where_true(learn, [&](u32 bit) { return area(bit).expires != 0; });
                 __syncwarp();  // all lanes have read the word
-                if (lane_id() == 0) s.open_bits[word] = stay | fired;
+                if (lane_id() == 0) s.open_bits[word] = stay | opens;
             }
             if (lane_id() == 0) {
                 s.visit_bits[word] = learn | due;

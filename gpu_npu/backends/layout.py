@@ -205,7 +205,7 @@ PLASTIC: tuple[Array, ...] = (
     Array("runs", "u4", "neuron", "plasticity", "bursts in a row, up to the last one fired in, in which it fired"),
     Array("more_seen", "u4", "more windows", "plasticity", "as Spikes.seen, for the kinds of windows from 1 on, a neuron each"),
     Array("traces", "u4", "traces", "plasticity", "traces of all spikes up to the last one, kind after kind, a neuron each"),
-    Array("open_bits", "u4", "word", "plasticity", "neurons that fired within the longest window, and others"),
+    Array("open_bits", "u4", "word", "plasticity", "sources of window rules that fired within the longest window, and others"),
     Array("visit_bits", "u4", "word", "plasticity", "neurons whose rows are visited in this burst"),
     Array("visits", "u4", "neuron", "plasticity", "those of them that did not fire, in any order"),
     Array("visit_count", "u4", "visit counts", "plasticity", "how many these are: in even bursts [0], in odd ones [1]"),

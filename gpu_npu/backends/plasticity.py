@@ -305,6 +305,8 @@ class Plasticity:
             self._incoming.free()
         self._incoming, self._tables = incoming, tables
         self._bind()
+        # Of those that fired in an area that no window rule left from, it is not known: the next burst looks at all.
+        self._device.upload(self._arrays["open_bits"], bit_set(self._neurons, slice(None)))
         area_on_device = self._device.uploaded(index)
         self._device.launch([Launch("place_in_areas", (self._state, area_on_device))])
         self._device.release(area_on_device)
@@ -473,7 +475,6 @@ class Plasticity:
             for kind, trace in zip(kinds, memory.traces[handle], strict=True):
                 if kind in self._tables.traces:
                     self._device.upload(self._arrays["traces"], trace, self._tables.traces.index(kind) * self._neurons)
-        self._device.upload(self._arrays["open_bits"], bit_set(self._neurons, spikes["last"] > 0))
         self._device.wait()
         if self._has_residues and len(memory.residues):
             for _ in self._rows.first_column(memory.residues.view(np.uint16)):
