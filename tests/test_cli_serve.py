@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import os
@@ -175,7 +176,8 @@ def test_tokens_that_are_none(token: str, tmp_path: Path) -> None:
 
 
 def test_a_service_goes_on_where_another_ended(tmp_path: Path) -> None:
-    """SIGTERM leaves a checkpoint, and one was there before; what is resumed has the network's name, and its bursts go on."""
+    """SIGTERM leaves a checkpoint, and one was there before; what is resumed has the network's name, its bursts go on, and
+    it is written where it came from."""
     path = tmp_path / "run.ckpt"
     with serving("--checkpoint", path, "--checkpoint-every", 1, "--frequency", 200) as (process, port):
         end = time.monotonic() + 30
@@ -190,12 +192,40 @@ def test_a_service_goes_on_where_another_ended(tmp_path: Path) -> None:
     with NPU.from_connectome(EXAMPLES["small"].make(), backend="reference") as npu:
         npu.run(last.burst)
         expected = npu.process_burst().fired_neurons.tolist()
-    with serving("--paused", network=("--resume", path)) as (_, port):
+    with serving("--paused", network=("--resume", path)) as (process, port):
         assert ask(port)[1]["engine"]["burst"] == last.burst
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         connection.request("POST", "/step", b"{}", {"Content-Type": "application/json"})
         assert json.loads(connection.getresponse().read()) == {"burst": last.burst + 1, "fired_neurons": expected}
         connection.close()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    assert Snapshot.read(path).burst == last.burst + 1
+
+
+def test_a_server_that_dies_leaves_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpu_npu.service.server.Server.alive", False)
+    arguments = ("small", "--backend", "reference", "--port", "0", "--checkpoint", tmp_path / "run.ckpt")
+    result = CliRunner().invoke(main, ["serve", *map(str, arguments)])
+    assert (result.exit_code, result.stderr) == (15, "Error: the HTTP server ended\n")
+    assert Snapshot.read(tmp_path / "run.ckpt").notes["serve"]["network"] == "small"
+
+
+def test_a_name_is_resolved_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is loopback when it is judged and something else a moment later; the second answer is never listened at."""
+    answers, resolved, bound = iter(["127.0.0.1", "0.0.0.0"]), socket.getaddrinfo, []
+
+    def resolve(host: Any, *rest: Any, **more: Any) -> Any:
+        return resolved(next(answers) if host == "changing.invalid" else host, *rest, **more)
+
+    def bind(address: tuple[str, int], **_: Any) -> socket.socket:
+        bound.append(address)
+        raise OSError(errno.EADDRINUSE, "Address already in use")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(socket, "create_server", bind)
+    result = CliRunner().invoke(main, ["serve", "small", "--backend", "reference", "--host", "changing.invalid"])
+    assert (result.exit_code, bound) == (11, [("127.0.0.1", 8765)])
 
 
 def test_checkpoints_of_a_service_that_cannot_be_written(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ token_option = click.option(
 @token_option
 @click.option("--publish", multiple=True, type=address, metavar="URL", help=f"Send what fires to subscribers at {FORM}.")
 @click.option("--sense", multiple=True, type=address, metavar="URL", help=f"Take sensory input at {FORM}.")
-@click.option("--checkpoint", type=FILE, metavar="FILE", help="Where the run is written: by POST /checkpoint, and at the end.")
+@click.option("--checkpoint", type=FILE, metavar="FILE", help="Written by POST /checkpoint and at the end.  [default: --resume]")
 @click.option("--checkpoint-every", type=click.FloatRange(min=1), metavar="SECONDS", help="Write it every so often, too.")
 @click.option("--resume", type=FILE, metavar="FILE", help="Go on from this checkpoint, in place of a NETWORK.")
 @backend_options
@@ -114,6 +114,7 @@ def serve(
         raise MissingPackageError(f"serve needs packages that cannot be imported ({problem}): pip install gpu-npu[serve]") from problem
     if (network_name is None) == (resume is None):
         raise click.UsageError("either a NETWORK or --resume FILE is needed")
+    checkpoint = checkpoint or resume
     if checkpoint_every is not None and checkpoint is None:
         raise click.UsageError("--checkpoint-every needs --checkpoint FILE")
     token = read_token(token_file)
@@ -137,7 +138,7 @@ def serve(
             service = Service(engine, name, streams.moved, checkpoint, notes)
             opened = streams.open(publish, sense)
             hosts = frozenset({"localhost", "127.0.0.1", "::1", ip, host.lower()}) if is_loopback(ip) else None
-            server = stack.enter_context(Server(make_app(service, token=token, hosts=hosts), host, port))
+            server = stack.enter_context(Server(make_app(service, token=token, hosts=hosts), ip, port))
             stack.callback(engine.stop)  # before the server ends, so that no request waits for a burst
             if not paused:
                 engine.start()
@@ -152,10 +153,11 @@ def serve(
                     due = time.monotonic() + (checkpoint_every or math.inf)
                     with suppress(EngineError):  # it has ended, or one that was asked for is being written
                         service.checkpoint().add_done_callback(_tell)
-            if not stop and not server.alive:
-                raise EngineError("the HTTP server ended")
+            abandoned = not stop and not server.alive
             if checkpoint is not None and engine.state not in ("stopped", "failed"):
                 service.last_checkpoint()
+            if abandoned:
+                raise EngineError("the HTTP server ended")
     except EngineError as failure:
         cause = failure.__cause__
         if isinstance(cause, (NpuError, OSError, MemoryError)):
