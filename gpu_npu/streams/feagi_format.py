@@ -23,6 +23,8 @@ _STRUCTURE = struct.Struct("<BBH")
 """Type, version, number of areas."""
 _AREA = np.dtype([("id", "S8"), ("at", "<u4"), ("size", "<u4")])
 """Cortical id, where its voxels begin in the structure, and their bytes."""
+MOST_AREAS = 2**16 - 1
+"""Of a frame, over all its structures: as many as one can hold. Each costs some microseconds, also where it is empty."""
 _VOXEL = 16
 _ONE = int(np.float32(1).view(np.uint32))
 """A potential of 1, as it is written."""
@@ -86,19 +88,21 @@ def unpack(frame: bytes) -> list[Voxels]:
     for (size,) in _LENGTH.iter_unpack(frame[_HEAD.size : begin]):
         if size > len(frame) - begin:
             raise FrameError("malformed", f"a structure of {size} bytes where {len(frame) - begin} are left")
-        areas += _structure(memoryview(frame)[begin : begin + size])
+        areas += _structure(memoryview(frame)[begin : begin + size], MOST_AREAS - len(areas))
         begin += size
     if begin != len(frame):
         raise FrameError("malformed", f"{len(frame) - begin} bytes after the last structure")
     return areas
 
 
-def _structure(data: memoryview) -> list[Voxels]:
+def _structure(data: memoryview, most_areas: int) -> list[Voxels]:
     if len(data) < _STRUCTURE.size:
         raise FrameError("malformed", f"{len(data)} bytes are less than the head of a structure")
     kind, version, count = _STRUCTURE.unpack_from(data)
     if (kind, version) != (XYZP, XYZP_VERSION):
         raise FrameError("malformed", f"a structure of type {kind}, version {version}; XYZP voxels are {XYZP}, {XYZP_VERSION}")
+    if count > most_areas:
+        raise FrameError("malformed", f"more than {MOST_AREAS:,} areas in a frame")
     begin = _STRUCTURE.size + _AREA.itemsize * count
     if len(data) < begin:
         raise FrameError("malformed", f"{len(data)} bytes are too few for {count} areas")

@@ -11,6 +11,8 @@ from gpu_npu.fire import BurstResult
 from gpu_npu.streams.base import Stimulus
 
 COUNTERS = ("power_injections", "sensory_injections", "synaptic_injections", "neurons_processed", "neurons_in_refractory")
+_MAP_OF_TWO = (b"\x82", b"\xde\x00\x02", b"\xdf\x00\x00\x00\x02")
+"""How such a map begins."""
 
 
 class MsgpackFormat:
@@ -37,12 +39,7 @@ class MsgpackFormat:
 
     def decode(self, frame: bytes) -> Stimulus:
         """The stimulus in a frame. FrameError where it is not one, or names ids that are not reserved."""
-        try:
-            found = self._msgpack.unpackb(frame)
-        except (ValueError, self._msgpack.UnpackException) as error:
-            raise FrameError("malformed", f"no msgpack: {error}") from error
-        if not isinstance(found, dict) or found.keys() != {"ids", "potentials"}:
-            raise FrameError("malformed", "a map of `ids` and `potentials` is needed")
+        found = self._pairs(frame)
         ids, potentials = found["ids"], found["potentials"]
         if not isinstance(ids, bytes) or len(ids) % 4:
             raise FrameError("malformed", "ids: bytes of u32 are needed")
@@ -59,3 +56,21 @@ class MsgpackFormat:
         if len(neurons) and neurons.max() >= self.neuron_capacity:
             raise FrameError("unknown", f"neuron {neurons.max()} is not below the capacity, {self.neuron_capacity}")
         return Stimulus(neurons.astype(np.uint32), values)
+
+    def _pairs(self, frame: bytes) -> dict[str, Any]:
+        """The map that a frame is. Keys and values are read one by one, and hold nothing themselves: in 16 MiB there is
+        room for millions of containers, which would take seconds, Python's lock and a gigabyte."""
+        head = next((head for head in _MAP_OF_TWO if frame.startswith(head)), None)
+        if head is None:
+            raise FrameError("malformed", "a map of `ids` and `potentials` is needed")
+        unpacker = self._msgpack.Unpacker(max_buffer_size=len(frame), max_array_len=0, max_map_len=0, max_ext_len=0)
+        unpacker.feed(memoryview(frame)[len(head) :])
+        try:
+            first, its_value, second, value = (unpacker.unpack() for _ in range(4))
+        except (ValueError, self._msgpack.UnpackException) as error:
+            raise FrameError("malformed", f"no msgpack: {error}") from error
+        if [first, second] not in (["ids", "potentials"], ["potentials", "ids"]):
+            raise FrameError("malformed", "a map of `ids` and `potentials` is needed")
+        if len(head) + unpacker.tell() != len(frame):
+            raise FrameError("malformed", f"{len(frame) - len(head) - unpacker.tell()} bytes after the map")
+        return {first: its_value, second: value}

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _NOT_TAKEN = 1008
 """Close code of RFC 6455 for a message that breaks the rules of this server."""
+MOST_UNREAD = 2**16
+"""Bytes of answers to pings that may wait for a peer which takes nothing."""
 
 
 def _websockets() -> Any:
@@ -43,6 +45,8 @@ class _WebSocket(Listener):
             """Counts the connections from the first byte on, and those that say something and never open a WebSocket."""
 
             said = opened = False
+            unread = 0
+            """Bytes of answers that were added to what waits, since nothing waited. The library sets them no limit."""
 
             def connection_made(self, transport: Any) -> None:
                 stream._admit(transport)
@@ -50,7 +54,15 @@ class _WebSocket(Listener):
 
             def data_received(self, data: bytes) -> None:
                 self.said = True
+                before = self.transport.get_write_buffer_size()
                 super().data_received(data)
+                self.unread += max(0, self.transport.get_write_buffer_size() - before)
+                if self.unread > MOST_UNREAD:
+                    self.transport.abort()
+
+            def resume_writing(self) -> None:
+                self.unread = 0
+                super().resume_writing()
 
             def connection_lost(self, exc: Exception | None) -> None:
                 stream._open.discard(self.transport)
@@ -106,6 +118,8 @@ class _WebSocket(Listener):
     @staticmethod
     def _look_back(connection: ServerConnection) -> None:
         """FrameError where a connection ended because of what the peer sent."""
+        if connection.unread > MOST_UNREAD:
+            raise FrameError("oversized", f"pings whose answers, {connection.unread:,} bytes, it does not read")
         error = connection.protocol.parser_exc
         if isinstance(error, _websockets().exceptions.PayloadTooBig):
             raise FrameError("oversized", str(error))

@@ -24,6 +24,16 @@ async def _greeted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, o
         raise FrameError("malformed", f"no greeting within {PATIENCE:g} s") from error
 
 
+async def _answered(writer: asyncio.StreamWriter, answer: bytes) -> bool:
+    """Send, and read nothing more of a peer that takes nothing: else its answers would pile up. False: it is gone."""
+    writer.write(answer)
+    try:
+        await writer.drain()
+    except ConnectionError:
+        return False
+    return True
+
+
 class _ZeroMQ(Listener):
     async def _serve(self, listening: socket.socket) -> Any:
         return await asyncio.start_server(self._connected, sock=listening)
@@ -63,8 +73,8 @@ class ZeroMQSink(ListeningSink, _ZeroMQ):
             subscribed = False
             while (found := await zmtp.read(reader, TOPIC_BYTES + 16)) is not None:
                 answer = _subscribe(topics, *found)
-                if answer:
-                    writer.write(answer)
+                if answer and not await _answered(writer, answer):
+                    return
                 if topics and not subscribed:
                     await stack.enter_async_context(self._subscribed(lambda frame: frame.startswith(tuple(topics)), send))
                     subscribed = True
@@ -104,8 +114,8 @@ class ZeroMQSource(ListeningSource, _ZeroMQ):
             flags, body = found
             if flags & zmtp.COMMAND:
                 answer = zmtp.pong(body)
-                if answer:
-                    writer.write(answer)
+                if answer and not await _answered(writer, answer):
+                    return
             elif flags & zmtp.MORE:
                 raise FrameError("malformed", "a message of several frames")
             else:

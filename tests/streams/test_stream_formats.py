@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import sys
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -169,6 +170,19 @@ def test_what_is_said_of_a_refused_frame(frame: bytes, reason: str, said: str) -
     assert refused.value.reason == reason
 
 
+def test_areas_of_a_frame_are_limited_over_all_its_structures() -> None:
+    def empty(count: int) -> bytes:
+        end = 4 + 16 * count
+        return b"\x0b\x01" + struct.pack("<H", count) + area(end, 0) * count
+
+    full, one = empty(0xFFFF), empty(1)
+    assert len(SMALL.decode(head(1, len(full)) + full).neurons) == 0
+    for structures in ([full, one], [one, full]):
+        with pytest.raises(FrameError, match="more than 65,535 areas") as refused:
+            SMALL.decode(head(2, *map(len, structures)) + b"".join(structures))
+        assert refused.value.reason == "malformed"
+
+
 def test_neurons_without_an_area_are_left_out_and_counted() -> None:
     made = network([(0, (0, 0, 0)), (9, (1, 1, 1)), (0, (2, 2, 2))], spare=1)
     format = FeagiFormat(Places.of(made, {0: IDS[0]}))
@@ -281,6 +295,45 @@ def test_msgpack_that_claims_too_much(frame: bytes) -> None:
     need("msgpack")
     with pytest.raises(FrameError):
         MsgpackFormat(10).decode(frame)
+
+
+def full_tree(depth: int) -> bytes:
+    """A map of two such maps, and so on."""
+    tree = b"\x80"
+    for _ in range(depth):
+        tree = b"\x82\xa0" + tree + b"\xa1i" + tree
+    return tree
+
+
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [
+        (b"\xdd" + struct.pack(">I", 2**20) + b"\x90" * 2**20, "a map of"),
+        (b"\x82\xa3ids\xc4\x00\xaapotentials\xdd" + struct.pack(">I", 2**20) + b"\x90" * 2**20, "1048576"),
+        (full_tree(18), "max_map_len"),
+        (b"\x82\xa3ids\xc4\x00\xaapotentials\xc0\x00\x00", "2 bytes after the map"),
+        (b"\x82\xa3ids\xc4\x00\xa3ids\x00", "a map of"),
+        (b"\x82\x90\xc4\x00\xaapotentials\x00", "a map of"),
+        (b"\x82\xa3ids\xc4\x00\xaapotentials\xc7\x00\x05", "potentials"),
+    ],
+)
+def test_msgpack_of_many_containers_is_refused_before_they_are_made(frame: bytes, said: str) -> None:
+    need("msgpack")
+    tracemalloc.start()
+    try:
+        with pytest.raises(FrameError, match=said) as refused:
+            MsgpackFormat(10).decode(frame)
+        assert tracemalloc.get_traced_memory()[1] < 2 * len(frame) + 2**20
+    finally:
+        tracemalloc.stop()
+    assert refused.value.reason == "malformed"
+
+
+@pytest.mark.parametrize("head", [b"\x82", b"\xde\x00\x02", b"\xdf\x00\x00\x00\x02"])
+def test_a_map_of_two_however_it_is_written(head: bytes) -> None:
+    need("msgpack")
+    stimulus = MsgpackFormat(10).decode(head + b"\xaapotentials\x03\xa3ids\xc4\x04\x07\x00\x00\x00")
+    assert (stimulus.neurons.tolist(), stimulus.potentials.tolist()) == ([7], [3.0])
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:

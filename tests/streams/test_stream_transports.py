@@ -271,9 +271,13 @@ def test_what_finds_no_room_is_refused(transport: str) -> None:
 
 
 # -- strangers -------------------------------------------------------------------------------------------------------
-def opened(transport: str, stream: Any) -> socket.socket:
-    """A connection that has said a proper hello."""
-    plain = socket.create_connection((stream.host, stream.port), timeout=30)
+def opened(transport: str, stream: Any, receives: int | None = None) -> socket.socket:
+    """A connection that has said a proper hello; receives: bytes that the system takes for it."""
+    plain = socket.socket()
+    plain.settimeout(30)
+    if receives is not None:
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receives)
+    plain.connect((stream.host, stream.port))
     if transport == "zeromq":
         ours = b"SUB" if isinstance(stream, listener.ListeningSink) else b"PUSH"
         plain.sendall(zmtp.GREETING + zmtp.frame(b"\x05READY\x0bSocket-Type" + struct.pack(">I", len(ours)) + ours, zmtp.COMMAND))
@@ -477,6 +481,22 @@ def test_heartbeats_of_zeromq_are_answered(kind: str) -> None:
         time.sleep(1.5)
         assert stream.statistics()["accepted"] == 1  # it never gave us up
         assert refused(stream) == {}
+
+
+def test_pings_of_one_that_reads_no_answers(transport: str, stream: Any) -> None:
+    ping = zmtp.frame(b"\x04PING\0\0" + bytes(16), zmtp.COMMAND) if transport == "zeromq" else b"\x89\xfd" + bytes(4 + 125)
+    most = 0
+    with opened(transport, stream, receives=4096) as plain:
+        plain.settimeout(0.5)
+        with suppress(TimeoutError, ConnectionError):
+            for _ in range(200):
+                plain.sendall(ping * (2**14 // len(ping)))
+                most = max(most, *(peer.get_write_buffer_size() for peer in list(stream._open)), 0)
+        if transport == "websocket":
+            wait_for(lambda: refused(stream) == {"oversized": 1})
+        assert most < 2**19
+    wait_for(lambda: stream.statistics()["connections"] == 0)
+    assert refused(stream) == ({"oversized": 1} if transport == "websocket" else {})
 
 
 def test_sockets_of_zeromq_that_do_not_go_together() -> None:
