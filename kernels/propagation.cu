@@ -256,7 +256,7 @@ __device__ __forceinline__ Choice choose(const State& s, u32 fired, u32 tasks, u
     u32 cells = cells_of_block();
     if (cells && s.cell_bits && items > 0.0f) {
         // More slices: more rows to enter. Fewer: more blocks a slice, whose results are merged.
-        float fewest = ceilf(neurons / (float)cells), most = blocks > fewest ? blocks : fewest;
+        float fewest = (float)((s.neurons + cells - 1) / cells), most = blocks > fewest ? blocks : fewest;
         float slices = sqrtf(neurons * blocks / items * (SEEK_RATE / MERGE_RATE));
         slices = slices < fewest ? fewest : slices > most ? most : ceilf(slices);
         float shares = floorf(blocks / slices);
