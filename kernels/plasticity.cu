@@ -131,6 +131,8 @@ __device__ __forceinline__ void visit_synapse(const State& s, u32 t, const End& 
     if (weight != old) set_small(slots.weight, s.weight_bytes, slot, weight);
 }
 
+__device__ __forceinline__ bool has_bit(const u32* bits, u32 j) { return bits[j / WORD_NEURONS] >> j % WORD_NEURONS & 1; }
+
 #define ENDS_AHEAD 16
 // Calls f(slot, target, entry of pairs[]) for the synapses of a row that are in a rule, side by side in the warp. The sorted
 // part is entered where targets of rules can lie.
@@ -144,10 +146,13 @@ __device__ __forceinline__ void for_plastic(const State& s, const Row& row, cons
     last = max(first, last);
     const u32 count = last - first + (row.length - n);
     for (u32 k = lane_id(); k < count; k += WARP_SIZE) {
-        u32 slot = k < last - first ? first + k : n + (k - (last - first)), packed = slots.target[slot];
-        if (k + ENDS_AHEAD < count) prefetch(&s.spikes[slots.target[slot + ENDS_AHEAD] & TARGET_MASK]);  // about there
-        if (packed & SYNAPSE_REMOVED) continue;
-        End target = end_of(s, packed & TARGET_MASK);
+        u32 slot = k < last - first ? first + k : n + (k - (last - first)), packed = slots.target[slot], j = packed & TARGET_MASK;
+        if (k + ENDS_AHEAD < count) {
+            u32 ahead = slots.target[slot + ENDS_AHEAD] & TARGET_MASK;  // about there
+            if (has_bit(s.taught_bits, ahead)) prefetch(&s.spikes[ahead]);
+        }
+        if (packed & SYNAPSE_REMOVED || !has_bit(s.taught_bits, j)) continue;
+        End target = end_of(s, j);
         if (u32 entry = pairs[target.area]) f(slot, target, entry);
     }
 }
@@ -241,7 +246,7 @@ __device__ __forceinline__ u32 visited(const State& s, u32 k) {
     u32 fired = s.queue[0];
     return k < fired ? s.queue[QUEUE_HEADER + k] : s.visits[k - fired];
 }
-__device__ __forceinline__ bool is_visited(const State& s, u32 i) { return s.visit_bits[i / WORD_NEURONS] >> i % WORD_NEURONS & 1; }
+__device__ __forceinline__ bool is_visited(const State& s, u32 i) { return has_bit(s.visit_bits, i); }
 
 #define VISITS_AHEAD 16
 #if WARP_SIZE == 1

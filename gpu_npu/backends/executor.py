@@ -524,7 +524,7 @@ class Executor(Backend):
     def add_neurons(self, neurons: U32, columns: Columns) -> None:
         if not len(neurons):
             return
-        self._plasticity.areas_change()
+        self._plasticity.areas_change(columns["cortical_area"], neurons)
         consecutive = int(neurons[-1]) - int(neurons[0]) == len(neurons) - 1 and bool((neurons[1:] > neurons[:-1]).all())
         for name, values in columns.items():
             if name in self._arrays and consecutive:
@@ -544,7 +544,7 @@ class Executor(Backend):
             self._write_flags(neurons, FLAG["accumulates"], np.where(values, FLAG["accumulates"], 0).astype(np.uint8))
             return
         if field == "cortical_area":
-            self._plasticity.areas_change()
+            self._plasticity.areas_change(values, neurons)
         self._scatter(field, neurons, values)
         if field == "cortical_area":
             self._write_flags(neurons, _AREA_FLAGS, self._flags_of_areas(values))
@@ -554,7 +554,7 @@ class Executor(Backend):
             return self._write_area(area, valid_only=True, mask=FLAG["accumulates"], bits=FLAG["accumulates"] if value[0] else 0)
         mask, bits = 0, 0
         if field == "cortical_area":
-            self._plasticity.areas_change()
+            self._plasticity.areas_change(np.array([area, int(value[0])], np.uint32))
             mask, bits = _AREA_FLAGS, _area_flags(self._areas.get(int(value[0]), Area()))
         return self._write_area(area, valid_only=True, mask=mask, bits=bits, field=field, value=value)
 
@@ -651,6 +651,7 @@ class Executor(Backend):
 
     def compact(self) -> None:
         self._rows.compact()
+        self._plasticity.compact()
 
     # -- plasticity ----------------------------------------------------------------------------------------------
     def add_rule(self, handle: int, rule: PlasticityRule, since: int) -> None:

@@ -207,6 +207,7 @@ PLASTIC: tuple[Array, ...] = (
     Array("traces", "u4", "traces", "plasticity", "traces of all spikes up to the last one, kind after kind, a neuron each"),
     Array("open_bits", "u4", "word", "plasticity", "sources of window rules that fired within the longest window, and others"),
     Array("visit_bits", "u4", "word", "plasticity", "neurons whose rows are visited in this burst"),
+    Array("taught_bits", "u4", "word", "plasticity", "targets of rules"),
     Array("visits", "u4", "neuron", "plasticity", "those of them that did not fire, in any order"),
     Array("visit_count", "u4", "visit counts", "plasticity", "how many these are: in even bursts [0], in odd ones [1]"),
     Array("plastic_areas", "PlasticArea", "areas", "plasticity", "the areas that rules name, from 1 on"),

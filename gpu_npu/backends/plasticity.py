@@ -9,6 +9,7 @@ a rule nothing of it exists.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,8 @@ from gpu_npu.connectome.synapses import CountType
 
 Kind = tuple[float, int, bool]
 """Of a trace: time constant, burst up to which all is silent, whether of all spikes or of the last alone."""
+MAX_TAIL = 512
+"""So many incoming synapses of a neuron may be unsorted: a visit compares each with those before it."""
 CLOCK_SPAN = 2**31
 """After so many bursts the clock of plasticity starts again."""
 RULES_OF_A_MAPPING = 255
@@ -100,12 +103,13 @@ class Plasticity:
         if not self.on:
             self._start = self._now
         self._rules[handle] = rule, since
+        stale = self.stale
         try:
             self._prepare(finally_=False)
         except DeviceMemoryError:
             del self._rules[handle]
             raise
-        self.stale = True  # what no rule acts on any more goes when the next burst does
+        self.stale = stale  # what no rule acts on any more goes when the next burst does
 
     def remove(self, handle: int) -> None:
         self.settle()
@@ -139,16 +143,30 @@ class Plasticity:
 
     def settle(self, ids: U32 | None = None) -> None:
         """Make synapses pay what they owe: those of these sources, or all."""
-        if self.on:
-            self._settle(ids, pays=True, residues=0)
-
-    def _settle(self, ids: U32 | None, *, pays: bool, residues: int) -> None:
+        if not self.on:
+            return
         on_device = None if ids is None else self._device.uploaded(ids)
-        count = self._neurons if ids is None else len(ids)
-        now = np.uint32(self._now - self._start)
-        args = (self._state, now, np.uint64(count), on_device, np.uint32(pays), np.uint32(residues))
-        self._device.launch([Launch("settle_synapses", args, single=count <= FEW)])
+        self._settle(on_device, None if ids is None else len(ids), pays=True, residues=0)
         self._device.release(on_device)
+
+    @contextmanager
+    def _settling(self, ids: U32) -> Iterator[None]:
+        """Around an edit of synapses of these sources (ascending): they pay before, and afterwards what columns say starts
+        from now. What that takes is there before the edit."""
+        on_device = self._device.uploaded(ids)
+        try:
+            self._settle(on_device, len(ids), pays=True, residues=0)
+            yield
+            self._settle(on_device, len(ids), pays=False, residues=0)
+        finally:
+            self._device.release(on_device)
+
+    def _settle(self, ids: Any, count: int | None = None, *, pays: bool, residues: int) -> None:
+        """Of `count` rows `ids` on the device, or of all."""
+        rows = self._neurons if count is None else count
+        now = np.uint32(self._now - self._start)
+        args = (self._state, now, np.uint64(rows), ids, np.uint32(pays), np.uint32(residues))
+        self._device.launch([Launch("settle_synapses", args, single=rows <= FEW)])
 
     def _restart_clock(self) -> None:
         """Count bursts from a later one on. What is older than that is as good as never."""
@@ -164,9 +182,11 @@ class Plasticity:
         self._start, self.stale = start, True
 
     # -- edits -----------------------------------------------------------------------------------------------------
-    def areas_change(self) -> None:
-        """Before neurons change their areas."""
-        if self.on:
+    def areas_change(self, areas: U32, neurons: U32 | None = None) -> None:
+        """Before neurons change their areas. `areas`: those they go to; those they come from too, unless `neurons` says who goes."""
+        if self._tables is None or self.stale:
+            return  # when it became stale, all was paid
+        if np.isin(areas, self._tables.areas).any() or (neurons is not None and self._places(neurons).any()):
             self.settle()
             self.stale = True
 
@@ -174,39 +194,58 @@ class Plasticity:
         """Do an edit that sets weights of synapses of these sources."""
         if not self.on or not len(source):
             return edit()
-        ids = np.unique(source)
-        self.settle(ids)
-        found = edit()
-        self._settle(ids, pays=False, residues=0)
-        return found
+        with self._settling(np.unique(source)):
+            return edit()
 
     def add_synapses(self, batch: SynapseBatch, add: Callable[[], None]) -> None:
-        """Do an edit that adds these synapses."""
+        """Do an edit that adds these synapses: all of it or, for want of memory, nothing."""
         if not self.on or not len(batch):
             return add()
-        ids = np.unique(batch.source)
-        self.settle(ids)
-        add()
-        self._settle(ids, pays=False, residues=0)
+        with self._settling(np.unique(batch.source)):
+            if self._incoming is not None and not self.stale:
+                # First the index: should the rows not find room, what is too much in it leads nowhere.
+                self._index(self._paired_among(batch))
+            add()
+
+    def _index(self, batch: SynapseBatch) -> None:
+        """Enter synapses into the index."""
+        assert self._incoming is not None
+        if not len(batch):
+            return
+        try:
+            self._incoming.add(_reversed(batch))
+        finally:
+            self._bind()  # it may have moved
+        if self._incoming.longest_tail(np.unique(batch.target)) > MAX_TAIL:
+            self.compact()
+
+    def compact(self) -> None:
+        """Sort the index."""
         if self._incoming is not None and not self.stale:
-            self._incoming.add(_reversed(self._paired_among(batch)))
+            self._incoming.compact()
             self._bind()
+            self._device.launch([Launch("guess_slots", (self._state,))])
 
     def remove_synapses(self, source: U32, target: U32, found: NDArray[np.bool_]) -> None:
         """The oldest synapses of these pairs are gone, where there was one."""
         if self._incoming is not None and not self.stale:
-            self._incoming.edit(target[found], source[found], None)
+            with suppress(DeviceMemoryError):  # what is too much in the index leads nowhere
+                self._incoming.edit(target[found], source[found], None)
+
+    def _places(self, neurons: U32) -> U32:
+        """The areas of these neurons as the tables count them, 0: no rule names it."""
+        ids = self._device.uploaded(neurons)
+        size, out = DTYPES["Spikes"], self._device.alloc(len(neurons), DTYPES["Spikes"])
+        args = (np.uint64(len(neurons)), ids, self._arrays["spikes"], np.uint32(size.itemsize), out)
+        self._device.launch([Launch("gather_values", args, single=len(neurons) <= FEW)])
+        places: U32 = self._device.fetched(out, len(neurons))["area"]
+        self._device.release(ids, out)
+        return places
 
     def _paired_among(self, batch: SynapseBatch) -> SynapseBatch:
         """Those of a batch in which a pair rule acts."""
-        ends = self._device.uploaded(np.concatenate((batch.source, batch.target)))
-        size, out = DTYPES["Spikes"], self._device.alloc(2 * len(batch), DTYPES["Spikes"])
-        args = (np.uint64(2 * len(batch)), ends, self._arrays["spikes"], np.uint32(size.itemsize), out)
-        self._device.launch([Launch("gather_values", args, single=len(batch) <= FEW)])
-        area = self._device.fetched(out, 2 * len(batch))["area"]
-        self._device.release(ends, out)
         assert self._tables is not None
-        return _some(batch, self._tables.paired[area[: len(batch)], area[len(batch) :]])
+        return _some(batch, self._tables.paired[self._places(batch.source), self._places(batch.target)])
 
     def reserve(self, neurons: int) -> dict[str, Any]:
         """What `move_to` will take for so many ids, or DeviceMemoryError."""
@@ -249,6 +288,7 @@ class Plasticity:
             "traces": neurons * len(tables.traces if tables else ()),
             "open_bits": words,
             "visit_bits": words,
+            "taught_bits": words,
             "visits": neurons,
         }
 
@@ -305,8 +345,11 @@ class Plasticity:
             self._incoming.free()
         self._incoming, self._tables = incoming, tables
         self._bind()
+        taught = np.asarray(tables.arrays["pairs"].reshape(len(tables.areas) + 1, -1).any(axis=0))
         # Of those that fired in an area that no window rule left from, it is not known: the next burst looks at all.
-        self._device.upload(self._arrays["open_bits"], bit_set(self._neurons, slice(None)))
+        bits = {"taught_bits": bit_set(self._neurons, taught[index]), "open_bits": bit_set(self._neurons, slice(None))}
+        for name, host in bits.items():
+            self._device.upload(self._arrays[name], host)
         area_on_device = self._device.uploaded(index)
         self._device.launch([Launch("place_in_areas", (self._state, area_on_device))])
         self._device.release(area_on_device)

@@ -137,6 +137,11 @@ class RowStore:
         self._device.release(on_device, out)
         return rows
 
+    def longest_tail(self, ids: U32) -> int:
+        """Slots of these rows that are not sorted by target: the most of a row."""
+        rows = self._read(ids)
+        return int((rows["length"] - rows["sorted"]).max(initial=0))
+
     def _read_all(self) -> Rows:
         return self._device.fetched(self._table, self._neurons)
 

@@ -144,6 +144,80 @@ def test_a_rule_that_does_not_fit_changes_nothing() -> None:
         np.testing.assert_array_equal(npu.synapse_array.weight, reference.synapse_array.weight)
 
 
+def test_an_edit_that_does_not_fit_changes_nothing() -> None:
+    """Whatever the edit runs out of memory for: rows, or the index of incoming synapses."""
+    device = EmulatedDevice(block=64)
+    refused = 0
+    with (
+        NPU.from_connectome(small(), backend=lambda: Executor(device), synapse_capacity=10_000) as npu,
+        NPU.from_connectome(small(), backend="reference", synapse_capacity=10_000) as reference,
+    ):
+        for one in (npu, reference):
+            one.register_plasticity(PairRule(0, 0, a_plus=5.0, a_minus=1.0, tau_plus=9.0, tau_minus=9.0))
+            one.schedule_force(np.arange(1, 31), np.arange(30) * 7 % 200)
+            one.run(1)
+        source, target = np.arange(7, 207, 7) % 200, np.arange(14, 214, 7) % 200
+        count = npu.get_synapse_count()
+        for slack in range(0, 10**6, 499):
+            device._limit = device.allocated + slack
+            try:
+                npu.add_synapses(source, target, 10, 1)
+                break
+            except DeviceMemoryError:
+                refused += 1
+                assert npu.get_synapse_count() == count
+        device._limit = None
+        reference.add_synapses(source, target, 10, 1)
+        assert npu.run(40).digest == reference.run(40).digest
+        assert npu.get_synapse_count() == reference.get_synapse_count() == count + len(source)
+        np.testing.assert_array_equal(npu.synapse_array.weight, reference.synapse_array.weight)
+    assert refused > 10
+
+
+def test_the_index_of_incoming_synapses_stays_in_order() -> None:
+    """Many sources of one neuron, added in batches that lie between one another."""
+    sources, weights = np.arange(1, 4_001), []
+    for backend in (cpu_backend, "reference"):
+        connectome = Connectome(4_001, 10_000)
+        connectome.add_neurons(4_001, threshold=1e30)
+        with NPU.from_connectome(connectome, backend=backend) as npu:
+            npu.register_plasticity(PairRule(0, 0, a_plus=5.0, a_minus=1.0, tau_plus=9.0, tau_minus=9.0))
+            npu.run(1)
+            for first in (3, 1, 2, 2, 0):
+                part = sources[first::4]
+                npu.add_synapses(part, np.zeros_like(part), 10, 1)
+                npu.remove_synapses(part[::3], np.zeros_like(part[::3]))
+                npu.force_fire(part[:50])
+                npu.run(1)
+                npu.force_fire([0])
+                npu.run(1)
+                if backend is cpu_backend:
+                    index = npu._open()._plasticity._incoming
+                    assert index.longest_tail(np.zeros(1, np.uint32)) <= plasticity.MAX_TAIL
+            weights.append(npu.synapse_array.weight.copy())
+            if backend is cpu_backend:
+                npu.rebuild_indexes()
+                assert index.longest_tail(np.zeros(1, np.uint32)) == 0
+    np.testing.assert_array_equal(*weights)
+    assert len(np.unique(weights[0])) > 1
+
+
+def test_neurons_of_other_areas_come_and_go_for_nothing() -> None:
+    with NPU.from_connectome(small(cortical_area=1), backend=cpu_backend, neuron_capacity=300) as npu:
+        npu.register_plasticity(PairRule(1, 1, a_plus=5.0, a_minus=1.0, tau_plus=9.0, tau_minus=9.0))
+        npu.run(1)
+        rules = npu._open()._plasticity
+        ids = npu.add_neurons(3, cortical_area=7)
+        npu.set_parameter("cortical_area", ids, 8)
+        npu.set_area_parameter("cortical_area", 8, 9)
+        assert not rules.stale
+        npu.set_parameter("cortical_area", ids[:1], 1)
+        assert rules.stale
+        npu.run(1)
+        npu.set_parameter("cortical_area", ids[:1], 9)
+        assert rules.stale
+
+
 def test_a_rule_in_python_is_for_the_reference() -> None:
     class Nothing(CustomRule):
         name = "nothing"
