@@ -5,7 +5,8 @@
 
 On the CPU: 100,000 neurons, 10 M synapses, 1 % of the neurons fire in each burst: groups of neurons in turn, of which there
 are five as in bench_cpu, so that most neurons are silent, or a hundred, so that every neuron fires. 1 M synapses are plastic,
-"spread" (a tenth of each row) or "dense" (the rows of a tenth of the neurons), and 0.5 M, to see what the cost follows.
+"spread" (a tenth of each row, those to the last tenth of the ids), "scattered" (likewise, those to every tenth id) or "dense"
+(the rows of a tenth of the neurons), and 0.5 M, to see what the cost follows.
 Window rules of 5 and of 20 bursts and a pair rule. On a GPU: 1 M neurons, 100 M synapses, all plastic.
 All networks fire the same neurons. They take turns in short rounds, so that a slow moment of the machine meets all of them;
 only the ratios mean anything on a shared machine.
@@ -46,26 +47,27 @@ RULES: Mapping[str, tuple[type[WindowRule] | type[PairRule], Kind]] = {
 
 
 def rules(kind: str, layout: str) -> list[PlasticityRule]:
-    """Rules of this kind for all synapses that end in ("spread") or leave ("dense") the plastic area."""
+    """Rules of this kind for all synapses that leave ("dense") or end in ("spread", "scattered") the plastic area."""
     rule, parameters = RULES[kind]
     if layout == "all":
         return [rule(PLASTIC_AREA, PLASTIC_AREA, **parameters)]
-    other = [(OTHER_AREA, PLASTIC_AREA) if layout == "spread" else (PLASTIC_AREA, OTHER_AREA), (PLASTIC_AREA, PLASTIC_AREA)]
+    other = [(PLASTIC_AREA, OTHER_AREA) if layout == "dense" else (OTHER_AREA, PLASTIC_AREA), (PLASTIC_AREA, PLASTIC_AREA)]
     return [rule(source, target, **parameters) for source, target in other]
 
 
-def plastic_network(share: float, **size: int) -> tuple[Connectome, Any, int]:
-    """The network of bench_cpu with the last `share` of its neurons in the plastic area, its power neurons, how many fire."""
+def plastic_network(layout: str, share: float, **size: int) -> tuple[Connectome, Any, int]:
+    """The network of bench_cpu with this share of its neurons in the plastic area, its power neurons, how many fire."""
     fired = size["neurons"] // 100
     connectome, power = network(fired, **size)
-    first = round(size["neurons"] * (1 - share))
-    connectome.neurons.cortical_area[:] = np.where(np.arange(size["neurons"]) >= first, PLASTIC_AREA, OTHER_AREA)
+    ids = np.arange(size["neurons"])
+    plastic = ids % round(1 / share) == 0 if layout == "scattered" else ids >= round(size["neurons"] * (1 - share))
+    connectome.neurons.cortical_area[:] = np.where(plastic, PLASTIC_AREA, OTHER_AREA)
     return connectome, power, fired
 
 
 def compare(layout: str, share: float, rounds: int, backend: Any, **size: int) -> dict[str, Any]:
     """Microseconds of a burst, without a rule and with each kind, and what that is to the one without."""
-    connectome, power, fired = plastic_network(share, **size)
+    connectome, power, fired = plastic_network(layout, share, **size)
     npus = {name: NPU.from_connectome(connectome, backend=backend) for name in ("no rule", *RULES)}
     seconds: dict[str, list[float]] = {name: [] for name in npus}
     for name, npu in npus.items():
@@ -122,7 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
         rows = [compare("all", 1.0, options.rounds, "cuda", groups=groups, **size) for groups in (GROUPS, EVERYONE)]
     else:
         cases = [(layout, share, GROUPS) for layout in ("spread", "dense") for share in (0.1, 0.05)]
-        cases += [(layout, 0.1, EVERYONE) for layout in ("spread", "dense")]
+        cases += [(layout, 0.1, EVERYONE) for layout in ("spread", "scattered", "dense")]
         rows = [compare(layout, share, options.rounds, cpu, groups=groups, **size) for layout, share, groups in cases]
     for row in rows:
         print(f"{row['synapses']:,} synapses, {row['plastic_synapses']:,} plastic ({row['layout']}), ", end="")

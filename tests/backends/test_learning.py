@@ -235,7 +235,6 @@ def test_the_benchmark_runs(tmp_path: Path) -> None:
     assert {(row["synapses"], row["fired"]) for row in rows} == {(100_000, 20)}
     assert [(row["layout"], row["plastic_synapses"], row["groups"]) for row in rows] == [
         *((layout, plastic, 5) for layout in ("spread", "dense") for plastic in (10_000, 5_000)),
-        ("spread", 10_000, 100),
-        ("dense", 10_000, 100),
+        *((layout, 10_000, 100) for layout in ("spread", "scattered", "dense")),
     ]
     assert all(set(row["times_without"]) == set(bench_plasticity.RULES) for row in rows)
