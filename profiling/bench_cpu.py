@@ -36,20 +36,18 @@ UNREACHABLE = 1e9
 COMPILE = ("-O3", "-march=native", "-ffp-contract=off", "-fopenmp", "-shared", "-fPIC")
 
 
-def network(
-    fired: int, *, neurons: int = NEURONS, degree: int = DEGREE, groups: int = GROUPS, seed: int = 0
-) -> tuple[Connectome, NDArray[np.uint32]]:
+def network(fired: int, *, neurons: int = NEURONS, degree: int = DEGREE, seed: int = 0) -> tuple[Connectome, NDArray[np.uint32]]:
     """A random network in which exactly `fired` neurons fire in each burst, and its power neurons.
 
-    Group g of the power neurons starts with a countdown of g and then fires every `groups` bursts; nothing else can fire.
+    Group g of the power neurons starts with a countdown of g and then fires every GROUPS bursts; nothing else can fire.
     """
     rng = np.random.default_rng(seed)
-    power = rng.permutation(neurons)[: fired * groups].astype(np.uint32)
+    power = rng.permutation(neurons)[: fired * GROUPS].astype(np.uint32)
     threshold = np.full(neurons, UNREACHABLE, np.float32)
     countdown, period = np.zeros(neurons, np.uint16), np.zeros(neurons, np.uint16)
     threshold[power] = -UNREACHABLE
-    countdown[power] = np.repeat(np.arange(groups), fired)
-    period[power] = groups - 1
+    countdown[power] = np.repeat(np.arange(GROUPS), fired)
+    period[power] = GROUPS - 1
     connectome = Connectome(neurons, neurons * degree, settings=Settings(power_amount=1.0))
     connectome.add_neurons(neurons, threshold=threshold, refractory_countdown=countdown, refractory_period=period, leak_coefficient=0.25)
     count = neurons * degree

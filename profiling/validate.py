@@ -3,8 +3,9 @@
     python -m profiling.validate [--device N] [--budget SECONDS] [--out FOLDER] [--data FOLDER] [--commit TEXT]
 
 Stages: the tests that take a backend, on CUDA alone; compute-sanitizer's four tools over a small run; the rates of the
-device; the benchmarks; Nsight Compute's metrics of the kernels; other engines beside ours. Each stage is a process of its own
-with a share of the time that is left, ends as ran, failed or unavailable, and is in the file as soon as it ends:
+device; the benchmarks; what plasticity costs; Nsight Compute's metrics of the kernels; other engines beside ours. Each
+stage is a process of its own with a share of the time that is left, ends as ran, failed or unavailable, and is in the file
+as soon as it ends:
 
     FOLDER/validate-DATE-COMMIT.json
 
@@ -229,6 +230,7 @@ STAGES: dict[str, tuple[Stage, float]] = {
     **{name: (sanitizer(name), 6) for name in SANITIZERS},
     "rates": (program("probe", "rates", "--budget={budget}"), 7),
     "benchmarks": (program("bench", "benchmarks", "--budget={budget}", "--data={data}", "--rates={work}/rates.json"), 32),
+    "plasticity": (program("bench_plasticity", "plasticity", "--budget={budget}"), 9),
     "metrics": (metrics, 7),
     "engines": (program("engines", "engines", "--budget={budget}"), 10),
 }

@@ -135,11 +135,11 @@ def silent(neurons: int, degree: int, *, each_psp: bool = True, spare: int = 0, 
     return Network(connectome, synapses, spare)
 
 
-def arm(npu: NPU, fired: int, seed: int = 0) -> int:
-    """Let exactly so many neurons of a silent network fire in each burst, from burst 1 on; after how many bursts the
-    fired sets repeat."""
+def arm(npu: NPU, fired: int, seed: int = 0, groups: int = GROUPS) -> int:
+    """Let exactly so many neurons of a silent network fire in each burst, from burst 1 on: groups of them in turn. After how
+    many bursts the fired sets repeat."""
     neurons = npu.neuron_capacity
-    groups = max(1, min(GROUPS, neurons // max(fired, 1)))
+    groups = max(1, min(groups, neurons // max(fired, 1)))
     everyone = np.arange(neurons, dtype=np.uint32)
     power = np.random.default_rng(seed).permutation(everyone)[: fired * groups]
     threshold: NDArray[np.float32] = np.full(neurons, UNREACHABLE, np.float32)

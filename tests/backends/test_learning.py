@@ -238,3 +238,9 @@ def test_the_benchmark_runs(tmp_path: Path) -> None:
         *((layout, 10_000, 100) for layout in ("spread", "scattered", "dense")),
     ]
     assert all(set(row["times_without"]) == set(bench_plasticity.RULES) for row in rows)
+
+
+def test_the_benchmark_runs_as_on_a_gpu() -> None:
+    for layout, share, groups in bench_plasticity.cases("cuda"):
+        row = bench_plasticity.compare(layout, share, 1, cpu_backend, neurons=1_000, degree=20, groups=groups, kinds=("window of 20",))
+        assert (row["plastic_synapses"], row["groups"], set(row["times_without"])) == (20_000, groups, {"window of 20"})
