@@ -569,7 +569,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--budget", type=float, help="seconds for the workloads (300; with --quick 100)")
     parser.add_argument("--only", action="append", choices=tuple(WORKLOADS), metavar="WORKLOAD", help=f"of {', '.join(WORKLOADS)}")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder with the fly hemisphere")
-    parser.add_argument("--strategy", choices=STRATEGIES, help="of propagation, in place of what suits the device")
+    parser.add_argument("--strategy", choices=STRATEGIES, help="of propagation, where it can serve, in place of what suits the device")
     parser.add_argument("--rates", type=Path, metavar="FILE", help="of profiling.probe on this device; else some are measured first")
     parser.add_argument("--commit", help="where there is no repository to ask")
     parser.add_argument("--json", type=Path, help="write the figures here, workload by workload")

@@ -45,6 +45,7 @@ TAIL = 4000
 """Characters of output that are kept."""
 NEEDED_TESTS = ("tests/test_golden.py", "tests/test_agreement.py", "tests/test_npu.py", "tests/backends/test_devices.py")
 """Files of which a test must have passed on the backend: nothing that ran is no success."""
+STEADY = 1.5
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
 FOUND = 86
 """Exit status of compute-sanitizer where it found something, told apart from one of the program."""
@@ -270,7 +271,9 @@ def validate(report: Report, job: Job, names: Sequence[str], budget: float, save
         if verdict["status"] == "failed":
             say(verdict["tail"])
     for one in report.get("limits", []):
-        say(f"{one['name']}: {one['took_us']:,.1f} us, {'within' if one['within'] else 'NOT within'} its limit of {one['limit_us']:,.1f}")
+        spread = f"; p99 {one['p99_over_p50']:.2f} times p50{'' if one['steady'] else ', NOT steady'}" if "steady" in one else ""
+        within = "within" if one["within"] else "NOT within"
+        say(f"{one['name']}: {one['took_us']:,.1f} us, {within} its limit of {one['limit_us']:,.1f}{spread}")
     return ok(report["stages"])
 
 
@@ -281,13 +284,18 @@ def ok(stages: Mapping[str, Report]) -> bool:
 
 
 def limits(report: Report) -> list[Report]:
-    """For each workload the microseconds a burst may take by the rates measured in this run, and what it took."""
+    """For each workload the microseconds a burst may take by the rates measured in this run, and what it took; and whether the
+    slowest of a hundred bursts of equal work takes at most STEADY times as long as the median one."""
     told = []
     for row in report["benchmarks"]["workloads"]:
         if "burst" in row:
             may, red = limit(row, report["rates"]["rows"])
             took = row.get("run", row["burst"])["p50_us"]
-            told.append({"name": row["name"], "limit_us": may, "took_us": took, "within": took <= may, "red_per_s": red})
+            one = {"name": row["name"], "limit_us": may, "took_us": took, "within": took <= may, "red_per_s": red}
+            if run := row.get("run"):
+                spread = run["stamp_p99_us"] / run["stamp_p50_us"]
+                one |= {"p99_over_p50": spread, "steady": spread <= STEADY}
+            told.append(one)
     return told
 
 

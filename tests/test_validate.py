@@ -243,7 +243,14 @@ FACTS = {"device": "GPU 0, X", "date": "2031-05-01T10:00:00Z", "commit": "abc123
 RATES = {
     "rows": [{"probe": "copy", "megabytes": 8, "gigabytes_per_s": 1000.0}, {"probe": "red_u32", "megabytes": 8, "additions_per_s": 1e11}]
 }
-TIMED = {"workloads": [{"name": "w", "neurons": 1000, "events": 6000, "burst": {"p50_us": 10.1}}, {"name": "edits", "neurons": 1}]}
+IN_RUN = {"p50_us": 30.0, "stamp_p50_us": 30.0, "stamp_p99_us": 60.0}
+TIMED = {
+    "workloads": [
+        {"name": "w", "neurons": 1000, "events": 6000, "burst": {"p50_us": 10.1}},
+        {"name": "x", "neurons": 1000, "events": 6000, "burst": {"p50_us": 40.0}, "run": IN_RUN},
+        {"name": "edits", "neurons": 1},
+    ]
+}
 
 
 def stage(status: str, brought: Report | None = None, **more: Any) -> tuple[Callable[..., Any], float]:
@@ -266,10 +273,13 @@ def test_what_passed_is_known_to_doctor(tmp_path: Path, monkeypatch: pytest.Monk
     assert (status, report["passed"], report["rehearsal"], path.name) == (0, True, False, "validate-20310501T100000Z-abc1234.json")
     assert doctor.last_validation((path.parent,)) == Validation("GPU 0, X", "2031-05-01T10:00:00Z", "abc1234")
     assert report["benchmarks"] == TIMED
-    (limit,) = report["limits"]
+    limit, slow = report["limits"]
+    assert (slow["within"], slow["p99_over_p50"], slow["steady"]) == (False, 2.0, False)
     assert limit["limit_us"] == pytest.approx(10 + 0.1 + 0.064)  # events / (0.6 RED), 64 bytes a neuron over the copy rate
     assert limit["within"] is True
-    assert "w: 10.1 us, within its limit" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "w: 10.1 us, within its limit" in out
+    assert "x: 30.0 us, NOT within its limit of 10.2; p99 2.00 times p50, NOT steady" in out
 
 
 def test_a_rehearsal_is_never_a_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
