@@ -37,7 +37,7 @@ T = TypeVar("T")
 MOST_STAGED = 2**24
 """Potentials and forced neurons that may wait for one burst."""
 MOST_SUBMITTED = 2**16
-"""Calls that may wait: submitted, injections, steps."""
+"""Calls that may wait, submitted and steps; and as many injections."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,8 @@ class BurstEngine:
         self._steps: deque[_Steps] = deque()
         self._staged = self._drained = 0
         """Potentials waiting in the queue or the NPU, and those of them that are in the NPU already."""
+        self._stepping: _Steps | None = None
+        """Whose burst is under way; None where it has a pace."""
         self._running = self._stopping = self._bursting = self._ended = False
         self._sinks: dict[str, Sink] = {}
         self._sources: dict[str, Source] = {}
@@ -161,16 +163,27 @@ class BurstEngine:
     resume = start
 
     def pause(self) -> None:
-        """No further bursts; returns after the one at hand (on the burst thread: at once). Steps under way are finished."""
+        """No further bursts; returns after the one at hand (on the burst thread: at once). A `step` of more is cut off there."""
         with self._condition:
             self._check_alive()
             self._running, self._rate = False, 0.0
+            finished = [steps for steps in self._steps if self._bursting and steps is self._stepping and steps.left == 1]
+            cut = [steps for steps in self._steps if steps not in finished]
+            self._steps = deque(finished)
             self._condition.notify_all()
-            if threading.current_thread() is not self._thread:
-                self._condition.wait_for(lambda: not self._bursting)
+            try:
+                if threading.current_thread() is not self._thread:
+                    at_hand = self._bursts
+                    self._condition.wait_for(lambda: not self._bursting or self._bursts != at_hand)
+            finally:
+                for steps in cut:
+                    steps.future.set_exception(EngineError(f"pause() came before the last of these {steps.n:,} bursts"))
 
     def step(self, n: int = 1) -> BurstResult:
-        """Compute n bursts of a paused engine, without a pace; returns the result of the last."""
+        """Compute n bursts of a paused engine, without a pace; returns the result of the last.
+
+        EngineError where the engine is running, and where it is paused again, stops or fails before the last.
+        """
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
             raise NetworkError(f"n: {n!r} is not an integer of 1 or more")
         steps = _Steps(int(n))
@@ -178,7 +191,7 @@ class BurstEngine:
             self._check_alive()
             if self._running:
                 raise EngineError("the engine is running, so it takes no steps; pause() it first")
-            self._check_room(0)
+            self._check_calls()
             self._steps.append(steps)
             self._condition.notify_all()
         return steps.future.result()
@@ -296,7 +309,7 @@ class BurstEngine:
         future: Future[T] = Future()
         with self._condition:
             self._check_alive()
-            self._check_room(0)
+            self._check_calls()
             self._queue.append(_Call(function, args, kwargs, future))
             self._urgent += 1
             self._condition.notify_all()
@@ -315,14 +328,28 @@ class BurstEngine:
     def _stage(self, function: Callable[..., None], ids: U32, *potentials: Any) -> None:
         with self._condition:
             self._check_alive()
-            self._check_room(len(ids))
+            if self._staged + len(ids) > MOST_STAGED:
+                raise EngineError(
+                    f"{len(ids):,} more potentials do not fit: {self._staged:,} of {MOST_STAGED:,} already wait for the next burst"
+                )
+            if self._injections >= MOST_SUBMITTED:
+                raise EngineError(f"{MOST_SUBMITTED:,} injections already wait for their turn between bursts")
             self._staged += len(ids)
             self._queue.append(_Call(function, (ids, *potentials), {}, None))
+            if self._pressing:
+                self._condition.notify_all()
 
-    def _check_room(self, values: int) -> None:
-        if self._staged + values > MOST_STAGED:
-            raise EngineError(f"{values:,} more potentials do not fit: {self._staged:,} of {MOST_STAGED:,} already wait for the next burst")
-        if len(self._queue) + len(self._steps) >= MOST_SUBMITTED:
+    @property
+    def _injections(self) -> int:
+        return len(self._queue) - self._urgent
+
+    @property
+    def _pressing(self) -> bool:
+        """Whether a wait, for a deadline or a start, must be left for what is in the queue. An injection has time, many have not."""
+        return self._urgent > 0 or self._injections >= MOST_SUBMITTED // 2
+
+    def _check_calls(self) -> None:
+        if self._urgent + len(self._steps) >= MOST_SUBMITTED:
             raise EngineError(f"{MOST_SUBMITTED:,} calls already wait for their turn between bursts")
 
     def checkpoint(self, path: str | os.PathLike[str], notes: Mapping[str, Any] | None = None) -> Future[int]:
@@ -399,17 +426,14 @@ class BurstEngine:
     # -- the burst thread ----------------------------------------------------------------------------------------
     def _live(self) -> None:
         try:
-            while self._turn():
-                self._burst()
+            while (began := self._turn()) is not None:
+                self._burst(began)
         except BaseException as error:  # whatever it is, the engine has ended and says why
             self.fail(error)
         self._end()
 
-    def _turn(self) -> bool:
-        """Between two bursts, until it is time for the next one; False: it is time to end."""
-        with self._condition:
-            self._bursting = False
-            self._condition.notify_all()
+    def _turn(self) -> int | None:
+        """Between two bursts, until the moment in which the next one begins; None: it is time to end."""
         punctual = due = False
         """Whether nothing was under way when the deadline came; whether it has come."""
         while True:
@@ -418,7 +442,7 @@ class BurstEngine:
                 if self._stopping:
                     if self._urgent:
                         continue
-                    return False
+                    return None
                 if self._running or self._steps:
                     free = self._pace.frequency is None or self._steps or self._pace.first
                     remaining = 0 if free else self._pace.remaining()
@@ -427,13 +451,22 @@ class BurstEngine:
                             due = True
                             continue
                         self._overruns += not (free or punctual)
-                        self._bursting = True
-                        return True
-                    if not self._urgent:
+                        return self._begin()
+                    if not self._pressing:
                         self._condition.wait(remaining / SECOND)
-                        punctual = not self._urgent and self._pace.remaining() <= 0
-                elif not self._urgent:
+                        punctual = not self._pressing and self._pace.remaining() <= 0
+                elif not self._pressing:
                     self._condition.wait()
+
+    def _begin(self) -> int:
+        """Here, where the condition is held, because pace and steps may be changed at any other moment."""
+        began = now()
+        self._bursting = True
+        self._stepping = self._steps[0] if self._steps else None
+        if self._stepping is None and (served := self._pace.serve(began)):
+            self.lateness.record(served[0])
+            self._missed += served[1]
+        return began
 
     def _apply(self) -> None:
         """What is waiting, in the order of submission; what comes meanwhile has another turn."""
@@ -456,12 +489,7 @@ class BurstEngine:
                 else:
                     call.future.set_result(result)
 
-    def _burst(self) -> None:
-        began = now()
-        stepping = bool(self._steps)
-        if not stepping and (served := self._pace.serve(began)):
-            self.lateness.record(served[0])
-            self._missed += served[1]
+    def _burst(self, began: int) -> None:
         for source in self._sources.values():
             for stimulus in source.take():
                 try:
@@ -485,10 +513,12 @@ class BurstEngine:
             then, before = self._mark
             if ended - then >= SECOND:
                 self._rate, self._mark = (self._bursts - before) * SECOND / (ended - then), (ended, self._bursts)
-            if stepping:
-                self._steps[0].left -= 1
-                if not self._steps[0].left:
+            if self._stepping is not None:  # and in front of all others, unless pause() has cut it off
+                self._stepping.left -= 1
+                if not self._stepping.left:
                     done = self._steps.popleft().future
+            self._bursting = False
+            self._condition.notify_all()
         if done is not None:
             done.set_result(result)
 
@@ -527,8 +557,8 @@ class _Call:
 class _Steps:
     """Bursts that step() still wants."""
 
-    def __init__(self, left: int) -> None:
-        self.left = left
+    def __init__(self, n: int) -> None:
+        self.n = self.left = n
         self.future: Future[BurstResult] = Future()
 
 

@@ -34,6 +34,7 @@ from gpu_npu.backends.reference import Reference
 from gpu_npu.checkpoint import Snapshot
 from gpu_npu.connectome.generators import fixed_out_degree, seed_example
 from gpu_npu.streams import Stimulus
+from gpu_npu.timing import Pace
 
 ROOT = Path(__file__).parents[1]
 
@@ -256,6 +257,97 @@ def test_steps_that_the_end_cuts_off(engine: BurstEngine) -> None:
     assert told == ["the engine was stopped before this had its turn"]
 
 
+class Leisurely(Reference):
+    """A burst waits until it is told to end."""
+
+    gate: threading.Semaphore
+    begun: int
+
+    @classmethod
+    def engine(cls) -> BurstEngine:
+        cls.gate, cls.begun = threading.Semaphore(0), 0
+        return BurstEngine(ring(), backend=cls)
+
+    def burst(self, number: int) -> Any:
+        Leisurely.begun += 1
+        assert self.gate.acquire(timeout=30)
+        return super().burst(number)
+
+
+@pytest.mark.parametrize(("done", "finished"), [(2, False), (4, True)])
+def test_a_pause_waits_for_the_burst_at_hand_and_no_longer(done: int, finished: bool) -> None:
+    """In the third burst of five, and in the last."""
+    told: list[str] = []
+
+    def step() -> None:
+        try:
+            told.append(str(engine.step(5).burst))
+        except EngineError as error:
+            told.append(str(error))
+
+    with Leisurely.engine() as engine:
+        stepping, pausing = threading.Thread(target=step), threading.Thread(target=engine.pause)
+        stepping.start()
+        Leisurely.gate.release(done)
+        until(lambda: Leisurely.begun == done + 1)
+        pausing.start()
+        pausing.join(0.1)
+        assert pausing.is_alive()
+        Leisurely.gate.release()
+        pausing.join(10)
+        stepping.join(10)
+        assert not pausing.is_alive() and not stepping.is_alive()
+        assert told == ["5" if finished else "pause() came before the last of these 5 bursts"]
+        assert engine.status().bursts == Leisurely.begun == done + 1
+        Leisurely.gate.release(2)
+        assert engine.step(2).burst == done + 3
+
+
+def test_pauses_amid_many_steps_are_at_once(engine: BurstEngine) -> None:
+    """The next burst begins the moment one ends, and still the pause comes between them; nothing is computed after it."""
+    for _ in range(20):
+        stepping = threading.Thread(target=lambda: pytest.raises(EngineError, engine.step, 10**9))
+        before = engine.status().bursts
+        stepping.start()
+        until(lambda before=before: engine.status().bursts > before + 5)  # type: ignore[misc]
+        engine.pause()
+        paused_at = engine.status().bursts
+        stepping.join(10)
+        assert not stepping.is_alive()
+        assert engine.submit(NPU.get_burst_count).result(10) == paused_at == engine.status().bursts
+
+
+@pytest.mark.parametrize("frequency", [None, 100.0])
+def test_a_frequency_set_while_a_deadline_is_served(frequency: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From 1000 Hz, in the moment after which the number of the next deadline is noted."""
+    at, setters = Pace._at, list[threading.Thread]()
+    with BurstEngine(ring(), 1000, backend="reference") as engine:
+
+        def slow(pace: Pace, *arguments: int) -> int:
+            if not setters and threading.current_thread() is engine._thread and engine.status().bursts > 300:
+                setters.append(threading.Thread(target=setattr, args=(engine, "frequency", frequency)))
+                setters[0].start()
+                setters[0].join(0.2)
+            return at(pace, *arguments)
+
+        serve = Pace.serve
+
+        def served(pace: Pace, moment: int) -> tuple[int, int] | None:
+            monkeypatch.setattr(Pace, "_at", slow)
+            try:
+                return serve(pace, moment)
+            finally:
+                monkeypatch.setattr(Pace, "_at", at)
+
+        monkeypatch.setattr(Pace, "serve", served)
+        engine.start()
+        until(lambda: setters)
+        setters[0].join(10)
+        bursts = engine.status().bursts
+        until(lambda: engine.status().bursts > bursts + 5, 1.5)  # 3 s of silence if deadline 301 of 100 Hz comes next
+        assert (engine.state, engine.frequency) == ("running", frequency)
+
+
 def test_edits_in_order_with_their_results_and_errors(engine: BurstEngine) -> None:
     engine.start()
     changed = engine.submit(NPU.update_weight, 0, 1, 9)
@@ -382,6 +474,41 @@ def test_what_waits_is_bounded(engine: BurstEngine, monkeypatch: pytest.MonkeyPa
     assert engine.status().waiting == 3
     gate.set()
     assert [future.result(10) for future in waiting] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_injections_keep_no_call_from_its_turn(started: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Into an engine that is paused or waits for minutes, more than may wait in the queue: they go on to the NPU."""
+    monkeypatch.setattr(engine_module, "MOST_SUBMITTED", 20)
+    with BurstEngine(ring(), 0.01, backend="reference") as engine:
+        if started:
+            engine.start()
+            until(lambda: engine.status().bursts == 1)
+        for _ in range(5):
+            for _ in range(15):
+                engine.inject([3], 0.25)
+            until(lambda: engine.status().waiting < 10)
+        engine.pause()
+        assert engine.submit(NPU.get_burst_count).result(10) == started
+        assert engine.checkpoint(tmp_path / "run.ckpt").result(10) == started
+        assert engine.step().sensory_injections == 75
+
+
+def test_injections_during_a_burst_keep_no_call_from_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "MOST_SUBMITTED", 20)
+    with Leisurely.engine() as engine:
+        engine.start()
+        until(lambda: Leisurely.begun == 1)
+        for _ in range(20):
+            engine.inject([3], 0.25)
+        with pytest.raises(EngineError, match="20 injections already wait for their turn between bursts"):
+            engine.inject([3], 0.25)
+        called = engine.submit(NPU.get_burst_count)
+        threading.Timer(0.1, Leisurely.gate.release).start()
+        engine.pause()
+        assert called.result(10) == 1
+        Leisurely.gate.release()
+        assert engine.step().sensory_injections == 20
 
 
 def test_a_callback_gets_every_burst_in_order(engine: BurstEngine) -> None:
