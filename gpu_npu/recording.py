@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import secrets
 import struct
 import tempfile
 import zipfile
@@ -31,6 +30,7 @@ from numpy.typing import NDArray
 from gpu_npu.connectome import NetworkError
 from gpu_npu.fire import BurstResult, Digest
 from gpu_npu.io.archive import Archive
+from gpu_npu.io.atomic import Unfinished
 
 COUNTERS = ("sensory_injections", "power_injections", "synaptic_injections", "neurons_processed", "neurons_in_refractory")
 BUFFER = 2**20
@@ -53,7 +53,8 @@ class Recorder:
     Memory: about BUFFER + COUNTS_IN_MEMORY bytes.
 
     OSError where the path cannot be written, at once; or where the disk is full, in which case the file still gets
-    every burst before the one that did not fit.
+    every burst before the one that did not fit. What a process that was killed left of it is taken over (see
+    `gpu_npu.io.atomic.Unfinished`); what another one is writing at this moment is an OSError too.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -62,11 +63,8 @@ class Recorder:
             raise OSError(errno.EINVAL, "exists and is not a file", str(self.path))
         if self.path.exists() and not os.access(self.path, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.path))
-        self._unfinished = self.path.with_name(f".{self.path.name}.{secrets.token_hex(6)}")
-        try:
-            self._file = self._unfinished.open("xb")
-        except OSError as error:
-            raise type(error)(error.errno, error.strerror, str(self.path)) from error
+        self._unfinished = Unfinished(self.path)
+        self._file = self._unfinished.file
         self._bursts = tempfile.SpooledTemporaryFile(max_size=COUNTS_IN_MEMORY)  # noqa: SIM115
         self._zip = zipfile.ZipFile(self._file, "w")
         self._member = zipfile.ZipInfo("fired.npy")
@@ -143,8 +141,7 @@ class Recorder:
         self._closed = True
         try:
             self._finish()
-            self._file.close()
-            os.replace(self._unfinished, self.path)
+            self._unfinished.finish()
         except OSError as error:
             raise type(error)(error.errno, error.strerror, str(self.path)) from error
         finally:
@@ -152,9 +149,8 @@ class Recorder:
 
     def _let_go(self) -> None:
         self._zip.fp = None  # it writes no more
-        self._file.close()
         self._bursts.close()
-        self._unfinished.unlink(missing_ok=True)
+        self._unfinished.discard()
 
     def _finish(self) -> None:
         self._flush()
@@ -184,8 +180,6 @@ class Recorder:
                 np.lib.format.write_array(member, value)
         self._zip.close()
         self._file.truncate()
-        self._file.flush()
-        os.fsync(self._file.fileno())
 
     def _stream(self, name: str, shape: tuple[int, ...]) -> Any:
         member = self._zip.open(f"{name}.npy", "w", force_zip64=True)

@@ -21,7 +21,7 @@ from gpu_npu import NPU, Snapshot
 from gpu_npu.cli import main
 from gpu_npu.connectome.generators import fixed_out_degree
 from gpu_npu.io import save
-from gpu_npu.recording import load_recording
+from gpu_npu.recording import Recorder, load_recording
 
 ROOT = Path(__file__).parents[1]
 
@@ -82,6 +82,44 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(folder: Path) -> None:
         for burst in range(part.first_burst, part.first_burst + part.bursts):
             np.testing.assert_array_equal(part.fired_in(burst), whole.fired_in(burst))
     np.testing.assert_array_equal(np.concatenate([part.counters for part in parts]), whole.counters)
+
+
+def parts(folder: Path) -> list[tuple[int, int]]:
+    """First and last burst of each part of a record."""
+    found = [load_recording(path) for path in sorted(folder.glob("fired.*.npz"))]
+    return [(part.first_burst, part.first_burst + part.bursts - 1) for part in found]
+
+
+def test_a_record_has_no_parts_of_another_run(folder: Path) -> None:
+    """A shorter run, a refused one, and one that another process recorded further than its checkpoint, with other parts."""
+    driven = ("tiny.npz", "--rate", "all:0.1:50", "--backend", "reference", "--record", "fired.npz", "--checkpoint-every")
+    facts(*driven, 20, "--bursts", 50, "--seed", 1)
+    assert parts(folder) == [(1, 20), (21, 40), (41, 50)]
+    assert run(*driven, 20, "--schedule", "nowhere.npz").exit_code == 11
+    assert parts(folder) == [(1, 20), (21, 40), (41, 50)]  # nothing was recorded in their place
+
+    Path(".fired.000000000031.npz.unfinished").write_bytes(b"half")
+    others = ("fired.mine.npz", "fired.0001.npz", "fired.000000000031.txt", "refired.000000000031.npz", ".fired.npz.unfinished")
+    for name in others:
+        Path(name).write_bytes(b"another's")
+    facts(*driven, 10, "--bursts", 20, "--seed", 2)
+    for name in others:
+        assert Path(name).read_bytes() == b"another's"
+        os.remove(name)
+    assert parts(folder) == [(1, 10), (11, 20)]
+    os.rename("tiny.ckpt", "at20.ckpt")
+    assert not list(folder.glob(".*"))
+
+    facts("--resume", "at20.ckpt", "--bursts", 50, "--checkpoint", "tiny.ckpt", "--backend", "reference")
+    assert parts(folder) == [(1, 10), (11, 20), (21, 30), (31, 40), (41, 50)]
+    facts("--resume", "at20.ckpt", "--bursts", 44, "--checkpoint-every", 7, "--backend", "reference")
+    assert parts(folder) == [(1, 10), (11, 20), (21, 21), (22, 28), (29, 35), (36, 42), (43, 44)]
+
+
+def test_a_part_that_another_process_writes_stays(folder: Path) -> None:
+    with Recorder(folder / "fired.000000000003.npz"):
+        refused = run("tiny.npz", "--bursts", 9, "--backend", "reference", "--record", "fired.npz", "--checkpoint-every", 2)
+    assert (refused.exit_code, refused.stderr) == (11, "Error: fired.000000000003.npz: Device or resource busy\n")
 
 
 def test_the_table_of_a_resumed_run(folder: Path) -> None:

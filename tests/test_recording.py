@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import stat
+import subprocess
+import sys
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -100,6 +104,48 @@ def test_it_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     recorder.close()
     with pytest.raises(NetworkError, match="closed"):
         recorder(burst(2, []))
+
+
+def test_what_a_killed_recorder_left_is_taken_over(tmp_path: Path) -> None:
+    script = """
+import os, signal, sys
+from gpu_npu.fire import BurstResult
+from gpu_npu.recording import Recorder
+import numpy as np
+recorder = Recorder(sys.argv[1])
+recorder(BurstResult(1, np.arange(9, dtype=np.uint32), 9, 1, 2, 3, 4, 5))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    killed = subprocess.run([sys.executable, "-c", script, tmp_path / "r.npz"], env=environment, timeout=60, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(os.listdir(tmp_path)) == 1
+    with Recorder(tmp_path / "r.npz") as recorder:
+        with pytest.raises(OSError, match="busy") as caught:
+            Recorder(tmp_path / "r.npz")
+        assert caught.value.filename == str(tmp_path / "r.npz")
+        recorder(burst(1, [4]))
+    assert load_recording(tmp_path / "r.npz").fired.tolist() == [4]
+    assert os.listdir(tmp_path) == ["r.npz"]
+
+
+def test_a_finished_record_and_its_name_are_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[object] = []
+    sync, replace = os.fsync, os.replace
+
+    def synced(file: int) -> None:
+        done.append(stat.S_ISDIR(os.fstat(file).st_mode))
+        sync(file)
+
+    def replaced(old: Path, new: Path) -> None:
+        done.append(new.name)
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    with Recorder(tmp_path / "r") as recorder:
+        recorder(burst(1, [4]))
+    assert done == [False, "r", True]
 
 
 def test_bursts_follow_one_another(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +13,7 @@ import click
 from numpy.typing import NDArray
 
 from gpu_npu import NPU, BurstResult, CheckpointError, Snapshot
+from gpu_npu.io.atomic import UNFINISHED, Unfinished
 from gpu_npu.recording import Recorder
 
 from .status import told
@@ -70,12 +72,16 @@ def noted(path: Path, snapshot: Snapshot) -> dict[str, Any]:
 class Parts:
     """A record in parts: one for each stretch between two checkpoints, complete before its checkpoint is written.
 
-    `fired.npz` becomes `fired.000000000001.npz`, `fired.000000001001.npz`, ... by the first burst of each.
+    `fired.npz` becomes `fired.000000000001.npz`, `fired.000000001001.npz`, ... by the first burst of each. Parts of these
+    names that begin with burst `first` or later are of another run, or will be recorded again: they are removed once that
+    burst is recorded.
     """
 
     def __init__(self, path: Path, first: int) -> None:
         self.path = path
         self._begin(first)
+        self._alone = False
+        """Whether nothing of an earlier process is left from `first` on."""
 
     def __enter__(self) -> Parts:
         return self
@@ -90,11 +96,31 @@ class Parts:
 
     def _begin(self, first: int) -> None:
         self._first = first
-        self._recorder = Recorder(self.path.with_name(f"{self.path.stem}.{first:012d}{self.path.suffix}"))
+        self._recorder = Recorder(self._part(first))
+
+    def _part(self, first: int) -> Path:
+        return self.path.with_name(f"{self.path.stem}.{first:012d}{self.path.suffix}")
 
     def __call__(self, result: BurstResult) -> None:
         """Record one burst."""
+        if not self._alone:
+            self._remove_others()
+            self._alone = True
         self._recorder(result)
+
+    def _remove_others(self) -> None:
+        """Parts of earlier processes, and what killed ones left of them. OSError: one of them is being written."""
+        names = [found.name for found in self.path.parent.iterdir()]
+        begun = [name.removeprefix(".").removesuffix(UNFINISHED) for name in names if name.startswith(".") and name.endswith(UNFINISHED)]
+        for first in self._firsts(begun) - {self._first}:  # that one is ours
+            Unfinished(self._part(first)).discard()
+        for first in self._firsts(names):
+            self._part(first).unlink()
+
+    def _firsts(self, names: Iterable[str]) -> set[int]:
+        """The first bursts of those of these names that are parts from our first on."""
+        part = re.compile(rf"{re.escape(self.path.stem)}\.([0-9]{{12}}|[1-9][0-9]{{12,}}){re.escape(self.path.suffix)}")
+        return {first for name in names if (match := part.fullmatch(name)) and (first := int(match[1])) >= self._first}
 
     def cut(self) -> None:
         """End a part; the next burst begins another."""

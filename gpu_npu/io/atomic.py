@@ -5,34 +5,73 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+UNFINISHED = ".unfinished"
+_NT = os.name == "nt"
+"""Where an open file can be neither renamed nor removed, and has no lock to lose."""
+
+
+class Unfinished:
+    """A file that takes the place of what is at `path` when it is finished; `file` is open for writing and reading.
+
+    Until then it is `.NAME.unfinished` beside it, and what is at `path` stays. A process that is killed leaves one behind,
+    which the next for the same path takes over. OSError, with `path` in it: not writable, or another process writes it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._beside = self.path.with_name(f".{self.path.name}{UNFINISHED}")
+        try:
+            self.file = _ours(self._beside)
+        except OSError as error:
+            raise _told(error, self.path) from error
+
+    def finish(self) -> None:
+        """Close it, once all of it and its name are on the disk. OSError: it is not finished; discard it."""
+        try:
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            if _NT:
+                self.file.close()
+            os.replace(self._beside, self.path)
+            self.file.close()
+            _settle(self.path.parent)
+        except OSError as error:
+            raise _told(error, self.path) from error
+
+    def discard(self) -> None:
+        """Close it without a trace, unless it is closed."""
+        if self.file.closed:
+            return
+        if not _NT:
+            self._beside.unlink(missing_ok=True)
+        with suppress(OSError):  # what is not written yet does not fit
+            self.file.close()
+        if _NT:
+            self._beside.unlink(missing_ok=True)
 
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A file to write to, which takes the place of what is at `path` once the block ends and all of it is on the disk.
+    """An `Unfinished` file to write to, finished when the block ends, discarded after an error.
 
-    Until then it is `.NAME.unfinished` beside it, and what was at `path` stays; after an error it is removed. A process
-    that is killed leaves one behind, which the next write to the same path takes over. OSError, with `path` in it: not
-    writable, the disk is full, or another process is writing the same file.
+    OSError, with `path` in it: not writable, the disk is full, or another process is writing the same file.
     """
-    final = Path(path)
-    unfinished = final.with_name(f".{final.name}.unfinished")
+    unfinished = Unfinished(path)
     try:
-        with _ours(unfinished) as file:
-            try:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-                os.replace(unfinished, final)
-            except BaseException:
-                unfinished.unlink(missing_ok=True)
-                raise
-        _settle(final.parent)
+        yield unfinished.file
+        unfinished.finish()
     except OSError as error:
-        raise OSError(error.errno, os.strerror(error.errno) if error.errno else str(error), str(final)) from error
+        raise _told(error, unfinished.path) from error
+    finally:
+        unfinished.discard()
+
+
+def _told(error: OSError, path: Path) -> OSError:
+    return OSError(error.errno, os.strerror(error.errno) if error.errno else str(error), str(path))
 
 
 def _ours(path: Path) -> BinaryIO:
