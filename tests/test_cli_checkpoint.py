@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,9 +149,33 @@ def test_a_checkpoint_of_something_else_can_be_run_too(folder: Path) -> None:
         npu.snapshot().write("mine.ckpt")
         found = facts("--resume", "mine.ckpt", "--bursts", 7, "--backend", "reference")
         assert found["digest"] == npu.run(7).digest and found["network"] == "mine.ckpt" and found["bursts_before"] == 0
-        npu.snapshot({"run": 3}).write("odd.ckpt")
-    refused = run("--resume", "odd.ckpt")
-    assert (refused.exit_code, refused.output) == (3, "Error: odd.ckpt: its notes are not those of a run: 3\n")
+    before = os.listdir()
+    refused = run("--resume", "mine.ckpt", "--checkpoint", "out.ckpt")
+    assert (refused.exit_code, os.listdir()) == (2, before)
+    assert refused.output.startswith("Error: --checkpoint says where to; how often? Give --checkpoint-every N")
+
+
+def test_notes_under_the_name_of_a_run_that_are_not_its_own(folder: Path) -> None:
+    facts("tiny.npz", "--rate", "1,2:0.5", "--bursts", 5, "--backend", "reference", "--checkpoint-every", 5)
+    ours = Snapshot.read("tiny.ckpt")
+    note, stimulus = ours.notes["run"], ours.notes["run"]["stimuli"][0]
+
+    def refused(other: object) -> str:
+        replace(ours, notes={"run": other}).write("odd.ckpt")
+        result = run("--resume", "odd.ckpt", "--backend", "reference")
+        assert result.exit_code == 3
+        return result.output
+
+    for other in (3, None, [], {}, {"who": "me"}):
+        assert refused(other) == f"Error: odd.ckpt: its notes are not those of a run: {json.dumps(other)}\n"
+    for name in note:
+        assert "its notes are not those of a run" in refused({key: value for key, value in note.items() if key != name})
+    wrong = {"asked": [4], "bursts": [-1], "columns": [["x"]], "counters": [{"a": "b"}], "digest": ["00", "no"], "every": [0, "1"]}
+    for name, values in wrong.items():
+        for value in values:
+            assert "its notes are not those of a run" in refused({**note, name: value})
+    for other in (3, {}, {**stimulus, "kind": "odd"}, {**stimulus, "odd": 1}):
+        assert "odd.ckpt: its notes of stimuli cannot be read" in refused({**note, "stimuli": [other]})
 
 
 @pytest.mark.parametrize(

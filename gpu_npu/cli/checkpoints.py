@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +13,7 @@ from typing import Any
 import click
 from numpy.typing import NDArray
 
-from gpu_npu import NPU, BurstResult, CheckpointError, Snapshot
+from gpu_npu import NPU, BurstResult, CheckpointError, Digest, Snapshot
 from gpu_npu.io.atomic import UNFINISHED, Unfinished
 from gpu_npu.recording import Recorder
 
@@ -20,6 +21,21 @@ from .status import told
 
 NOTE = "run"
 """The name under which a run is noted in its checkpoints."""
+NOTED: dict[str, type | tuple[type, ...]] = {
+    "network": str,
+    "asked": int,
+    "bursts": int,
+    "fired": int,
+    "columns": list,
+    "counters": dict,
+    "digest": str,
+    "stimuli": list,
+    "every": int,
+    "record": (str, type(None)),
+}
+"""What is noted of it."""
+MOST_TOLD = 80
+"""Characters of other notes."""
 
 
 class Checkpoints:
@@ -62,11 +78,29 @@ class Checkpoints:
 
 
 def noted(path: Path, snapshot: Snapshot) -> dict[str, Any]:
-    """What the run noted, of which this is a checkpoint; nothing where something else wrote it."""
-    run = snapshot.notes.get(NOTE, {})
-    if not isinstance(run, dict):
-        raise CheckpointError(f"{path}: its notes are not those of a run: {run!r}")
-    return run
+    """What the run noted, of which this is a checkpoint; nothing where something else wrote it. CheckpointError: other notes
+    under its name."""
+    if NOTE not in snapshot.notes:
+        return {}
+    run = snapshot.notes[NOTE]
+    if not _is_of_a_run(run):
+        raise CheckpointError(f"{path}: its notes are not those of a run: {json.dumps(run)[:MOST_TOLD]}")
+    return dict(run)
+
+
+def _is_of_a_run(note: Any) -> bool:
+    if not isinstance(note, dict) or not all(isinstance(note.get(name, ...), kind) for name, kind in NOTED.items()):
+        return False
+    numbers = [note["bursts"], note["fired"], *note["columns"], *note["counters"].values()]
+    if not all(isinstance(number, int) and number >= 0 for number in numbers):
+        return False
+    if note["every"] < 1 or note["asked"] < max(1, note["bursts"]):
+        return False
+    try:
+        Digest(state=bytes.fromhex(note["digest"]))
+    except ValueError:
+        return False
+    return True
 
 
 class Parts:

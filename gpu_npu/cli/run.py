@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 import gpu_npu
-from gpu_npu import NPU, BurstResult, Digest, Snapshot
+from gpu_npu import NPU, BurstResult, CheckpointError, Digest, Snapshot
 from gpu_npu.recording import COUNTERS, Recorder
 
 from .checkpoints import Checkpoints, Parts, noted
@@ -334,8 +334,6 @@ def run(
         _refuse_what_was_begun(context)
     elif network_name is None:
         raise click.UsageError("Missing argument 'NETWORK', or --resume FILE")
-    elif checkpoint is not None and checkpoint_every is None:
-        raise click.UsageError("--checkpoint says where to; how often? Give --checkpoint-every N")
     with ExitStack() as stack:
         bar = stack.enter_context(Bar(not quiet))
         bar.step(f"reading {network_name or resume}")
@@ -347,14 +345,15 @@ def run(
             network_name = str(begun.get("network", resume.name))
             record = record or (Path(begun["record"]) if begun.get("record") else None)
             checkpoint_every = checkpoint_every or begun.get("every")
-            checkpoint = checkpoint or resume
+        if checkpoint is not None and checkpoint_every is None:
+            raise click.UsageError("--checkpoint says where to; how often? Give --checkpoint-every N")
         bursts = bursts or int(begun.get("asked", 1000))
         if bursts < int(begun.get("bursts", 0)):
             raise click.BadParameter(f"{bursts:,} are less than the {begun['bursts']:,} that the run has behind it", param_hint="--bursts")
         name = str(network_name)
         checkpoints: Checkpoints | None = None
         if checkpoint_every is not None:
-            checkpoints = stack.enter_context(Checkpoints(checkpoint or Path(f"{Path(name).stem}.ckpt"), checkpoint_every))
+            checkpoints = stack.enter_context(Checkpoints(checkpoint or resume or Path(f"{Path(name).stem}.ckpt"), checkpoint_every))
         recorder: Recorder | Parts | None = None
         if record is not None:
             first = 1 if snapshot is None else snapshot.burst + 1
@@ -364,7 +363,10 @@ def run(
         if snapshot is not None:
             connectome = snapshot.network
             stimuli = Stimuli(connectome, potential)
-            stimuli.read(begun.get("stimuli", []), snapshot.extra)
+            try:
+                stimuli.read(begun.get("stimuli", []), snapshot.extra)
+            except (KeyError, TypeError, AttributeError) as error:
+                raise CheckpointError(f"{resume}: its notes of stimuli cannot be read: {error!r}") from error
         else:
             connectome = network(name)
             if threshold is not None:
