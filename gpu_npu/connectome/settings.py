@@ -47,6 +47,10 @@ class Area:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
             raise NetworkError(f"name of an area: {self.name!r} is not a string")
+        try:
+            self.name.encode()
+        except UnicodeEncodeError as error:
+            raise NetworkError(f"name of an area: {self.name!r} has half a surrogate pair, which no text in UTF-8 can hold") from error
         for flag in ("psp_uniform", "mp_driven_psp", "power"):
             object.__setattr__(self, flag, _flag(flag, getattr(self, flag)))
 

@@ -26,6 +26,8 @@ MOST_IDS = 2**18
 """Neurons that a request may name."""
 
 Id = Annotated[int, Field(ge=0, lt=2**32)]
+Ids = Annotated[list[Id], Field(max_length=MOST_IDS, fail_fast=True)]
+"""The first that is wrong is told, not each of them: an error costs a thousand times what a number does."""
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Whole = Annotated[int, Field(ge=-(2**32), le=2**32)]
 Value = bool | Whole | Number | None
@@ -37,6 +39,14 @@ class Body(BaseModel):
     """A body has what is asked for, and nothing else."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_too_many(cls, body: Any) -> Any:
+        """Before each that is unknown becomes an error."""
+        if isinstance(body, dict) and len(body) > len(cls.model_fields):
+            raise ValueError(f"{len(body):,} entries; {', '.join(cls.model_fields)} are known")
+        return body
 
 
 class Steps(Body):
@@ -54,17 +64,17 @@ class Frequency(Body):
 class Injection(Body):
     """Neurons, and one potential or one for each; without potentials the neurons are made to fire."""
 
-    neurons: list[Id] = Field(min_length=1, max_length=MOST_IDS)
-    potentials: Number | Annotated[list[Number], Field(max_length=MOST_IDS)] | None = None
+    neurons: Ids = Field(min_length=1)
+    potentials: Number | Annotated[list[Number], Field(max_length=MOST_IDS, fail_fast=True)] | None = None
 
 
 class Change(Body):
     """A parameter of neurons, or of all neurons of an area: one value, or for neurons one for each."""
 
     name: Parameter
-    neurons: list[Id] | None = Field(None, min_length=1, max_length=MOST_IDS)
+    neurons: Ids | None = Field(None, min_length=1)
     area: Id | None = None
-    values: Value | Annotated[list[Value], Field(max_length=MOST_IDS)]
+    values: Value | Annotated[list[Value], Field(max_length=MOST_IDS, fail_fast=True)]
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Change:
@@ -77,7 +87,7 @@ class Power(Body):
     """What drives: the potential that power neurons receive in every burst, and the list of them. What is absent stays."""
 
     amount: Number | None = None
-    neurons: list[Id] | None = Field(None, max_length=MOST_IDS)
+    neurons: Ids | None = None
 
 
 class Burst(BaseModel):

@@ -56,7 +56,7 @@ class Guard:
         if self._hosts is not None and _name(host) not in self._hosts:
             raise Refusal(403, f"this service is {', '.join(sorted(self._hosts))}, not {_name(host) or 'a host without a name'}")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _site(origin) != host.lower():
             raise Refusal(403, "pages of other sites may not use this service")
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > MOST_BYTES:
@@ -69,6 +69,14 @@ def _name(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
+
+
+def _site(origin: str) -> str | None:
+    """Its host and port; None where it is no address."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _too_big() -> Refusal:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import json
 import os
 import socket
 import threading
 import time
+from asyncio import TimerHandle, Transport
 from types import TracebackType
 
+import h11
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gpu_npu import EngineError
 
 LAST_WORDS = 1
 """Seconds that open requests get at the end."""
 MOST_CONNECTIONS = 64
+PATIENCE = 10.0
+"""Seconds in which the head of a request must have arrived, and in which some of an answer must be taken."""
 
 
 def resolve(host: str, port: int) -> tuple[socket.AddressFamily, str]:
@@ -34,6 +40,81 @@ def is_loopback(ip: str) -> bool:
     return ipaddress.ip_address(ip.partition("%")[0]).is_loopback
 
 
+class Connection(H11Protocol):
+    """uvicorn's, with deadlines, and with a limit to how many there are: it limits requests, and lets silent sockets count.
+
+    Where there are too many, the one that has waited longest for the head of a request is ended, so that those who say
+    nothing keep nobody out.
+    """
+
+    _deadline: TimerHandle | None = None
+    waits_since = 0.0
+    """Of the event loop's clock, in seconds."""
+    _untaken = 0
+    """Bytes of answers that waited to be sent then."""
+
+    @property
+    def idle(self) -> bool:
+        """No request is under way."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait()
+        if len(self.connections) > MOST_CONNECTIONS:
+            idle = [one for one in self.connections if isinstance(one, Connection) and one.idle]  # this one is
+            oldest = min(idle, key=lambda one: one.waits_since)
+            self.connections.discard(oldest)  # at once: others may come before it is told
+            oldest.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._rest()
+        super().connection_lost(exc)
+
+    def handle_events(self) -> None:
+        before = self.cycle
+        super().handle_events()
+        if self.cycle is not before and not self.flow.write_paused:  # a head has arrived, and no answer waits to be taken
+            self._rest()
+
+    def on_response_complete(self) -> None:
+        self._wait()
+        super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._wait()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.idle:
+            self._rest()
+
+    def send_400_response(self, msg: str) -> None:
+        """In JSON, as all that is refused."""
+        body = json.dumps({"detail": msg}).encode()
+        headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("connection", "close")]
+        for event in (h11.Response(status_code=400, headers=headers, reason=b"Bad Request"), h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event))
+        self.transport.close()
+
+    def _wait(self) -> None:
+        self._rest()
+        self.waits_since, self._untaken = self.loop.time(), self.transport.get_write_buffer_size()
+        self._deadline = self.loop.call_later(PATIENCE, self._expired)
+
+    def _expired(self) -> None:
+        if 0 < self.transport.get_write_buffer_size() < self._untaken:  # slow, but it reads
+            self._wait()
+        else:
+            self.transport.abort()
+
+    def _rest(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
 class Server:
     """Serves an application at one address, from construction until it is closed. OSError where that cannot be had."""
 
@@ -46,7 +127,7 @@ class Server:
         self.port: int = self._socket.getsockname()[1]
         config = uvicorn.Config(
             app,
-            http="h11",
+            http=Connection,
             ws="none",
             lifespan="off",
             loop="asyncio",
@@ -54,7 +135,6 @@ class Server:
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            limit_concurrency=MOST_CONNECTIONS,
             timeout_graceful_shutdown=LAST_WORDS,
         )
         self._server = uvicorn.Server(config)

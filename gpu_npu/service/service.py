@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -70,7 +70,7 @@ class Service:
         checkpoint: Path | None = None,
         notes: Mapping[str, Any] | None = None,
     ) -> None:
-        self.engine, self.network, self._moved = engine, network, moved
+        self.engine, self.network, self._moved = engine, _printable(network), moved
         self._path, self._notes = checkpoint, notes
         self._written: Future[int] | None = None
         self.activity = AreaActivity(engine.npu)
@@ -105,8 +105,11 @@ class Service:
             backend, neurons, synapses, power_amount, memory, names = facts(self.engine.npu)
         fired = self.activity.fired()
         areas = [AreaStatus(area, names.get(area, ""), fired.get(area, 0)) for area in sorted({*names, *fired})]
+        engine = self.engine.status()
+        if engine.error is not None:
+            engine = replace(engine, error=_printable(engine.error))
         return ServiceStatus(
-            gpu_npu.__version__, self.network, backend, neurons, synapses, power_amount, memory, resident(), areas, self.engine.status()
+            gpu_npu.__version__, self.network, backend, neurons, synapses, power_amount, memory, resident(), areas, engine
         )
 
     def set_parameter(self, name: str, neurons: list[int] | None, area: int | None, values: Any) -> int:
@@ -138,6 +141,11 @@ class Service:
         if self._written is not None:
             self._written.exception()
         return self.checkpoint().result()
+
+
+def _printable(text: str) -> str:
+    """What UTF-8 cannot hold as \\udcff: names of files may be any bytes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def resident() -> int:

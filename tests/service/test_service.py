@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpu_npu import NPU, Area, BurstEngine, Connectome, __version__
+from gpu_npu import NPU, Area, BurstEngine, Connectome, NetworkError, __version__
 from gpu_npu.checkpoint import Snapshot
 
 pytest.importorskip("fastapi", reason="needs gpu-npu[serve]")
@@ -23,6 +26,7 @@ pytest.importorskip("prometheus_client", reason="needs gpu-npu[serve]")
 
 from gpu_npu.service import activity as activity_module  # noqa: E402
 from gpu_npu.service import guard  # noqa: E402
+from gpu_npu.service import server as server_module  # noqa: E402
 from gpu_npu.service import service as service_module  # noqa: E402
 from gpu_npu.service.activity import AreaActivity  # noqa: E402
 from gpu_npu.service.app import make_app  # noqa: E402
@@ -232,6 +236,8 @@ def test_pages_of_other_sites_and_other_names_are_refused(client: Client) -> Non
     assert client("POST", "/start", Origin="http://evil.example") == (403, {"detail": "pages of other sites may not use this service"})
     assert client("POST", "/start", Host="evil.example") == (403, {"detail": "this service is 127.0.0.1, localhost, not evil.example"})
     assert client("POST", "/start", Host="[")[0] == 403
+    for origin in ("http://[::1", "null", "", "//"):
+        assert client("POST", "/start", Origin=origin) == (403, {"detail": "pages of other sites may not use this service"})
     assert client.engine.state == "paused"
     here = f"127.0.0.1:{client.port}"
     assert client("POST", "/start", Origin=f"http://{here}", Host=here)[0] == 200
@@ -255,6 +261,134 @@ def test_a_token_is_demanded_of_everyone() -> None:
         assert client.raw("GET", "/status")[2]["www-authenticate"] == "Bearer"
         assert client("GET", "/status", Authorization=f"Bearer {TOKEN}")[0] == 200
         assert client("GET", "/status", Authorization=f"bearer  {TOKEN}", Host="anything.example")[0] == 200
+
+
+@pytest.mark.parametrize("count", [server_module.MOST_CONNECTIONS, 3 * server_module.MOST_CONNECTIONS])
+def test_silent_connections_keep_nobody_out(client: Client, count: int) -> None:
+    with ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_connection(("127.0.0.1", client.port), 30)) for _ in range(count)]
+        for _ in range(5):
+            assert client("GET", "/status")[0] == 200
+        for one in silent[: count + 1 - server_module.MOST_CONNECTIONS]:
+            assert ended(one)
+        silent[-1].sendall(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert silent[-1].recv(1000).startswith(b"HTTP/1.1 200 ")
+
+
+def ended(connection: socket.socket) -> bool:
+    """Waits until the service has ended it."""
+    try:
+        while connection.recv(2**16):
+            continue
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        return True
+    return True
+
+
+def test_a_head_that_does_not_come(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing, a byte now and then, and the same after an answer."""
+    monkeypatch.setattr(server_module, "PATIENCE", 0.3)
+    head = b"GET /status HTTP/1.1\r\nHost: localhost\r\n"
+    for said in (b"", head):
+        for first in (b"", head + b"\r\n"):
+            with socket.create_connection(("127.0.0.1", client.port), 30) as connection:
+                if first:
+                    connection.sendall(first)
+                    assert connection.recv(2**16).startswith(b"HTTP/1.1 200 ")
+                with suppress(ConnectionError):
+                    for byte in said:
+                        connection.sendall(bytes([byte]))
+                        time.sleep(0.02)
+                assert ended(connection)
+    assert client("GET", "/status")[0] == 200
+
+
+def test_answers_that_are_not_taken(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One who reads nothing is ended; one who reads slowly is not."""
+    request, number = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n", 200
+    monkeypatch.setattr(server_module, "PATIENCE", 1.0)
+    for pause, reads in ((2.0, False), (0.02, True)):
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+            connection.connect(("127.0.0.1", client.port))
+            connection.settimeout(30)
+            connection.sendall(number * request)
+            taken = b""
+            with suppress(ConnectionError):
+                time.sleep(pause)
+                while got := connection.recv(2**16):
+                    taken += got
+                    time.sleep(pause if reads else 0)
+        assert (taken.count(b"HTTP/1.1 200 OK") == number) == reads
+
+
+def test_a_request_that_is_no_http_is_refused_in_json(client: Client) -> None:
+    with socket.create_connection(("127.0.0.1", client.port), 30) as connection:
+        connection.sendall(b"\x16\x03\x01 hello\r\n\r\n")
+        head, _, body = connection.makefile("rb").read().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json")
+    assert json.loads(body) == {"detail": "Invalid HTTP request received."}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/parameters", {"name": "threshold", "neurons": [1], "values": ["a"] * 2**17}),
+        ("/parameters", {"name": "threshold", "neurons": ["a"] * 2**17, "values": 1}),
+        ("/inject", {"neurons": [1], "potentials": ["a"] * 2**17}),
+        ("/power", {"neurons": [None] * 2**17}),
+        ("/step", {str(i): 0 for i in range(2**17)}),
+    ],
+)
+def test_a_long_body_that_is_wrong_everywhere_is_told_once(path: str, body: Any) -> None:
+    """One error of pydantic for each element, and each branch of a union, takes seconds and a gigabyte."""
+    with BurstEngine(ring(), backend="reference") as engine:
+        app = make_app(Service(engine, "ring"))
+        content = json.dumps(body).encode()
+        held: list[int] = []
+
+        async def ask() -> list[Any]:
+            sent: list[Any] = []
+
+            async def receive() -> Any:
+                return {"type": "http.request", "body": content, "more_body": False}
+
+            async def send(message: Any) -> None:
+                sent.append(message)
+                held.append(tracemalloc.get_traced_memory()[1])
+
+            headers = [(b"content-type", b"application/json")]
+            scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers}
+            await app(scope, receive, send)
+            return sent
+
+        tracemalloc.start()
+        try:
+            start, answer = asyncio.run(ask())
+        finally:
+            tracemalloc.stop()
+        engine.stop()
+    assert start["status"] == 422
+    assert json.loads(answer["body"])["detail"]
+    assert max(held) < 2**25
+
+
+def test_names_that_are_no_text() -> None:
+    """As those of files may be: they do not break what shows them."""
+    with BurstEngine(ring(), backend="reference") as engine, Server(make_app(Service(engine, "ring\udcff.npz")), "127.0.0.1", 0) as server:
+        client = Client(engine, server.port)
+        with pytest.raises(NetworkError, match="surrogate"):
+            engine.npu.set_area(5, name="\ud800")
+        assert client("GET", "/status")[1]["network"] == "ring\\udcff.npz"
+        assert client.raw("GET", "/metrics")[0] == 200
+        engine.fail(ValueError("\udcff"))
+        until = time.monotonic() + 30
+        while engine.state != "failed":
+            assert time.monotonic() < until
+        assert client("GET", "/status")[1]["engine"]["error"] == "ValueError: \\udcff"
+        engine.error = None
 
 
 def test_when_the_engine_has_ended(client: Client) -> None:
