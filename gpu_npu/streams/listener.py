@@ -26,6 +26,8 @@ PATIENCE = 10.0
 """Seconds that a peer gets to say hello."""
 MOST_WAITING = 2**22
 """Potentials that may wait in a source."""
+_TURNS = 8
+"""Of the event loop: more than it needs from accepting a connection to serving it."""
 _AT_ONCE = 64
 """Bursts that are encoded before the event loop looks after something else."""
 _BATCH = 2**18
@@ -49,7 +51,7 @@ class Listener(ABC):
         self._closed = False
         self._lock = threading.Lock()
         """Held where `_closed` must not change meanwhile, so that nothing is handed to a loop that has ended."""
-        listening = _listen(host, port)
+        self._listening = listening = _listen(host, port)
         self.host, self.port = listening.getsockname()[:2]
         self._loop = asyncio.new_event_loop()
         self._open: set[asyncio.WriteTransport] = set()
@@ -112,8 +114,15 @@ class Listener(ABC):
             if self._closed:
                 return
             self._closed = True
-        self._run(self._finish())
+        self._run(self._shut())
         self._end()
+
+    async def _shut(self) -> None:
+        """First accept nobody more, and let in who was accepted: a connection that is between the two would be forgotten."""
+        self._loop.remove_reader(self._listening)
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+        await self._finish()
 
     async def _finish(self) -> None:
         for task in self._peers:

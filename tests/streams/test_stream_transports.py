@@ -614,6 +614,35 @@ gc.collect()
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_an_end_while_others_come_leaves_nothing_open() -> None:
+    need("zmq", "msgpack", "websockets")
+    script = """
+import gc, socket, threading, time
+from gpu_npu.streams.msgpack_format import MsgpackFormat
+from gpu_npu.streams.websocket import WebSocketSink
+from gpu_npu.streams.zeromq import ZeroMQSource
+def come(port, over):
+    try:
+        while not over.is_set():
+            socket.create_connection(("127.0.0.1", port)).close()
+    except OSError:
+        over.set()
+for kind in (ZeroMQSource, WebSocketSink, ZeroMQSource):
+    stream, over = kind(MsgpackFormat(1)), threading.Event()
+    others = [threading.Thread(target=come, args=(stream.port, over)) for _ in range(2)]
+    for other in others:
+        other.start()
+    time.sleep(0.01)
+    stream.close()
+    over.set()
+    for other in others:
+        other.join()
+gc.collect()
+"""
+    done = subprocess.run([sys.executable, "-X", "dev", "-c", script], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 # -- a burst and its subscribers -------------------------------------------------------------------------------------
 def test_subscribers_do_not_change_a_run(transport: str) -> None:
     def run(network: Connectome, sinks: list[listener.ListeningSink]) -> str:
