@@ -166,19 +166,33 @@ def paced(seconds: float) -> tuple[dict[str, Any], dict[str, Any]]:
     return seed, idle
 
 
+DISTURBED = 1e-3
+"""Seconds that a burst of nothing takes in 1 of 100 where others use the machine: with two cores and five that compute, 5e-3."""
+
+
 def test_the_seed_example_holds_thirty_hertz_for_a_minute() -> None:
-    """No more overruns and missed deadlines than a loop that does nothing, and a burst under 5 ms in 99 of 100; one of three
-    minutes is enough, for others may use this machine."""
-    for _ in range(3):
+    """No more overruns and missed deadlines than a loop that does nothing, and a burst under 5 ms in 99 of 100: in each of
+    three minutes that is not disturbed, and in one at least."""
+    clean, unclean = [], []
+    for minute in range(1, 4):
         seed, idle = paced(60)
-        worst = {name: round(engine["burst_seconds"]["p99"] * 1e3, 3) for name, engine in (("seed", seed), ("idle", idle))}
-        late = {name: round(engine["lateness_seconds"]["p99"] * 1e3, 3) for name, engine in (("seed", seed), ("idle", idle))}
-        counts = {name: (engine["overruns"], engine["missed"]) for name, engine in (("seed", seed), ("idle", idle))}
-        print(f"\nms p99 of a burst {worst}, late {late}, overruns and missed {counts}, {seed['bursts']} bursts")
         assert 1799 <= seed["bursts"] - 30 + seed["missed"] < 1830  # 60 s at 30 Hz, or a little more until it was paused
-        if sum(counts["seed"]) <= sum(counts["idle"]) and worst["seed"] < 5:
-            return
-    pytest.fail(f"in none of three minutes: {counts}, {worst}")
+        missed, missed_by_idle = ((engine["overruns"], engine["missed"]) for engine in (seed, idle))
+        p99, p99_of_idle = (engine["burst_seconds"]["p99"] for engine in (seed, idle))
+        late, late_of_idle = (engine["lateness_seconds"]["p99"] for engine in (seed, idle))
+        disturbed = p99_of_idle >= DISTURBED
+        print(
+            f"\nminute {minute}, {'disturbed' if disturbed else 'undisturbed'}; beside it an idle loop: overruns and missed "
+            f"{missed}, {missed_by_idle}; ms p99 of a burst {p99 * 1e3:.3f}, {p99_of_idle * 1e3:.3f}; late {late * 1e3:.3f}, "
+            f"{late_of_idle * 1e3:.3f}"
+        )
+        if sum(missed) <= sum(missed_by_idle) and p99 < 5e-3:
+            clean.append(minute)
+        elif not disturbed:
+            unclean.append(minute)
+    print(f"{len(clean)} of 3 minutes clean: {clean}")
+    assert not unclean, "these minutes were undisturbed"
+    assert clean, "no minute was clean, and all were disturbed: time it where nothing else runs"
 
 
 @pytest.mark.parametrize("ordered", [False, True], ids=["unsorted", "by source"])
