@@ -325,9 +325,10 @@ def test_a_frequency_set_while_a_deadline_is_served(frequency: float | None, mon
 
         def slow(pace: Pace, *arguments: int) -> int:
             if not setters and threading.current_thread() is engine._thread and engine.status().bursts > 300:
-                setters.append(threading.Thread(target=setattr, args=(engine, "frequency", frequency)))
-                setters[0].start()
-                setters[0].join(0.2)
+                setter = threading.Thread(target=setattr, args=(engine, "frequency", frequency))
+                setter.start()
+                setters.append(setter)
+                setter.join(0.2)
             return at(pace, *arguments)
 
         serve = Pace.serve
