@@ -105,6 +105,62 @@ __device__ __forceinline__ bool step_neuron(const State& s, u32 j, bool candidat
     return fires;
 }
 
+#if WARP_SIZE == 1
+#define WORTH_TOGETHER 6
+// settle(), without a branch.
+__device__ __forceinline__ float settled(float x) {
+    const u32 exponent = __float_as_uint(x) & 0x7f800000u;
+    const float largest = x > 0.0f ? LARGEST_FLOAT : -LARGEST_FLOAT, finite = exponent == 0x7f800000u ? largest : x;
+    return exponent == 0 ? 0.0f : finite;
+}
+
+// Those of 32 neurons from `first` on that are ordinary: candidates without input from outside, not blocked, below their
+// threshold, without a fire limit. They only integrate and leak, and here they do, side by side in loops without branches
+// that a compiler turns into vector instructions; the arithmetic is that of candidate_potential() and integrate(). A bit for each.
+__device__ __forceinline__ u32 step_ordinary(const State& s, u32 first, u32 candidates, u32 previously_fired, Tally& tally) {
+    if (first + WORD_NEURONS > s.neurons || s.arrivals || s.rectify_input) return 0;
+    const u32 bits = s.arrival_bits, counted = (1u << bits) - 1;
+    const u64 bias = 1ull << (bits + 31);
+    i64* accumulator = s.accumulator + first;
+    int sum[WORD_NEURONS];
+    u32 arrivals[WORD_NEURONS], other[WORD_NEURONS], keeps[WORD_NEURONS];
+    for (u32 b = 0; b < WORD_NEURONS; ++b) {
+        const u64 a = (u64)accumulator[b];
+        sum[b] = (int)(u32)(a >> bits);
+        arrivals[b] = (u32)a & counted;
+        other[b] = (u32)((a + bias) >> (bits + 32));  // not 0: the sum has more than 32 bits
+    }
+    const u8* flags = s.flags + first;
+    const u16 *countdown = s.refractory_countdown + first, *limit = s.consecutive_fire_limit + first;
+    for (u32 b = 0; b < WORD_NEURONS; ++b) {
+        const u32 flag = flags[b], outside = flag & (FLAG_INJECTED | FLAG_FORCED | FLAG_POWER);
+        const u32 limited = (u32)(limit[b] != 0) & (u32)(limit[b] != 65535);
+        other[b] |= outside | countdown[b] | limited | ((candidates >> b & 1) ^ 1);
+        keeps[b] = (flag & FLAG_ACCUMULATES) | (previously_fired >> b & 1);
+    }
+    float *potential = s.membrane_potential + first, *inputs = s.input + first;
+    const float *threshold = s.threshold + first, *leak = s.leak_coefficient + first;
+    const float unit = s.unit, floor = s.potential_floor, ceiling = s.potential_ceiling;
+    u32 ordinary = 0, arrived = 0;
+    for (u32 b = 0; b < WORD_NEURONS; ++b) {
+        const float input = settled((float)sum[b] * unit), before = potential[b];
+        float v = settled((keeps[b] ? before : 0.0f) + input);
+        v = v < floor ? floor : v;
+        v = v > ceiling ? ceiling : v;
+        const float after = settled(v * settled(1.0f - leak[b]));
+        const u32 is = (u32)(other[b] == 0) & (u32)!(threshold[b] <= v);
+        potential[b] = is ? after : before;
+        inputs[b] = is ? input : inputs[b];
+        other[b] = is;
+        arrived += is ? arrivals[b] : 0;
+        ordinary |= is << b;
+    }
+    for (u32 b = 0; b < WORD_NEURONS; ++b) accumulator[b] = other[b] ? 0 : accumulator[b];
+    tally.synaptic += arrived;
+    return ordinary;
+}
+#endif
+
 __device__ __forceinline__ void step_neurons(const State& s) {
     __shared__ u64 total[COUNTERS];
     for (u32 c = threadIdx.x; c < COUNTERS; c += blockDim.x) total[c] = 0;
@@ -114,6 +170,10 @@ __device__ __forceinline__ void step_neurons(const State& s) {
     Range mine = split(s.words, warp_index(), warp_count(), TILE_WORDS);
     for (u64 word = mine.first; word < mine.last; word += mine.step) {
         Word now = glance(s, (u32)word);
+#if WARP_SIZE == 1
+        if (__popc(now.candidates) >= WORTH_TOGETHER)
+            now.active &= ~step_ordinary(s, (u32)word * WORD_NEURONS, now.candidates, now.previously_fired, tally);
+#endif
         u32 fired = where_true(now.active, [&](u32 bit) {
             return step_neuron(s, (u32)word * WORD_NEURONS + bit, now.candidates >> bit & 1, now.previously_fired >> bit & 1, tally);
         });

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from conftest import BACKENDS
 from hypothesis import given, settings
-from networks import SWITCHES, Maker, Plan, agree, perform, plans
+from networks import SWITCHES, Maker, Plan, agree, assert_equal, perform, plans
 from scalar_model import draw
 
+from gpu_npu import NPU, Rules
 from gpu_npu.backends.base import Backend
 from gpu_npu.backends.reference import Reference
 from gpu_npu.connectome import Area, Connectome, Settings
@@ -31,6 +32,39 @@ def run_beside_reference(plan: Plan, factory: Callable[[], Backend]) -> None:
 @given(plan=plans())
 def test_random_networks(backend_factory: Callable[[], Backend], plan: Plan) -> None:
     run_beside_reference(plan, backend_factory)
+
+
+@others
+@pytest.mark.parametrize("rules", [Rules(), Rules(potential_floor=-50.0, potential_ceiling=40.0), Rules(rectify_input=True)], ids=("free", "bounded", "rectified"))
+@pytest.mark.parametrize("scale", [1.0, 1e-44, 3e-43, 1e-38, 1e33, 3e38, -3e38])
+def test_many_neighbours_integrate_and_leak(backend_factory: Callable[[], Backend], scale: float, rules: Rules) -> None:
+    """Nearly every neuron is a candidate and few fire, at the limits of what a float can hold."""
+    rng, count = np.random.default_rng(5), 300
+    extremes = np.array([0.0, 1e-45, -1e-38, 1e-38, 3.4e38, -3.4e38, 39.0, -49.0, 1.0], np.float32)
+    connectome = Connectome(count, 20 * count, settings=Settings(rules=rules, contribution_scale=scale))
+    connectome.add_neurons(
+        count,
+        threshold=rng.choice([3.4e38, 1e30, 60.0], count),
+        membrane_potential=rng.choice(extremes, count),
+        leak_coefficient=rng.choice([0.0, 1.0, 0.5, 1e-7, 0.99999994], count),
+        mp_charge_accumulation=rng.random(count) < 0.8,
+        refractory_countdown=np.where(rng.random(count) < 0.1, 3, 0),
+        consecutive_fire_limit=rng.choice([0, 0, 0, 2, 65535], count),
+    )
+    ends = rng.integers(0, count, (2, 20 * count))
+    connectome.add_synapses(*ends, *rng.integers(0, 256, (2, 20 * count)), rng.random(20 * count) < 0.4)
+    with NPU.from_connectome(connectome, backend=backend_factory) as npu, NPU.from_connectome(connectome, backend="reference") as oracle:
+        for burst in range(8):
+            fired = rng.integers(0, count, 40 if burst % 2 else 90)
+            for one in (npu, oracle):
+                one.force_fire(np.unique(fired))
+            results = [one.process_burst() for one in (npu, oracle)]
+            assert_equal(*(result.fired_neurons for result in results), f"fired in burst {burst + 1}")
+            assert results[0].synaptic_injections == results[1].synaptic_injections > 0 or burst == 0
+            lists = [one.fire_candidate_list for one in (npu, oracle)]
+            assert_equal(*(found.neurons for found in lists), f"candidates of burst {burst + 1}")
+            assert_equal(*(found.potentials for found in lists), f"what went into them in burst {burst + 1}")
+            assert_equal(*(one.neuron_array.membrane_potential for one in (npu, oracle)), f"potentials after burst {burst + 1}")
 
 
 @pytest.mark.long
