@@ -35,7 +35,11 @@ def test_random_networks(backend_factory: Callable[[], Backend], plan: Plan) -> 
 
 
 @others
-@pytest.mark.parametrize("rules", [Rules(), Rules(potential_floor=-50.0, potential_ceiling=40.0), Rules(rectify_input=True)], ids=("free", "bounded", "rectified"))
+@pytest.mark.parametrize(
+    "rules",
+    [Rules(), Rules(potential_floor=-50.0, potential_ceiling=40.0), Rules(rectify_input=True)],
+    ids=("free", "bounded", "rectified"),
+)
 @pytest.mark.parametrize("scale", [1.0, 1e-44, 3e-43, 1e-38, 1e33, 3e38, -3e38])
 def test_many_neighbours_integrate_and_leak(backend_factory: Callable[[], Backend], scale: float, rules: Rules) -> None:
     """Nearly every neuron is a candidate and few fire, at the limits of what a float can hold."""
