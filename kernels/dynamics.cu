@@ -106,7 +106,8 @@ __device__ __forceinline__ bool step_neuron(const State& s, u32 j, bool candidat
 }
 
 #if WARP_SIZE == 1
-#define WORTH_TOGETHER 6
+#define WORTH_TOGETHER 6  // of a word
+#define NOT_AGAIN 15      // words: where few candidates are ordinary, those of the next words are likely not to be either
 // settle(), without a branch.
 __device__ __forceinline__ float settled(float x) {
     const u32 exponent = __float_as_uint(x) & 0x7f800000u;
@@ -167,12 +168,19 @@ __device__ __forceinline__ void step_neurons(const State& s) {
     __syncthreads();
 
     Tally tally = {};
+#if WARP_SIZE == 1
+    u32 not_again = 0;
+#endif
     Range mine = split(s.words, warp_index(), warp_count(), TILE_WORDS);
     for (u64 word = mine.first; word < mine.last; word += mine.step) {
         Word now = glance(s, (u32)word);
 #if WARP_SIZE == 1
-        if (__popc(now.candidates) >= WORTH_TOGETHER)
-            now.active &= ~step_ordinary(s, (u32)word * WORD_NEURONS, now.candidates, now.previously_fired, tally);
+        if (not_again) --not_again;
+        else if (__popc(now.candidates) >= WORTH_TOGETHER) {
+            u32 ordinary = step_ordinary(s, (u32)word * WORD_NEURONS, now.candidates, now.previously_fired, tally);
+            now.active &= ~ordinary;
+            if (__popc(ordinary) < WORTH_TOGETHER) not_again = NOT_AGAIN;
+        }
 #endif
         u32 fired = where_true(now.active, [&](u32 bit) {
             return step_neuron(s, (u32)word * WORD_NEURONS + bit, now.candidates >> bit & 1, now.previously_fired >> bit & 1, tally);
