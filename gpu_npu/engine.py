@@ -56,7 +56,7 @@ class EngineStatus:
     overruns : deadlines that passed while a burst, its publishing or an edit was still under way.
     missed : deadlines that were skipped, because a later one had passed too.
     refused : injections that the NPU refused when their turn came.
-    waiting : calls that wait for their turn.
+    waiting : calls and injections that wait for their turn.
     sinks, sources : name -> counters of its own.
     error : what ended a failed engine.
     """

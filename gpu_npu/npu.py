@@ -544,8 +544,9 @@ class NPU(Queries):
         """Let a rule act from the next burst on, after those registered before; returns its handle.
 
         Bursts up to now are silent for it. What it computes: docs/plasticity.md.
-        NetworkError: no rule, bounds beyond this network's weights, or a CustomRule on another backend than the
-        reference. SumOverflowError: the weights that it can bring about may sum to more than fits. Nothing has changed then.
+        NetworkError: no rule, bounds beyond this network's weights, or, on another backend than the reference, a CustomRule
+        or more than 255 rules of one mapping. SumOverflowError: the weights that it can bring about may sum to more than
+        fits. Nothing has changed then.
         """
         if not isinstance(rule, PlasticityRule):
             raise NetworkError(f"plasticity: {rule!r} is not a rule; make a WindowRule, a PairRule or a CustomRule")

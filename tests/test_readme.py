@@ -27,6 +27,14 @@ def test_snippets_are_there() -> None:
     assert len(SNIPPETS) == 2
 
 
+@pytest.mark.parametrize("page", ["checkpoints", "plasticity"])
+def test_snippets_of_other_pages(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / f"{page}.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert len(found) == 1
+    exec(compile(found[0], f"docs/{page}.md", "exec"), {})
+
+
 def test_make_targets_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"\bmake ([a-z-]+)", README + (ROOT / "CONTRIBUTING.md").read_text())) <= targets

@@ -116,7 +116,7 @@ def picture(before: dict[str, Any], status: dict[str, Any], seconds: float) -> G
         ("µs a burst", _times(engine["burst_seconds"])),
         ("µs late", _times(late) if late["count"] else "no deadlines"),
         ("overruns", f"{engine['overruns']:,}; {engine['missed']:,} deadlines missed"),
-        ("input", f"{engine['sensory_injections']:,} potentials; {engine['refused']:,} refused; {engine['waiting']:,} calls waiting"),
+        ("input", f"{engine['sensory_injections']:,} potentials; {engine['refused']:,} refused; {engine['waiting']:,} waiting, calls too"),
         ("memory", f"{sum(status['memory'].values()):,} bytes of network, {status['process_bytes']:,} of the process"),
     ]
     for kind in ("sinks", "sources"):

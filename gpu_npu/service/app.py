@@ -104,7 +104,7 @@ class Values(BaseModel):
 
 
 class Done(BaseModel):
-    """How many neurons it was done to."""
+    """Neurons it was done to; of `/power`: how many are power neurons now."""
 
     neurons: int
 

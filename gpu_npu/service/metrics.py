@@ -46,7 +46,7 @@ class EngineMetrics(Collector):
             ),
             ("neurons", "Neurons that exist.", status.neurons),
             ("synapses", "Synapses that exist.", status.synapses),
-            ("waiting_calls", "Calls that wait for their turn between bursts.", engine.waiting),
+            ("waiting_calls", "Calls and injections that wait for their turn between bursts.", engine.waiting),
         ):
             yield GaugeMetricFamily(f"gpu_npu_{name}", text, value)
         memory = GaugeMetricFamily("gpu_npu_memory_bytes", "Bytes on the device.", labels=["piece"])
