@@ -14,7 +14,8 @@ from gpu_npu.connectome import NEURON_FIELDS, Connectome, SynapseSource
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What `NPU.memory` will say once the network is loaded, and whether it fits.
+    """What `NPU.memory` will say once the network is loaded, and whether it fits; without what plasticity rules take
+    (docs/plasticity.md), which is not counted.
 
     Attributes
     ----------
@@ -53,8 +54,8 @@ def plan_memory(
     backend: str = "auto",
     device: int | None = None,
 ) -> MemoryPlan:
-    """The memory that `NPU.from_connectome` with the same arguments would take. The backend is opened, nothing is loaded;
-    every synapse is read once.
+    """The memory that `NPU.from_connectome` with the same arguments would take, without what plasticity rules take
+    (docs/plasticity.md), which is not counted. The backend is opened, nothing is loaded; every synapse is read once.
 
     BackendUnavailableError: an explicit choice that cannot run here. A device that is too small is no error.
     """

@@ -73,7 +73,10 @@ def test_the_plasticity_of_a_network(file: Path) -> None:
     assert [(rule["rule"], rule["source_area"], rule["target_area"]) for rule in facts("info", file)["plasticity"]] == [
         ("window", 2, 0), ("pair", 0, 2),
     ]  # fmt: skip
+    note = "what plasticity rules take is not counted"
+    assert note not in " ".join(invoke("info", "small").stdout.split())
     text = " ".join(invoke("info", file).stdout.split())
+    assert note in text
     assert "plasticity eyes -> 0: window rule, window 3, plus 5, minus 1" in text
     assert "plasticity 0 -> eyes: pair rule, a_plus 0.5, a_minus 0.25, tau_plus 20.0, tau_minus 30.0, pairing nearest" in text
 

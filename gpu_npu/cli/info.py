@@ -160,6 +160,7 @@ def _print(facts: dict[str, Any], plan: MemoryPlan) -> None:
         ("backend", f"{plan.backend} ({plan.reason}: {plan.description})"),
         *((f"  {piece}", f"{count:>15,} bytes") for piece, count in plan.pieces.items()),
         ("needs", f"{plan.needed:>15,} bytes, and {plan.loading:,} more while it loads"),
+        *([("", "(what plasticity rules take is not counted; docs/plasticity.md says how much that is)")] if facts["plasticity"] else ()),
         ("free", f"{plan.free:>15,} bytes of {plan.total:,}"),
         ("fits", "yes" if plan.fits else "NO"),
     ]

@@ -54,6 +54,7 @@ class Stop:
 
     @contextmanager
     def listening(self) -> Iterator[Stop]:
+        """Take both signals within the block; in a thread other than the main one none is taken."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
@@ -223,6 +224,7 @@ class Run:
 
     @property
     def digest(self) -> str:
+        """Of all bursts so far, those before --resume among them."""
         return self._digest.hexdigest()
 
     def percentile(self, q: float) -> float | None:
@@ -231,6 +233,7 @@ class Run:
 
     @property
     def mean(self) -> float | None:
+        """Of the time of a burst, in seconds."""
         return self.seconds / self.timed if self.timed else None
 
     @property
@@ -257,7 +260,7 @@ class Run:
 
 
 @click.command(short_help="Run a network and say what happened.")
-@click.argument("network_name", metavar="NETWORK", required=False)
+@click.argument("network_name", metavar="[NETWORK]", required=False)
 @click.option("--bursts", type=click.IntRange(min=1), help="Bursts of the run, with those before --resume.  [default: 1000; as begun]")
 @click.option("--power", multiple=True, metavar="WHAT", help="Power neurons, driven in every burst by the network's power amount.")
 @click.option("--inject", multiple=True, metavar="WHAT[:POTENTIAL]", help="Inject a constant potential.")

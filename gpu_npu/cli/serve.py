@@ -65,7 +65,7 @@ token_option = click.option(
 
 
 @click.command(short_help="Run a network as a service with HTTP control.")
-@click.argument("network_name", metavar="NETWORK", required=False)
+@click.argument("network_name", metavar="[NETWORK]", required=False)
 @click.option("--frequency", type=hertz, default="30", show_default=True, metavar="HZ|max", help="Bursts a second.")
 @click.option("--paused", is_flag=True, help="Wait for a start.")
 @click.option("--power", multiple=True, metavar="WHAT", help="Power neurons, as for run.")
