@@ -277,7 +277,7 @@ Work = Callable[[Suite], Iterator[Row]]
 
 
 def seed(suite: Suite) -> Iterator[Row]:
-    """The network of the seed document: 22,590 neurons, 500,000 synapses."""
+    """The built-in example `seed`: 22,590 neurons, 500,000 synapses."""
     row: Row = {"name": "seed"}
     with suite.loaded(lambda: Network(seed_example()), row) as (npu, network):
         suite.check(npu, network, row)

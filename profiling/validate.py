@@ -10,7 +10,8 @@ as soon as it ends:
     FOLDER/validate-DATE-COMMIT.json
 
 which `gpu-npu doctor` reads. The exit status is 0 where tests, rates and benchmarks ran and no sanitizer found anything,
-else 1. Of a stage that was cut short the file has what it had come to.
+else 1, and 2 where the device cannot be opened; `passed` is true only where it is 0 on CUDA and without --tests. Of a
+stage that was cut short the file has what it had come to.
 With --backend cpu or emulated all of it is rehearsed without a GPU: the file is named rehearsal-..., and is never passed.
 """
 

@@ -2,7 +2,7 @@
 
     python -m profiling.workload NETWORK [options]
 
-NETWORK is "seed" (the network of the seed document), "random" (any size, exactly --fired neurons fire in each burst), or
+NETWORK is "seed" (the built-in example), "random" (any size, exactly --fired neurons fire in each burst), or
 a file that `gpu-npu run` takes. A profiler sees the build, the load, and --bursts bursts range by range, and can leave
 out the rest by the range "burst" of the domain "gpu_npu". Prints the digest, which annotation does not change.
 """
