@@ -132,13 +132,13 @@ class Queries(Annotated):
 
     @property
     def neuron_array(self) -> NeuronArrayView:
-        """The neurons under the seed's names; every field is a copy fetched when it is looked at."""
+        """The neurons under the names of the first API too; every field is a copy fetched when it is looked at."""
         return NeuronArrayView(self._neuron_capacity, self._read)
 
     @property
     @annotated("transfer")
     def synapse_array(self) -> SynapseArray:
-        """The synapses under the seed's names: a copy of all of them as they stand, fetched now, ascending by source,
+        """The synapses under the names of the first API: a copy of all of them as they stand, fetched now, ascending by source,
         then target, then age."""
         synapses = SynapseArray(self._synapse_capacity, self._neuron_capacity, self._weight_dtype, self._psp_dtype)
         for batch in self._ready().synapses_from():

@@ -1,4 +1,4 @@
-"""The seed document's view of the neurons: one array a field, read from the backend when it is looked at."""
+"""`npu.neuron_array`, the neurons as arrays: one a field, read from the backend when it is looked at."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FIELDS = {name: name for name in (*NEURON_FIELDS, "valid", "created")} | {f.see
 
 
 class NeuronArrayView:
-    """The neurons of an NPU under the field names and under the seed's (thresholds, leak_rates, cortical_areas, ...).
+    """The neurons of an NPU under the field names and under the names of the first API (thresholds, leak_rates, cortical_areas, ...).
 
     Every look fetches the whole field as it then is: a host copy of shape (capacity,), coordinates (capacity, 3), that
     is the reader's own. Writing to it changes nothing; `NPU.set_parameter` does.

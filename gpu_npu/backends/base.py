@@ -105,6 +105,7 @@ class Scheduled(NamedTuple):
 
     @staticmethod
     def none() -> Scheduled:
+        """Nothing is to come."""
         return Scheduled(np.zeros(0, np.uint64), np.zeros(0, np.uint32), np.zeros(0, np.float32))
 
     def after(self, burst: int) -> Scheduled:

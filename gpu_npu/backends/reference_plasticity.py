@@ -37,9 +37,11 @@ class Plasticity:
         self._rules = {handle: (rule, 0) for handle, (rule, _) in self._rules.items()}
 
     def add(self, handle: int, rule: PlasticityRule, since: int) -> None:
+        """Let a rule act, after those there are; bursts up to `since` are silent for it."""
         self._rules[handle] = rule, since
 
     def remove(self, handle: int) -> None:
+        """The rule acts no more, and what it remembers is forgotten; residues stay."""
         del self._rules[handle]
         self._traces.pop(handle, None)
 
@@ -70,10 +72,12 @@ class Plasticity:
 
     # -- residues, which follow their synapses ---------------------------------------------------------------------
     def residue(self, slots: Ids) -> NDArray[np.int16]:
+        """Of the synapses in these slots, in units of 2**-16 of a weight."""
         self._residue = _padded(self._residue, int(slots.max(initial=-1)) + 1)
         return self._residue[slots].astype(np.int16)
 
     def clear_residue(self, slots: Ids) -> None:
+        """Make it 0, as for new synapses."""
         self._residue = _padded(self._residue, int(slots.max(initial=-1)) + 1)
         self._residue[slots] = 0
 

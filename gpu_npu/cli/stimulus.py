@@ -32,6 +32,7 @@ class Constant:
     every: int
 
     def before(self, burst: int) -> tuple[U32, F32]:
+        """What to inject before this burst: ids, and a potential for each."""
         count = len(self.neurons) if (burst - 1) % self.every == 0 else 0
         return self.neurons[:count], np.broadcast_to(self.potential, count)
 
@@ -51,6 +52,7 @@ class Random:
     number: int
 
     def before(self, burst: int) -> tuple[U32, F32]:
+        """What to inject before this burst: ids, and a potential for each."""
         raw = np.random.Philox(key=(self.seed, self.number), counter=(0, 0, burst, 0)).random_raw(len(self.neurons))
         u = (raw >> np.uint64(11)) * 2.0**-53
         hit = np.flatnonzero(u >= self.cumulative[0])
@@ -67,6 +69,7 @@ class Schedule:
     potentials: F32
 
     def before(self, burst: int) -> tuple[U32, F32]:
+        """What to inject before this burst: ids, and a potential for each."""
         span = slice(*np.searchsorted(self.bursts, (burst, burst + 1)))
         return self.neurons[span], self.potentials[span]
 

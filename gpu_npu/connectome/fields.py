@@ -1,4 +1,4 @@
-"""Every neuron field of the semantics, once: name, dtype, default, range, and the seed document's name for it.
+"""Every neuron field of the semantics, once: name, dtype, default, range, and its name in the first API.
 
 All tables of the package (arrays, validation, device layout, files) are made from this one.
 """

@@ -262,7 +262,7 @@ class RandomSynapses(SynapseSource):
 
 
 def seed_example(seed: int = 0) -> Connectome:
-    """The network that the seed document speaks of: 22,590 neurons, 500,000 synapses, driven by a power area.
+    """The built-in example `seed`: 22,590 neurons, 500,000 synapses, driven by a power area.
 
     Area 1, "power", has the first 590 neurons; area 0, "cortex", the others, of which a quarter inhibit. What drives
     is the power area alone, since a spike brings forth less than one other on average: with seed 0, in every burst from

@@ -16,7 +16,7 @@ class NeuronArray:
     """One array of shape (capacity,), or (capacity, 3) for coordinates, for each field; the neuron's id is the index.
 
     Ids are reserved (below `capacity`), then created once, then perhaps deleted; `created` stays True for deleted ones.
-    The seed document's names (thresholds, leak_rates, cortical_areas, ...) read the same arrays.
+    The names of the first API (thresholds, leak_rates, cortical_areas, ...) read the same arrays.
     """
 
     __slots__ = (*NEURON_FIELDS, "capacity", "created", "valid")

@@ -18,7 +18,7 @@ class Manager(Protocol):
     """What is asked of it.
 
     neurons : id -> neuron. A neuron is an object or a mapping; it has any fields of NEURON_FIELDS, under these names or
-        the seed's (`leak_rate`, `cortical_area`, ...); those it has not are at their defaults.
+        those of the first API (`leak_rate`, `cortical_area`, ...); those it has not are at their defaults.
     synapses : of tuples (source, target, weight, conductance[, type]), or of objects or mappings with these names; a
         mapping's values are taken. type 0 is excitatory, 1 inhibitory.
     neuron_count : ids that are reserved.

@@ -1,4 +1,4 @@
-"""Networks from objects that hold them, as the seed's connectome manager does."""
+"""Networks from objects that hold them, as FEAGI's connectome manager does."""
 
 from __future__ import annotations
 
