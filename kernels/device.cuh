@@ -36,14 +36,15 @@ __device__ __forceinline__ u64 device_clock() {
     return now;
 }
 
-// All threads of the grid meet; what any of them wrote before, all see afterwards. For WIDE_KERNELs. `arrived`
-// counts up for ever; between launches it is a multiple of the grid.
+// All threads of the grid meet; what any of them wrote before, all see afterwards. For WIDE_KERNELs. A meeting adds 2^63 to
+// `arrived`, however many blocks there are: the top bit turns when the last one comes, and launches of any grid may follow.
 __device__ __forceinline__ void grid_barrier(u64* arrived) {
     __syncthreads();
     if (threadIdx.x == 0) {
         __threadfence();
-        u64 goal = (atomicAdd(arrived, 1ull) / gridDim.x + 1) * gridDim.x;
-        while (FRESH(arrived) < goal) {}
+        const u64 turn = 1ull << 63;
+        u64 before = atomicAdd(arrived, blockIdx.x ? 1ull : turn - (gridDim.x - 1));
+        while (!((before ^ FRESH(arrived)) & turn)) {}
         __threadfence();
     }
     __syncthreads();
