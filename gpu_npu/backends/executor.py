@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.backends.base import F32, U32, Backend, BurstOutput, Chunk, Columns, Flight
-from gpu_npu.backends.devices.base import Device, Launch
+from gpu_npu.backends.devices.base import Device, Launch, Lent
 from gpu_npu.backends.layout import (
     ARRAYS,
+    CONTROL,
     COUNTERS,
     FLAG,
     HEAVY_ROW,
@@ -220,9 +221,7 @@ class Executor(Backend):
 
     def _lengths_of(self, neurons: int, synapses: int, split: bool) -> dict[str, int]:
         owned, heavy_row = self._state["strategy"][0] == STRATEGIES.index("owned"), self._heavy_row
-        return lengths(
-            neurons, synapses=synapses, ledger_slots=self._slots, arena_bytes=0, split=split, owned=owned, heavy_row=heavy_row
-        )
+        return lengths(neurons, synapses=synapses, ledger_slots=self._slots, arena_bytes=0, split=split, owned=owned, heavy_row=heavy_row)
 
     def _padded(self, name: str, values: NDArray[Any]) -> NDArray[Any]:
         """A field for all ids, flat; ids past the end of `values` have the default."""
@@ -355,8 +354,9 @@ class Executor(Backend):
         self._schedule.add(bursts, neurons, potentials)
 
     def set_power(self, neurons: U32) -> None:
-        self._write_flags(self._power, FLAG["power"], None)
-        self._write_flags(neurons, FLAG["power"], np.full(len(neurons), FLAG["power"], np.uint8))
+        no_longer = np.setdiff1d(self._power, neurons)
+        bits = np.repeat(np.array([0, FLAG["power"]], np.uint8), (len(no_longer), len(neurons)))
+        self._write_flags(np.concatenate((no_longer, neurons)), FLAG["power"], bits)
         self._power = neurons.copy()
 
     @property
@@ -369,8 +369,9 @@ class Executor(Backend):
             self._begin()
             self._schedule.open(number)
             injection = self._staging.take()
-            self._launch(self._rings[0], number, injection + self._take_tally())
-            return self._collect()
+            with self._caught_up():
+                self._launch(self._rings[0], number, injection + self._take_tally())
+                return self._collect()
         with self._phase("injection", number):
             learns = self._begin()
             self._schedule.open(number)
@@ -429,7 +430,7 @@ class Executor(Backend):
         nothing is lost. A launch that ends early leaves the rest to the next."""
         free, pending, reached = list(self._rings), deque[tuple[_Ring, Any]](), self._burst
         chunk: Chunk | None = None
-        try:
+        with self._caught_up():
             while True:
                 while free and reached < last:
                     ring = free.pop()
@@ -448,10 +449,19 @@ class Executor(Backend):
                 free.append(ring)
                 if not pending:
                     reached = self._burst
-        finally:  # the reader may have gone: the launches have not
-            for ring, mark in pending:
-                self._device.wait(mark)
-                self._read(ring)
+
+    @contextmanager
+    def _caught_up(self) -> Iterator[None]:
+        """Around launches and what reads their rings. A reader that leaves or a signal can end that anywhere, but the launches go
+        on: afterwards it is known again which burst was the last."""
+        try:
+            yield
+        except BaseException:
+            self._device.wait()
+            self._burst = int(self._fetch("control", 1)[CONTROL.index("burst")])
+            self._fired_count = int(self._fetch("queue", 1, self._queue_at() - QUEUE_HEADER)[0])
+            self._previous_count = len(self.fired_in(self._burst - 1))
+            raise
 
     def _read(self, ring: _Ring) -> Chunk | None:
         """The bursts of a launch; None where there are none, because the one before it had left a burst unread."""
@@ -510,8 +520,10 @@ class Executor(Backend):
 
     def set_area(self, area: int, flags: Area) -> None:
         areas = {**self._areas, area: flags}
-        self._set_units(areas)
-        self._write_area(area, valid_only=False, mask=_AREA_FLAGS, bits=_area_flags(flags))
+        with self._device.lent() as lent:
+            writing, _ = self._area_written(lent, area, valid_only=False, mask=_AREA_FLAGS, bits=_area_flags(flags))
+            self._set_units(areas)
+            self._device.launch([writing])
         self._areas = areas
 
     def _flags_of_areas(self, areas: U32) -> NDArray[np.uint8]:
@@ -525,38 +537,51 @@ class Executor(Backend):
         if not len(neurons):
             return
         self._plasticity.areas_change(columns["cortical_area"], neurons)
-        consecutive = int(neurons[-1]) - int(neurons[0]) == len(neurons) - 1 and bool((neurons[1:] > neurons[:-1]).all())
-        for name, values in columns.items():
-            if name in self._arrays and consecutive:
-                self._device.upload(self._arrays[name], np.ascontiguousarray(values).ravel(), int(neurons[0]) * NEURON_FIELDS[name].width)
-            elif name in self._arrays:
-                self._scatter(name, neurons, values)
         flags = np.where(columns["mp_charge_accumulation"], FLAG["accumulates"], 0).astype(np.uint8)
         flags |= FLAG["valid"] | FLAG["created"] | self._flags_of_areas(columns["cortical_area"])
-        self._write_flags(neurons, 0xFF & ~(FLAG["power"] | _BURST_FLAGS), flags)
+        columns = {name: np.ascontiguousarray(values) for name, values in columns.items() if name in self._arrays}
+        consecutive = int(neurons[-1]) - int(neurons[0]) == len(neurons) - 1 and bool((neurons[1:] > neurons[:-1]).all())
+        with self._device.lent() as lent:
+            ids = lent.uploaded(neurons)
+            launches = [self._flags_written(lent, ids, 0xFF & ~(FLAG["power"] | _BURST_FLAGS), flags)]
+            if not consecutive:
+                launches += [self._scattered(lent, name, ids, values) for name, values in columns.items()]
+            else:
+                for name, values in columns.items():
+                    self._device.upload(self._arrays[name], values.ravel(), int(neurons[0]) * NEURON_FIELDS[name].width)
+            self._device.launch(launches)
 
     def delete_neurons(self, neurons: U32) -> NDArray[np.bool_]:
-        before = self._write_flags(neurons, FLAG["valid"], None)
-        return np.asarray(before & FLAG["valid"] != 0)
+        if not len(neurons):
+            return np.zeros(0, np.bool_)
+        with self._device.lent() as lent:
+            before = lent.alloc(len(neurons), np.uint8)
+            self._device.launch([self._flags_written(lent, lent.uploaded(neurons), FLAG["valid"], None, before)])
+            return np.asarray(self._device.fetched(before, len(neurons)) & FLAG["valid"] != 0)
 
     def write(self, field: str, neurons: U32, values: NDArray[Any]) -> None:
         if field == "mp_charge_accumulation":
             self._write_flags(neurons, FLAG["accumulates"], np.where(values, FLAG["accumulates"], 0).astype(np.uint8))
             return
+        if not len(neurons):
+            return
         if field == "cortical_area":
             self._plasticity.areas_change(values, neurons)
-        self._scatter(field, neurons, values)
-        if field == "cortical_area":
-            self._write_flags(neurons, _AREA_FLAGS, self._flags_of_areas(values))
+        with self._device.lent() as lent:
+            ids = lent.uploaded(neurons)
+            launches = [self._scattered(lent, field, ids, np.ascontiguousarray(values))]
+            if field == "cortical_area":
+                launches.append(self._flags_written(lent, ids, _AREA_FLAGS, self._flags_of_areas(values)))
+            self._device.launch(launches)
 
     def write_area(self, field: str, area: int, value: NDArray[Any]) -> int:
         if field == "mp_charge_accumulation":
-            return self._write_area(area, valid_only=True, mask=FLAG["accumulates"], bits=FLAG["accumulates"] if value[0] else 0)
+            return self._write_area(area, mask=FLAG["accumulates"], bits=FLAG["accumulates"] if value[0] else 0)
         mask, bits = 0, 0
         if field == "cortical_area":
             self._plasticity.areas_change(np.array([area, int(value[0])], np.uint32))
             mask, bits = _AREA_FLAGS, _area_flags(self._areas.get(int(value[0]), Area()))
-        return self._write_area(area, valid_only=True, mask=mask, bits=bits, field=field, value=value)
+        return self._write_area(area, mask=mask, bits=bits, field=field, value=np.ascontiguousarray(value))
 
     def read(self, field: str) -> NDArray[Any]:
         if field in ("valid", "created", "mp_charge_accumulation"):
@@ -569,44 +594,38 @@ class Executor(Backend):
     def _fetch(self, name: str, count: int, at: int = 0) -> NDArray[Any]:
         return self._device.fetched(self._arrays[name], count, at)
 
-    def _scatter(self, field: str, neurons: U32, values: NDArray[Any]) -> None:
-        if not len(neurons):
-            return
-        ids, data = self._device.uploaded(neurons), self._device.uploaded(np.ascontiguousarray(values).view(np.uint8))
-        size = np.uint32(values.nbytes // len(neurons))
-        target = self._arrays[field]
-        args = (np.uint64(len(neurons)), ids, target, size, data)
-        self._device.launch([Launch("scatter_values", args, single=len(neurons) <= FEW)])
-        self._device.release(ids, data)
+    # An edit asks for all the memory that it takes before its first launch: it is done as a whole or not at all.
+    def _scattered(self, lent: Lent, field: str, ids: Any, values: NDArray[Any]) -> Launch:
+        """What writes values to a field of the neurons `ids` (on the device)."""
+        args = (np.uint64(ids.size), ids, self._arrays[field], np.uint32(values.nbytes // ids.size), lent.uploaded(values.view(np.uint8)))
+        return Launch("scatter_values", args, single=ids.size <= FEW)
 
-    def _write_flags(self, neurons: U32, mask: int, bits: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
-        """Set the flags of `mask` as in `bits` (None: clear them); returns what all flags were."""
-        before: NDArray[np.uint8] = np.empty(len(neurons), np.uint8)
-        if not len(neurons):
-            return before
-        ids, old = self._device.uploaded(neurons), self._device.alloc(len(neurons), np.uint8)
-        new = None if bits is None else self._device.uploaded(bits)
-        args = (self._state, np.uint64(len(neurons)), ids, np.uint32(mask), new, old)
-        self._device.launch([Launch("write_flags", args, single=len(neurons) <= FEW)])
-        self._device.download(old, before)
-        self._device.release(ids, old, new)
-        return before
+    def _flags_written(self, lent: Lent, ids: Any, mask: int, bits: NDArray[np.uint8] | None, before: Any = None) -> Launch:
+        """What sets the flags of `mask` as in `bits` (None: clears them) and puts into `before` what all flags were. Ids
+        (on the device) are given once each."""
+        new = None if bits is None else lent.uploaded(bits)
+        return Launch("write_flags", (self._state, np.uint64(ids.size), ids, np.uint32(mask), new, before), single=ids.size <= FEW)
 
-    def _write_area(
-        self, area: int, *, valid_only: bool, mask: int, bits: int, field: str | None = None, value: NDArray[Any] | None = None
-    ) -> int:
-        written = self._device.alloc(1, np.uint32)
-        data = None if value is None else self._device.uploaded(np.ascontiguousarray(value).ravel().view(np.uint8))
-        target = None if field is None else self._arrays[field]
-        size = np.uint32(0 if value is None else value.nbytes)
+    def _write_flags(self, neurons: U32, mask: int, bits: NDArray[np.uint8]) -> None:
+        if len(neurons):
+            with self._device.lent() as lent:
+                self._device.launch([self._flags_written(lent, lent.uploaded(neurons), mask, bits)])
+
+    def _area_written(
+        self, lent: Lent, area: int, *, valid_only: bool, mask: int, bits: int, field: str | None = None, value: NDArray[Any] | None = None
+    ) -> tuple[Launch, Any]:
+        """What writes flags and a field of the neurons of an area, and where it says how many these were."""
+        written, data = lent.alloc(1, np.uint32), None if value is None else lent.uploaded(value.ravel().view(np.uint8))
+        target, size = (None, 0) if field is None or value is None else (self._arrays[field], value.nbytes)
         flags = (np.uint32(mask), np.uint32(bits))
-        self._device.launch(
-            [Launch("write_area", (self._state, np.uint32(area), np.uint32(valid_only), target, size, data, *flags, written))]
-        )
-        count: U32 = np.empty(1, np.uint32)
-        self._device.download(written, count)
-        self._device.release(written, data)
-        return int(count[0])
+        args = (self._state, np.uint32(area), np.uint32(valid_only), target, np.uint32(size), data, *flags, written)
+        return Launch("write_area", args), written
+
+    def _write_area(self, area: int, **what: Any) -> int:
+        with self._device.lent() as lent:
+            writing, written = self._area_written(lent, area, valid_only=True, **what)
+            self._device.launch([writing])
+            return int(self._device.fetched(written, 1)[0])
 
     # -- synapses ------------------------------------------------------------------------------------------------
     def add_synapses(self, batch: SynapseBatch) -> None:

@@ -106,7 +106,7 @@ class Plasticity:
         stale = self.stale
         try:
             self._prepare(finally_=False)
-        except DeviceMemoryError:
+        except BaseException:
             del self._rules[handle]
             raise
         self.stale = stale  # what no rule acts on any more goes when the next burst does
@@ -145,21 +145,21 @@ class Plasticity:
         """Make synapses pay what they owe: those of these sources, or all."""
         if not self.on:
             return
-        on_device = None if ids is None else self._device.uploaded(ids)
-        self._settle(on_device, None if ids is None else len(ids), pays=True, residues=0)
-        self._device.release(on_device)
+        if ids is None:
+            self._settle(None, pays=True, residues=0)
+            return
+        with self._device.lent() as lent:
+            self._settle(lent.uploaded(ids), len(ids), pays=True, residues=0)
 
     @contextmanager
     def _settling(self, ids: U32) -> Iterator[None]:
         """Around an edit of synapses of these sources (ascending): they pay before, and afterwards what columns say starts
         from now. What that takes is there before the edit."""
-        on_device = self._device.uploaded(ids)
-        try:
+        with self._device.lent() as lent:
+            on_device = lent.uploaded(ids)
             self._settle(on_device, len(ids), pays=True, residues=0)
             yield
             self._settle(on_device, len(ids), pays=False, residues=0)
-        finally:
-            self._device.release(on_device)
 
     def _settle(self, ids: Any, count: int | None = None, *, pays: bool, residues: int) -> None:
         """Of `count` rows `ids` on the device, or of all."""
@@ -234,12 +234,12 @@ class Plasticity:
 
     def _places(self, neurons: U32) -> U32:
         """The areas of these neurons as the tables count them, 0: no rule names it."""
-        ids = self._device.uploaded(neurons)
-        size, out = DTYPES["Spikes"], self._device.alloc(len(neurons), DTYPES["Spikes"])
-        args = (np.uint64(len(neurons)), ids, self._arrays["spikes"], np.uint32(size.itemsize), out)
-        self._device.launch([Launch("gather_values", args, single=len(neurons) <= FEW)])
-        places: U32 = self._device.fetched(out, len(neurons))["area"]
-        self._device.release(ids, out)
+        kind = DTYPES["Spikes"]
+        with self._device.lent() as lent:
+            ids, out = lent.uploaded(neurons), lent.alloc(len(neurons), kind)
+            args = (np.uint64(len(neurons)), ids, self._arrays["spikes"], np.uint32(kind.itemsize), out)
+            self._device.launch([Launch("gather_values", args, single=len(neurons) <= FEW)])
+            places: U32 = self._device.fetched(out, len(neurons))["area"]
         return places
 
     def _paired_among(self, batch: SynapseBatch) -> SynapseBatch:
@@ -257,9 +257,10 @@ class Plasticity:
         if self._incoming is not None:
             try:
                 self._incoming.reserve(neurons, 0)
-            except DeviceMemoryError:
+            except BaseException:
                 self._device.release(*fresh)
                 raise
+            self._bind()  # it has moved, and stays there even if others find no room
         return dict(zip(sizes, fresh, strict=True))
 
     def move_to(self, neurons: int, larger: dict[str, Any]) -> None:
@@ -319,20 +320,20 @@ class Plasticity:
         }
         if old is None:
             sizes = {**self._sizes(self._neurons), **sizes, "visit_count": 2}
-        fresh = dict(zip(sizes, self._device.alloc_all([(size, _DTYPE[name]) for name, size in sizes.items()]), strict=True))
+        wanted: list[tuple[int, Any]] = [(size, _DTYPE[name]) for name, size in sizes.items()]
+        area_on_device, *arrays = self._device.alloc_all([(self._neurons, np.uint32), *wanted])
+        fresh = dict(zip(sizes, arrays, strict=True))
         incoming: RowStore | None = None
         try:
             incoming = self._make_index(tables, index)
             self._rows.set_columns(sources, tables.columns)
-            if finally_:
-                self._rows.set_columns(np.setdiff1d(self._plastic, sources, assume_unique=True), 0)
-        except DeviceMemoryError:
-            self._device.release(*fresh.values())
+        except BaseException:
+            self._device.release(area_on_device, *arrays)
             if incoming is not None:
                 incoming.free()
             raise
 
-        self._plastic = sources if finally_ else np.union1d(self._plastic, sources)
+        self._plastic = np.union1d(self._plastic, sources)
         for name, host in tables.arrays.items():
             self._device.upload(fresh[name], host)
         for kind in kept:
@@ -350,7 +351,7 @@ class Plasticity:
         bits = {"taught_bits": bit_set(self._neurons, taught[index]), "open_bits": bit_set(self._neurons, slice(None))}
         for name, host in bits.items():
             self._device.upload(self._arrays[name], host)
-        area_on_device = self._device.uploaded(index)
+        self._device.upload(area_on_device, index)
         self._device.launch([Launch("place_in_areas", (self._state, area_on_device))])
         self._device.release(area_on_device)
         if incoming is not None:
@@ -358,16 +359,24 @@ class Plasticity:
         mode = 0 if not residues else 2 if not self._has_residues else int(finally_)
         self._settle(None, pays=False, residues=mode)
         self._has_residues, self.stale = residues, False
+        if finally_:
+            self._drop_columns(sources)
+
+    def _drop_columns(self, plastic: U32) -> None:
+        """Rows other than these lose their columns, of which nothing is asked; for want of memory, they do some other time."""
+        with suppress(DeviceMemoryError):
+            self._rows.set_columns(np.setdiff1d(self._plastic, plastic, assume_unique=True), 0)
+            self._plastic = plastic
 
     def _forget(self) -> None:
         """No rule is left, and nothing of them stays."""
-        self._rows.set_columns(self._plastic, 0)
         self._device.release(*self._arrays.values())
         if self._incoming is not None:
             self._incoming.free()
         self._arrays, self._tables, self._incoming = {}, None, None
-        self._plastic, self.stale, self._has_residues = np.zeros(0, np.uint32), False, False
+        self.stale, self._has_residues = False, False
         self._bind()
+        self._drop_columns(np.zeros(0, np.uint32))
 
     def _bind(self) -> None:
         """Write where everything lies into the State that kernels are given."""
@@ -463,7 +472,7 @@ class Plasticity:
         incoming = RowStore(self._device, state, self._neurons, 0, SLOT_DTYPE, np.uint8)
         try:
             incoming.build([_Incoming(self._rows, self._neurons, tables.paired, index)])
-        except DeviceMemoryError:
+        except BaseException:
             incoming.free()
             raise
         return incoming

@@ -90,8 +90,7 @@ class RowStore:
         self._bytes_one = 4 + self._dtypes[0].itemsize
         self._bytes_each = self._bytes_one + self._dtypes[1].itemsize
         self._neurons = neurons
-        self._table = device.alloc(neurons, ROW_DTYPE)
-        self._arena = device.alloc(self._whole(arena_bytes), np.uint8)
+        self._table, self._arena = device.alloc_all([(neurons, ROW_DTYPE), (self._whole(arena_bytes), np.uint8)])
         self._end = 0  # first unit of the arena that no row has claimed
         self._abandoned = 0  # units below it that rows have moved away from
         self._removed = 0  # removed synapses that still hold a slot
@@ -131,11 +130,10 @@ class RowStore:
 
     def _read(self, ids: U32) -> Rows:
         """Table entries of these rows."""
-        on_device, out = self._device.uploaded(ids), self._device.alloc(len(ids), ROW_DTYPE)
-        self._launch("gather_values", np.uint64(len(ids)), on_device, self._table, np.uint32(ROW_DTYPE.itemsize), out, items=len(ids))
-        rows = self._device.fetched(out, len(ids))
-        self._device.release(on_device, out)
-        return rows
+        with self._device.lent() as lent:
+            on_device, out = lent.uploaded(ids), lent.alloc(len(ids), ROW_DTYPE)
+            self._launch("gather_values", np.uint64(len(ids)), on_device, self._table, np.uint32(ROW_DTYPE.itemsize), out, items=len(ids))
+            return self._device.fetched(out, len(ids))
 
     def longest_tail(self, ids: U32) -> int:
         """Slots of these rows that are not sorted by target: the most of a row."""
@@ -168,22 +166,23 @@ class RowStore:
         total = sum(source.total for source in sources)
         if total == 0:
             return 0
-        chunk = self._device.alloc_all([(min(total, UPLOAD_SYNAPSES), dtype) for dtype in (np.uint32, np.uint32, *self._dtypes)])
-        source, target, weight, psp = chunk
-        arrivals, other_psp = self._device.alloc_all([(self._neurons, np.uint32), (1, np.uint32)])
-        for count in self._chunks(sources, chunk):
-            self._launch("count_synapses", self._state, np.uint64(count), source, target, psp, arrivals, items=count)
-        in_degree = self._device.fetched(arrivals, self._neurons)
-        self._device.release(arrivals)
-        rows = self._read_all()
-        counted = rows["capacity"].astype(np.int64)
-        _check_degrees(counted, in_degree, total)
-        self._place(rows)
-        for count in self._chunks(sources, chunk):
-            self._launch("claim_slots", self._state, np.uint64(count), source, items=count)
-            self._launch("fill_rows", self._state, target, weight, psp, other_psp, items=self._neurons)
-        changed = bool(self._device.fetched(other_psp, 1)[0]) or not np.array_equal(self._read_all()["length"], counted)
-        self._device.release(*chunk, other_psp)
+        with self._device.lent() as lent:
+            chunk = lent.alloc_all([(min(total, UPLOAD_SYNAPSES), dtype) for dtype in (np.uint32, np.uint32, *self._dtypes)])
+            source, target, weight, psp = chunk
+            other_psp = lent.alloc(1, np.uint32)
+            with self._device.lent() as shorter:
+                arrivals = shorter.alloc(self._neurons, np.uint32)
+                for count in self._chunks(sources, chunk):
+                    self._launch("count_synapses", self._state, np.uint64(count), source, target, psp, arrivals, items=count)
+                in_degree = self._device.fetched(arrivals, self._neurons)
+            rows = self._read_all()
+            counted = rows["capacity"].astype(np.int64)
+            _check_degrees(counted, in_degree, total)
+            self._place(rows)
+            for count in self._chunks(sources, chunk):
+                self._launch("claim_slots", self._state, np.uint64(count), source, items=count)
+                self._launch("fill_rows", self._state, target, weight, psp, other_psp, items=self._neurons)
+            changed = bool(self._device.fetched(other_psp, 1)[0]) or not np.array_equal(self._read_all()["length"], counted)
         if changed:
             raise NetworkError("a source of synapses gave others the second time; it has to be the same each time")
         self.count = total
@@ -228,7 +227,9 @@ class RowStore:
         rows["capacity"] = units * BLOCK_ALIGNMENT // self._slot_bytes(rows)
         self._end = int(ends[-1])
         if self._end * BLOCK_ALIGNMENT > self._arena.nbytes:
-            self._device.release(self._arena)  # nothing is in it
+            # Nothing is in it, so it need not be there beside the larger one; should there be no room for that, none is there.
+            old, self._arena = self._arena, self._device.alloc(0, np.uint8)
+            self._device.release(old)
             self._arena = self._device.alloc(self._end * BLOCK_ALIGNMENT, np.uint8)
             self._bind()
         self._device.upload(self._table, rows)
@@ -245,7 +246,7 @@ class RowStore:
             source, target, weight, psp = source[order], target[order], weight[order], psp[order]
         first = runs(source)
         ids = source[first[:-1]]
-        planned = self._plan(ids, first, psp)
+        old, planned, moves, end = self._plan(ids, first, psp)
 
         # Everything that can fail for want of memory comes before the first change.
         pieces = self._pieces(first)
@@ -253,16 +254,25 @@ class RowStore:
         rows = max(high - low for low, high in pieces)
         sizes = (rows, rows, rows + 1, widest, widest, widest)
         dtypes = (np.uint32, ROW_DTYPE, np.uint32, np.uint32, *self._dtypes)
-        buffers = self._device.alloc_all(list(zip(sizes, dtypes, strict=True)))
-        for low, high in pieces:
-            span = slice(first[low], first[high])
-            offsets = (first[low : high + 1] - first[low]).astype(np.uint32)
-            parts = (ids[low:high], planned[low:high], offsets, target[span], weight[span], psp[span])
-            for buffer, host in zip(buffers, parts, strict=True):
-                self._device.upload(buffer, np.ascontiguousarray(host))
-            self._launch("append_synapses", self._state, np.uint64(high - low), *buffers, items=high - low)
-        self._device.release(*buffers)
+        with self._device.lent() as lent:
+            buffers = lent.alloc_all(zip(sizes, dtypes, strict=True))
+            for low, high in pieces:
+                span = slice(first[low], first[high])
+                offsets = (first[low : high + 1] - first[low]).astype(np.uint32)
+                parts = (ids[low:high], planned[low:high], offsets, target[span], weight[span], psp[span])
+                for buffer, host in zip(buffers, parts, strict=True):
+                    self._device.upload(buffer, np.ascontiguousarray(host))
+                self._launch("append_synapses", self._state, np.uint64(high - low), *buffers, items=high - low)
+        self._account(old, planned, moves, end)
         self.count += len(batch)
+
+    def _account(self, old: Rows, planned: Rows, moves: NDArray[np.bool_], end: int) -> None:
+        """Rows are as planned now, those that moved in new blocks up to `end`."""
+        self._end = end
+        self._abandoned += int(self._units(old, old["capacity"].astype(np.int64))[moves].sum())
+        squeezed = planned["length"] == planned["valid"]  # as are all that moved
+        self._removed -= int((old["length"] - old["valid"].astype(np.int64))[squeezed].sum())
+        self.rows_moved += int(np.count_nonzero(moves & (old["length"] > 0)))
 
     @staticmethod
     def _pieces(first: NDArray[np.int64]) -> list[tuple[int, int]]:
@@ -275,8 +285,9 @@ class RowStore:
             low = high
         return pieces
 
-    def _plan(self, ids: U32, first: NDArray[np.int64], psp: NDArray[Any]) -> Rows:
-        """Entries of the rows `ids` after the addition, with the arena made large enough for them."""
+    def _plan(self, ids: U32, first: NDArray[np.int64], psp: NDArray[Any]) -> tuple[Rows, Rows, NDArray[np.bool_], int]:
+        """Entries of the rows `ids` before and after the addition, which of them move, and where the last of those will end in
+        the arena, which is made large enough."""
         added = np.diff(first)
         lowest, highest = (extreme.reduceat(psp, first[:-1]).astype(np.uint32) for extreme in (np.minimum, np.maximum))
         while True:
@@ -301,11 +312,7 @@ class RowStore:
             self._make_room(int(ends[-1]) - self._end)
         planned["offset"] = np.where(moves, ends - units, old["offset"])
         planned["capacity"] = np.where(moves, units * BLOCK_ALIGNMENT // self._slot_bytes(planned), old["capacity"])
-        self._end = int(ends[-1])
-        self._abandoned += int(self._units(old, old["capacity"].astype(np.int64))[moves].sum())
-        self._removed -= int((old["length"] - old["valid"].astype(np.int64))[~in_place].sum())
-        self.rows_moved += int(np.count_nonzero(moves & (old["length"] > 0)))
-        return planned
+        return old, planned, moves, int(ends[-1])
 
     def _make_room(self, units: int) -> None:
         """At least `units` more at the end: by compaction where waste is a sixteenth of the arena and enough, else by growth."""
@@ -374,16 +381,11 @@ class RowStore:
             return
         planned["offset"] = ends - units
         planned["capacity"] = units * BLOCK_ALIGNMENT // self._slot_bytes(planned)
-        sizes, dtypes = (len(ids), len(ids), len(ids) + 1), (np.uint32, ROW_DTYPE, np.uint32)
-        buffers = self._device.alloc_all(list(zip(sizes, dtypes, strict=True)))
-        for buffer, host in zip(buffers, (ids, planned), strict=False):
-            self._device.upload(buffer, np.ascontiguousarray(host))
-        self._launch("append_synapses", self._state, np.uint64(len(ids)), *buffers, None, None, None, items=len(ids))
-        self._device.release(*buffers)
-        self._end = int(ends[-1])
-        self._abandoned += int(self._units(old, old["capacity"].astype(np.int64)).sum())
-        self._removed -= int((old["length"] - old["valid"].astype(np.int64)).sum())
-        self.rows_moved += int(np.count_nonzero(old["length"]))
+        with self._device.lent() as lent:
+            on_device, entries, none_added = lent.uploaded(ids), lent.uploaded(planned), lent.alloc(len(ids) + 1, np.uint32)
+            rows = (np.uint64(len(ids)), on_device, entries, none_added)
+            self._launch("append_synapses", self._state, *rows, None, None, None, items=len(ids))
+        self._account(old, planned, np.ones(len(ids), np.bool_), int(ends[-1]))
 
     # -- removing and reweighting ----------------------------------------------------------------------------------
     def edit(self, source: U32, target: U32, weight: NDArray[Any] | None) -> NDArray[np.bool_]:
@@ -395,13 +397,13 @@ class RowStore:
         order = np.argsort(source, kind="stable")
         ordered = source[order]
         first = runs(ordered)
-        arrays = [self._device.uploaded(host) for host in (ordered[first[:-1]], first.astype(np.uint32), target[order])]
-        weights = None if weight is None else self._device.uploaded(weight[order])
-        found = self._device.alloc(len(source), np.uint8)
-        self._launch("edit_synapses", self._state, np.uint64(len(first) - 1), *arrays, weights, found, items=len(first) - 1)
         there: NDArray[np.bool_] = np.empty(len(source), np.bool_)
-        there[order] = self._device.fetched(found, len(source)).view(np.bool_)
-        self._device.release(*arrays, found, weights)
+        with self._device.lent() as lent:
+            arrays = [lent.uploaded(host) for host in (ordered[first[:-1]], first.astype(np.uint32), target[order])]
+            weights = None if weight is None else lent.uploaded(weight[order])
+            found = lent.alloc(len(source), np.uint8)
+            self._launch("edit_synapses", self._state, np.uint64(len(first) - 1), *arrays, weights, found, items=len(first) - 1)
+            there[order] = self._device.fetched(found, len(source)).view(np.bool_)
         if weight is None:
             removed = int(np.count_nonzero(there))
             self._removed += removed
@@ -415,25 +417,29 @@ class RowStore:
         n = self._neurons if ids is None else len(ids)
         if n == 0:
             return
-        on_device = None if ids is None else self._device.uploaded(ids)
-        bits = None if wanted is None else self._device.uploaded(wanted)
-        counts = self._device.alloc(n, np.uint32)
-        self._launch("list_synapses", self._state, np.uint64(n), on_device, np.uint32(0), bits, counts, *(None,) * 5, items=n)
-        first = np.concatenate(([0], np.cumsum(self._device.fetched(counts, n), dtype=np.int64)))
-        self._device.release(counts, on_device)
-        for low, high in self._pieces(first):
-            if first[high] > first[low]:
-                yield self._list_piece(ids, low, high, first, bits)
-        self._device.release(bits)
+        with self._device.lent() as lent:
+            bits = None if wanted is None else lent.uploaded(wanted)
+            first = self._counted(ids, bits)
+            for low, high in self._pieces(first):
+                if first[high] > first[low]:
+                    yield self._list_piece(ids, low, high, first, bits)
+
+    def _counted(self, ids: U32 | None, bits: Any) -> NDArray[np.int64]:
+        """Of rows `ids`, or all: where the synapses of each begin, and all end, when they are listed."""
+        n = self._neurons if ids is None else len(ids)
+        with self._device.lent() as lent:
+            on_device, counts = None if ids is None else lent.uploaded(ids), lent.alloc(n, np.uint32)
+            self._launch("list_synapses", self._state, np.uint64(n), on_device, np.uint32(0), bits, counts, *(None,) * 5, items=n)
+            return np.concatenate(([0], np.cumsum(self._device.fetched(counts, n), dtype=np.int64)))
 
     def _list_piece(self, ids: U32 | None, low: int, high: int, first: NDArray[np.int64], bits: Any) -> SynapseBatch:
-        count = int(first[high] - first[low])
-        rows = None if ids is None else self._device.uploaded(ids[low:high])
-        starts = self._device.uploaded((first[low:high] - first[low]).astype(np.uint64))
-        out = [self._device.alloc(count, dtype) for dtype in (np.uint32, np.uint32, *self._dtypes)]
-        self._launch("list_synapses", self._state, np.uint64(high - low), rows, np.uint32(low), bits, None, starts, *out, items=high - low)
-        source, packed, weight, psp = (self._device.fetched(array, count) for array in out)
-        self._device.release(starts, *out, rows)
+        count, n = int(first[high] - first[low]), np.uint64(high - low)
+        with self._device.lent() as lent:
+            rows = None if ids is None else lent.uploaded(ids[low:high])
+            starts = lent.uploaded((first[low:high] - first[low]).astype(np.uint64))
+            out = [lent.alloc(count, dtype) for dtype in (np.uint32, np.uint32, *self._dtypes)]
+            self._launch("list_synapses", self._state, n, rows, np.uint32(low), bits, None, starts, *out, items=high - low)
+            source, packed, weight, psp = (self._device.fetched(array, count) for array in out)
         target = packed & TARGET_MASK
         inhibitory = (packed & INHIBITORY) != 0
         if (order := pair_order(source, target)) is not None:
@@ -443,28 +449,24 @@ class RowStore:
     def first_column(self, values: NDArray[np.uint16] | None = None) -> Iterator[NDArray[np.uint16]]:
         """Column 0 of every synapse in the order of `list()`, 0 where a row has none; or set it to these values, which come
         back."""
-        counts = self._device.alloc(self._neurons, np.uint32)
-        n = np.uint64(self._neurons)
-        self._launch("list_synapses", self._state, n, None, np.uint32(0), None, counts, *(None,) * 5, items=self._neurons)
-        first = np.concatenate(([0], np.cumsum(self._device.fetched(counts, self._neurons), dtype=np.int64)))
-        self._device.release(counts)
+        first = self._counted(None, None)
         for low, high in self._pieces(first):
             count = int(first[high] - first[low])
-            starts = self._device.uploaded((first[low:high] - first[low]).astype(np.uint64))
-            out = [self._device.alloc(count, dtype) for dtype in (np.uint32, np.uint32, *self._dtypes)]
-            cells = self._device.alloc(count, np.uint16)
-            rows = (np.uint64(high - low), np.uint32(low))
-            self._launch("list_synapses", self._state, rows[0], None, rows[1], None, None, starts, *out, items=high - low)
-            source, packed = (self._device.fetched(array, count) for array in out[:2])
-            order = pair_order(source, packed & TARGET_MASK)
-            order = np.arange(count) if order is None else order
-            if values is not None:
-                as_they_lie = np.empty(count, np.uint16)
-                as_they_lie[order] = values[first[low] : first[high]]
-                self._device.upload(cells, as_they_lie)
-            self._launch("copy_column", self._state, *rows, starts, cells, np.uint32(values is not None), items=high - low)
-            yield self._device.fetched(cells, count)[order]
-            self._device.release(starts, cells, *out)
+            with self._device.lent() as lent:
+                starts = lent.uploaded((first[low:high] - first[low]).astype(np.uint64))
+                out = [lent.alloc(count, dtype) for dtype in (np.uint32, np.uint32, *self._dtypes)]
+                cells = lent.alloc(count, np.uint16)
+                rows = (np.uint64(high - low), np.uint32(low))
+                self._launch("list_synapses", self._state, rows[0], None, rows[1], None, None, starts, *out, items=high - low)
+                source, packed = (self._device.fetched(array, count) for array in out[:2])
+                order = pair_order(source, packed & TARGET_MASK)
+                order = np.arange(count) if order is None else order
+                if values is not None:
+                    as_they_lie = np.empty(count, np.uint16)
+                    as_they_lie[order] = values[first[low] : first[high]]
+                    self._device.upload(cells, as_they_lie)
+                self._launch("copy_column", self._state, *rows, starts, cells, np.uint32(values is not None), items=high - low)
+                yield self._device.fetched(cells, count)[order]
 
     # -- compaction ------------------------------------------------------------------------------------------------
     def compact(self) -> None:
@@ -486,23 +488,27 @@ class RowStore:
         packed_units = units - (-tail * TAIL_KEY_BYTES // BLOCK_ALIGNMENT)
         packed_ends = np.cumsum(packed_units)
         limit = max(SCRATCH_BYTES // BLOCK_ALIGNMENT, int(packed_units.max(initial=0)))
-        scratch = self._device.alloc(max(min(limit, int(packed_units.sum())), 1) * BLOCK_ALIGNMENT, np.uint8)
-        low = 0
+        parts, low = [], 0
         while low < len(ids):
             begin = int(packed_ends[low] - packed_units[low])
             high = max(int(np.searchsorted(packed_ends, begin + limit, side="right")), low + 1)
-            in_scratch = (packed_ends - packed_units)[low:high] - begin
-            hosts = (ids[low:high], planned[low:high], in_scratch.astype(np.uint64))
-            arrays = [self._device.uploaded(host) for host in hosts]
-            packed_sorted = self._device.alloc(high - low, np.uint32)
-            on_device, entries, packed = arrays
-            count = np.uint64(high - low)
-            for step in ("pack_rows", "sort_tails"):
-                self._launch(step, self._state, count, on_device, packed, packed_sorted, scratch, items=high - low)
-            self._launch("place_rows", self._state, count, on_device, entries, packed, packed_sorted, scratch, items=high - low)
-            self._device.release(*arrays, packed_sorted)
+            parts.append((low, high, begin))
             low = high
-        self._device.release(scratch)
+        most = max((high - low for low, high, _ in parts), default=0)
+        with self._device.lent() as lent:
+            # All that it takes is there before the first row moves.
+            scratch = lent.alloc(max(min(limit, int(packed_units.sum())), 1) * BLOCK_ALIGNMENT, np.uint8)
+            buffers = lent.alloc_all((most, dtype) for dtype in (np.uint32, ROW_DTYPE, np.uint64, np.uint32))
+            on_device, entries, packed, packed_sorted = buffers
+            for low, high, begin in parts:
+                in_scratch = (packed_ends - packed_units)[low:high] - begin
+                hosts = (ids[low:high], planned[low:high], in_scratch.astype(np.uint64))
+                for buffer, host in zip(buffers, hosts, strict=False):
+                    self._device.upload(buffer, host)
+                count = np.uint64(high - low)
+                for step in ("pack_rows", "sort_tails"):
+                    self._launch(step, self._state, count, on_device, packed, packed_sorted, scratch, items=high - low)
+                self._launch("place_rows", self._state, count, on_device, entries, packed, packed_sorted, scratch, items=high - low)
         self._end = int(ends[-1]) if len(ends) else 0
         self._abandoned = self._removed = 0
         self.compactions += 1

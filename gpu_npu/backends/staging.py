@@ -83,15 +83,12 @@ class Staging:
         self._potentials.reserve(first + count, first)
         self._device.copy(self._ids.array, first, ids, 0, count)
         self._device.copy(self._potentials.array, first, values, 0, count)
-        wrong = self._device.alloc(1, np.uint64)
-        self._device.upload(wrong, np.full(1, 2**64 - 1, np.uint64))
         buffers = (self._ids.array, self._potentials.array)
-        self._device.launch([Launch("check_injection", (self._state, *buffers, np.uint64(first), np.uint64(count), wrong))])
-        host: NDArray[np.uint64] = np.empty(1, np.uint64)
-        self._device.download(wrong, host)
-        self._device.wait()
-        self._device.free(wrong)
-        if (code := int(host[0])) != 2**64 - 1:
+        with self._device.lent() as lent:
+            wrong = lent.uploaded(np.full(1, 2**64 - 1, np.uint64))
+            self._device.launch([Launch("check_injection", (self._state, *buffers, np.uint64(first), np.uint64(count), wrong))])
+            code = int(self._device.fetched(wrong, 1)[0])
+        if code != 2**64 - 1:
             raise self._refusal(code >> 2, code & 3, first, capacity)
         self._segments.append((first, count, None))
         self._used += count

@@ -10,7 +10,8 @@ Device arrays have one dimension, belong to the device that made them, and are o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -52,6 +53,30 @@ class Launch:
     kernel: str
     args: tuple[Any, ...]
     single: bool = False
+
+
+class Lent:
+    """Arrays of a moment, from `Device.lent()`."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self.arrays: list[Any] = []
+
+    def alloc(self, count: int, dtype: DTypeLike) -> Any:
+        """As `Device.alloc`."""
+        array = self._device.alloc(count, dtype)
+        self.arrays.append(array)
+        return array
+
+    def alloc_all(self, wanted: Iterable[tuple[int, DTypeLike]]) -> list[Any]:
+        """An array for each (count, dtype)."""
+        return [self.alloc(count, dtype) for count, dtype in wanted]
+
+    def uploaded(self, host: Host) -> Any:
+        """A flat array with these items."""
+        array = self.alloc(host.size, host.dtype)
+        self._device.upload(array, np.ascontiguousarray(host).reshape(-1))
+        return array
 
 
 class Device(ABC):
@@ -169,11 +194,14 @@ class Device(ABC):
         wrote is there after the wait for it. It is given back by `close()`."""
 
     # -- transfers of a moment: for edits and queries, not for bursts --------------------------------------------
-    def uploaded(self, host: Host) -> Any:
-        """A new flat array with these items."""
-        array = self.alloc(host.size, host.dtype)
-        self.upload(array, np.ascontiguousarray(host).reshape(-1))
-        return array
+    @contextmanager
+    def lent(self) -> Iterator[Lent]:
+        """Arrays that are given back at the end of the `with`, however it ends."""
+        lent = Lent(self)
+        try:
+            yield lent
+        finally:
+            self.release(*lent.arrays)
 
     def fetched(self, array: Any, count: int, at: int = 0) -> Host:
         """array[at : at + count] on the host, after a wait."""

@@ -1,0 +1,139 @@
+"""Whatever runs out of memory: the call is refused, nothing has changed, nothing is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpu_npu import NPU, Connectome, DeviceMemoryError, PairRule, WindowRule
+from gpu_npu.backends import rows
+from gpu_npu.backends.devices.cpu import CpuDevice
+from gpu_npu.backends.executor import Executor
+from gpu_npu.connectome.generators import fixed_out_degree
+
+Edit = Callable[[NPU], object]
+
+
+class Scarce(CpuDevice):
+    """Gives `left` arrays more, then none, or, `once`, all but one; None: as many as are asked for."""
+
+    left: int | None = None
+    once = False
+
+    def alloc(self, count: int, dtype: Any) -> Any:
+        if self.left is not None:
+            if not self.left:
+                if self.once:
+                    self.left = None
+                raise self._no_memory(count * np.dtype(dtype).itemsize, 0)
+            self.left -= 1
+        return super().alloc(count, dtype)
+
+
+NEURONS = 120
+ids = np.arange(NEURONS)
+EDITS: dict[str, Edit] = {
+    "window rule": lambda npu: npu.register_plasticity(WindowRule(1, 2, window=3, plus=2, minus=1)),
+    "a burst": lambda npu: npu.process_burst(),
+    "pair rule": lambda npu: npu.register_plasticity(PairRule(0, 1, 5.0, 3.0, 9.0, 9.0, pairing="all")),
+    "bursts": lambda npu: npu.run(3),
+    "synapses": lambda npu: npu.add_synapses(ids[:60] * 2, ids[::2], 20, 3),
+    "more synapses": lambda npu: npu.add_synapses(np.repeat(ids, 12), np.tile(ids[:12] * 10, NEURONS), 20, np.arange(12 * NEURONS) % 5),
+    "weights": lambda npu: npu.update_weights(ids[:60] * 2, ids[::2], 77),
+    "fewer synapses": lambda npu: npu.remove_synapses(ids[:60] * 2, ids[::2]),
+    "power": lambda npu: npu.set_power_neurons(ids[::9]),
+    "a burst with power": lambda npu: npu.process_burst(),
+    "other power": lambda npu: npu.set_power_neurons(ids[::7]),
+    "a burst with other power": lambda npu: npu.process_burst(),
+    "power as before": lambda npu: npu.set_power_neurons(ids[::9]),
+    "a burst with power as before": lambda npu: npu.process_burst(),
+    "divided psps": lambda npu: npu.set_area(0, psp_uniform=False),
+    "undivided psps": lambda npu: npu.set_area(0, psp_uniform=True),
+    "areas": lambda npu: npu.set_parameter("cortical_area", ids[::5], 2),
+    "an area": lambda npu: npu.set_area_parameter("cortical_area", 2, 1),
+    "thresholds": lambda npu: npu.set_parameter("threshold", ids[::3], 250.0),
+    "accumulation": lambda npu: npu.set_parameter("mp_charge_accumulation", ids[::4], False),
+    "room": lambda npu: npu.reserve(neurons=300, synapses=20_000),
+    "neurons": lambda npu: npu.add_neurons(30, cortical_area=1, threshold=200.0),
+    "mapping": lambda npu: npu.set_neuron_mapping({3: 0, 5: 1, 7: 2, 200: 1}),
+    "no neurons": lambda npu: npu.delete_neurons(ids[::11]),
+    "schedule": lambda npu: npu.schedule_force([npu.burst_count + 1] * 20, ids[:20]),
+    "forced": lambda npu: npu.force_fire(ids[::2]),
+    "injection": lambda npu: npu.inject(np.tile(ids, 700), 1.0),
+    "a burst with it": lambda npu: npu.process_burst(),
+    "another rule": lambda npu: npu.register_plasticity(PairRule(1, 1, 4.0, 2.0, 5.0, 5.0)),
+    "compaction": lambda npu: npu.rebuild_indexes(),
+    "no rule": lambda npu: npu.unregister_plasticity(1),
+    "a burst without": lambda npu: npu.process_burst(),
+    "weights asked": lambda npu: npu.synapse_array.weight.sum(),
+    "reset": lambda npu: npu.reset(),
+    "no rules": lambda npu: [npu.unregister_plasticity(handle) for handle in (0, 2)],
+    "a burst without rules": lambda npu: npu.process_burst(),
+}
+
+TAKEN_BACK = {"mapping"}
+"""Edits of two parts: when the second is refused, the first is taken back, which takes as much as doing it took."""
+
+TAKES_NONE = {
+    "a burst",
+    "bursts",
+    "power",
+    "other power",
+    "power as before",
+    "schedule",
+    "forced",
+    "injection",
+    "no rule",
+    "reset",
+    "no rules",
+    "a burst without rules",
+}
+"""What a burst takes up later, the next one is refused."""
+
+
+def network() -> Connectome:
+    return fixed_out_degree(NEURONS, 9, seed=3, weight=(1, 60), psp=(1, 9), threshold=300.0, cortical_area=ids % 3)
+
+
+@pytest.mark.parametrize("look", [False, True], ids=["unseen", "looked at"])
+def test_whatever_does_not_fit_changes_nothing(look: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each call is refused its first array, then its second, and so on until it is done; `look`: after each refusal the whole state is
+    compared, which pays what synapses owe; else only what fires, and all at the end."""
+    monkeypatch.setattr(rows, "UPLOAD_SYNAPSES", 100)
+    device = Scarce(workers=1)
+    refusals = dict.fromkeys(EDITS, 0)
+
+    def written(npu: NPU) -> bytes:
+        npu.snapshot().write(tmp_path / "state")
+        return (tmp_path / "state").read_bytes()
+
+    with (
+        NPU.from_connectome(network(), backend=lambda: Executor(device), neuron_capacity=150, synapse_capacity=2_600) as npu,
+        NPU.from_connectome(network(), backend="reference", neuron_capacity=150, synapse_capacity=2_600) as reference,
+    ):
+        uncounted = device.allocated - sum(npu.memory().values())
+        for name, edit in EDITS.items():
+            device.left, device.once = 0, name in TAKEN_BACK
+            while True:
+                allowed = device.left
+                try:
+                    edit(npu)
+                    break
+                except DeviceMemoryError:
+                    refusals[name] += 1
+                finally:
+                    device.left = None
+                assert device.allocated - sum(npu.memory().values()) == uncounted, f"{name}: arrays were not given back"
+                if look:
+                    assert written(npu) == written(reference), f"{name}, refused its array {allowed}"
+                device.left = allowed + 1
+            edit(reference)
+            assert device.allocated - sum(npu.memory().values()) == uncounted, f"{name}: arrays were not given back"
+            if refusals[name]:
+                np.testing.assert_array_equal(*(one.process_burst().fired_neurons for one in (npu, reference)), err_msg=name)
+        assert written(npu) == written(reference)
+    assert {name for name, count in refusals.items() if not count} == TAKES_NONE
