@@ -84,9 +84,7 @@ class NPU(Queries):
         areas: Mapping[int, Area] | None = None,
         annotate: bool = False,
     ) -> None:
-        empty = Connectome(
-            neuron_count, synapse_capacity, weight_dtype=weight_dtype, psp_dtype=psp_dtype, settings=settings, areas=areas
-        )
+        empty = Connectome(neuron_count, synapse_capacity, weight_dtype=weight_dtype, psp_dtype=psp_dtype, settings=settings, areas=areas)
         self._start(empty, empty.neuron_capacity, empty.synapse_capacity, fire_ledger_window, backend, device, annotate)
         self._loaded: Connectome | None = None
 
@@ -333,9 +331,10 @@ class NPU(Queries):
         backend = self._ready()
         self._tell_power(power)
         number = self._burst_count + 1
-        out = backend.burst(number) if self._ranges is None else self._annotated_burst(backend, self._ranges, number)
-        self._burst_count = number
-        return out
+        try:
+            return backend.burst(number) if self._ranges is None else self._annotated_burst(backend, self._ranges, number)
+        finally:
+            self._burst_count = backend.burst_count
 
     def _tell_power(self, power: U32) -> None:
         """Make these the backend's power neurons."""
@@ -706,9 +705,16 @@ class NPU(Queries):
         missing = self._missing(ids)
         new, there = ids[missing], ids[~missing]
         self._admit(0, lambda network: _put(network.neurons.cortical_area, ids, column))
-        self._ready().write("cortical_area", there, column[~missing])
-        self._create(new, _columns(len(new), {"cortical_area": column[missing]}))
+        backend, columns = self._ready(), _columns(len(new), {"cortical_area": column[missing]})
+        before = backend.read("cortical_area")[there] if len(new) else None
+        backend.write("cortical_area", there, column[~missing])
         self._all_power = None
+        try:
+            self._create(new, columns)
+        except BaseException:
+            if before is not None:
+                backend.write("cortical_area", there, before)
+            raise
 
     # -- synapses ------------------------------------------------------------------------------------------------
     def add_synapse(self, source: int, target: int, weight: int, conductance: int, syn_type: int = 0) -> bool:
@@ -740,16 +746,12 @@ class NPU(Queries):
         return True
 
     @annotated("edit")
-    def add_synapses(
-        self, source: ArrayLike, target: ArrayLike, weight: ArrayLike, psp: ArrayLike, inhibitory: ArrayLike = False
-    ) -> None:
+    def add_synapses(self, source: ArrayLike, target: ArrayLike, weight: ArrayLike, psp: ArrayLike, inhibitory: ArrayLike = False) -> None:
         """Add synapses between reserved ids, in the order given, which is their age: arrays of one length, or one value for all.
 
         CapacityError beyond the reserved capacity; SumOverflowError where a sum may not fit.
         """
-        batch = check_synapses(
-            source, target, weight, psp, inhibitory, self._neuron_capacity, self._weight_dtype, self._psp_dtype
-        )
+        batch = check_synapses(source, target, weight, psp, inhibitory, self._neuron_capacity, self._weight_dtype, self._psp_dtype)
         free = self._synapse_capacity - self.get_synapse_count()
         if len(batch) > free:
             raise CapacityError(
