@@ -246,11 +246,10 @@ def clock(device: Device, _: float) -> Row:
 def read_rate(device: Device, budget: float, *, megabytes: float) -> Row:
     quads = int(megabytes * 2**20) // 16
     words = np.random.default_rng(0).integers(0, 2**32, 4 * quads, dtype=np.uint32)
-    source, total = device.uploaded(words.view(np.uint8)), device.alloc(1, np.uint64)
-    seconds, launches = seconds_of(device, Launch("read_memory", (source, total, np.uint64(quads))), budget)
-    found = int(device.fetched(total, 1)[0])
-    device.free(source)
-    device.free(total)
+    with device.lent() as lent:
+        source, total = lent.uploaded(words.view(np.uint8)), lent.alloc(1, np.uint64)
+        seconds, launches = seconds_of(device, Launch("read_memory", (source, total, np.uint64(quads))), budget)
+        found = int(device.fetched(total, 1)[0])
     if found != launches * int(words.sum(dtype=np.uint64)) % 2**64:
         raise Wrong("read_memory: not all was read")
     return {"gigabytes_per_s": 16e-9 * quads / seconds}
@@ -260,11 +259,10 @@ def copy_rate(device: Device, budget: float, *, megabytes: float) -> Row:
     """Bytes read and bytes written."""
     quads = int(megabytes * 2**20) // 16
     numbers = np.random.default_rng(0).integers(0, 2**32, 4 * quads, dtype=np.uint32)
-    source, target = device.uploaded(numbers), device.alloc(4 * quads, np.uint32)
-    seconds, _ = seconds_of(device, Launch("copy_memory", (source, target, np.uint64(quads))), budget)
-    copied = device.fetched(target, 4 * quads)
-    device.free(source)
-    device.free(target)
+    with device.lent() as lent:
+        source, target = lent.uploaded(numbers), lent.alloc(4 * quads, np.uint32)
+        seconds, _ = seconds_of(device, Launch("copy_memory", (source, target, np.uint64(quads))), budget)
+        copied = device.fetched(target, 4 * quads)
     if not np.array_equal(copied, numbers):
         raise Wrong("the copy is not what was copied")
     return {"gigabytes_per_s": 32e-9 * quads / seconds}

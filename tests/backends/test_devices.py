@@ -106,15 +106,23 @@ def test_memory_that_kernels_write_and_the_host_reads(device: Device) -> None:
     device.wait(marks[0])  # once more
 
 
-def test_transfers_of_a_moment(device: Device) -> None:
-    """Uploaded, fetched and released arrays; what is empty, and what was not needed, among them."""
+def test_arrays_of_a_moment(device: Device) -> None:
+    """Uploaded, allocated and fetched; what is empty among them; all are given back, however the moment ends."""
     before = device.allocated
     pairs, nothing = np.arange(6, dtype=np.uint16).reshape(3, 2), np.zeros(0, np.float32)
-    array, empty = device.uploaded(pairs), device.uploaded(nothing)
-    assert device.fetched(array, 3, 2).tolist() == [2, 3, 4]
-    assert device.fetched(empty, 0).size == 0
-    assert device.allocated == before + 12
-    device.release(array, None, empty)
+    with device.lent() as lent:
+        array, empty, *more = lent.uploaded(pairs), lent.uploaded(nothing), *lent.alloc_all([(3, np.uint8), (0, np.uint64)])
+        assert device.fetched(array, 3, 2).tolist() == [2, 3, 4]
+        assert device.fetched(empty, 0).size == 0
+        assert [one.nbytes for one in more] == [3, 0]
+        assert device.allocated == before + 12 + 3
+    assert device.allocated == before
+    with pytest.raises(DeviceMemoryError), device.lent() as lent:
+        lent.uploaded(pairs)
+        lent.alloc(2**60, np.uint8)
+    assert device.allocated == before
+    kept = device.alloc(3, np.uint8)
+    device.release(kept, None)
     assert device.allocated == before
 
 

@@ -101,11 +101,12 @@ def test_rows_of_two_thousand_million_slots() -> None:
 
     table["length"] = table["valid"] = MAX_ROW - 2
     device.upload(rows._table, table)
-    source, target = (device.uploaded(np.array(ids, np.uint32)) for ids in ([2, 0, 1, 2, 1, 0], [1, 2, 0, 0, 1, 1]))
-    weight, psp = (device.uploaded(np.array(values, np.uint8)) for values in ([10, 11, 12, 13, 14, 15], [5, 6, 7, 8, 7, 9]))
-    wrong = device.alloc(1, np.uint32)
-    device.launch([Launch("claim_slots", (state, np.uint64(6), source)), Launch("fill_rows", (state, target, weight, psp, wrong))])
-    assert device.fetched(wrong, 1)[0] == 0
+    with device.lent() as lent:
+        source, target = (lent.uploaded(np.array(ids, np.uint32)) for ids in ([2, 0, 1, 2, 1, 0], [1, 2, 0, 0, 1, 1]))
+        weight, psp = (lent.uploaded(np.array(values, np.uint8)) for values in ([10, 11, 12, 13, 14, 15], [5, 6, 7, 8, 7, 9]))
+        wrong = lent.alloc(1, np.uint32)
+        device.launch([Launch("claim_slots", (state, np.uint64(6), source)), Launch("fill_rows", (state, target, weight, psp, wrong))])
+        assert device.fetched(wrong, 1)[0] == 0
     assert rows._read_all()["valid"].tolist() == [MAX_ROW] * 3
     arena, capacity = rows._arena, table["capacity"].astype(np.int64)
     for row, (targets, weights, psps) in enumerate((([2, 1], [11, 15], [6, 9]), ([0, 1], [12, 14], None), ([1, 0], [10, 13], [5, 8]))):
