@@ -15,6 +15,7 @@ Nobody pays for this who has not asked: an NPU without annotation has no Ranges 
 from __future__ import annotations
 
 import functools
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, TypeVar, cast
@@ -57,11 +58,14 @@ class Annotated:
     """Something that shows what it does where that was asked for."""
 
     _ranges: Ranges | None
-    _burst_count: int
+
+    @property
+    @abstractmethod
+    def burst_count(self) -> int: ...
 
     def _range(self, name: str) -> AbstractContextManager[None]:
         """A range of the profiler's, the last burst its number, where annotation is on."""
-        return nullcontext() if self._ranges is None else self._ranges.range(name, self._burst_count)
+        return nullcontext() if self._ranges is None else self._ranges.range(name, self.burst_count)
 
 
 def annotated(kind: Literal["edit", "transfer"]) -> Callable[[M], M]:

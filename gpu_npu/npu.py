@@ -136,7 +136,6 @@ class NPU(Queries):
         except BaseException:
             npu.close()
             raise
-        npu._burst_count = flight.burst
         npu._initial = {name: values.copy() for name, values in snapshot.initial.items()}
         npu._listed_power = snapshot.power_neurons
         npu._next_rule = snapshot.next_rule
@@ -174,7 +173,7 @@ class NPU(Queries):
         self._more = more
         """What was loaded beside the connectome's own synapses."""
         self._ranges = Ranges() if annotate else None
-        self._burst_count = 0
+        self._resident, self._closed_at = None, 0
         self._window = _count(window, "fire_ledger_window", least=1)
         self._load(connectome, neurons, synapses, since)
 
@@ -205,7 +204,7 @@ class NPU(Queries):
             backend.close()
             raise
         backend.annotate(self._ranges)
-        self._resident: Backend | None = backend
+        self._resident = backend
         self._running = False
         self._reason = reason
         self._bound = bound
@@ -217,7 +216,6 @@ class NPU(Queries):
         self._plasticity = dict(zip(since, connectome.plasticity, strict=True))
         self._next_rule = len(self._plasticity)
         self._neuron_count = connectome.neuron_count
-        self._burst_count = 0
         self._pending = PendingSynapses(self._weight_dtype, self._psp_dtype)
         self._room = 0
         """Synapses that fit, as of the first one pending."""
@@ -237,6 +235,7 @@ class NPU(Queries):
     def close(self) -> None:
         """Give the backend's memory back; any later use of the NPU is an error. Closing twice is none."""
         if self._resident is not None:
+            self._closed_at = self._resident.burst_count
             self._resident.close()
             self._resident = None
             self._pending.clear()
@@ -252,7 +251,7 @@ class NPU(Queries):
             return "<NPU: closed>"
         return (
             f"<NPU on {self.backend}: {self._neuron_count:,} neurons (capacity {self._neuron_capacity:,}), "
-            f"{self.get_synapse_count():,} synapses (capacity {self._synapse_capacity:,}), burst {self._burst_count:,}>"
+            f"{self.get_synapse_count():,} synapses (capacity {self._synapse_capacity:,}), burst {self.burst_count:,}>"
         )
 
     def _open(self) -> Backend:
@@ -285,7 +284,6 @@ class NPU(Queries):
         if not network:
             state = {name: self._initial.get(name, np.full(self._neuron_capacity, 0, NEURON_FIELDS[name].dtype)) for name in STATE_FIELDS}
             backend.reset(state)
-            self._burst_count = 0
             return
         if self._loaded is None:
             raise NetworkError(
@@ -324,17 +322,14 @@ class NPU(Queries):
         """Compute the next burst. power_neurons: the power neurons of this burst alone, in place of the set ones."""
         power = self._power() if power_neurons is None else np.unique(check_ids(power_neurons, self._neuron_capacity, "power_neurons"))
         out = self._burst(power)
-        return _result(self._burst_count, out)
+        return _result(self.burst_count, out)
 
     def _burst(self, power: U32) -> BurstOutput:
         """The next burst, with these power neurons."""
         backend = self._ready()
         self._tell_power(power)
-        number = self._burst_count + 1
-        try:
-            return backend.burst(number) if self._ranges is None else self._annotated_burst(backend, self._ranges, number)
-        finally:
-            self._burst_count = backend.burst_count
+        number = backend.burst_count + 1
+        return backend.burst(number) if self._ranges is None else self._annotated_burst(backend, self._ranges, number)
 
     def _tell_power(self, power: U32) -> None:
         """Make these the backend's power neurons."""
@@ -366,12 +361,12 @@ class NPU(Queries):
         is, memory stays bounded and nothing is lost; where it raises, some bursts are computed that it has not seen.
         """
         n = _count(n, "n")
-        first, digest, synaptic = self._burst_count + 1, Digest(), 0
+        first, digest, synaptic = self.burst_count + 1, Digest(), 0
         fired_counts, clock = np.zeros(n, np.int64), np.zeros(n, np.int64)
         if callback is not None:
             for i in range(n):
                 out = self._burst(self._power())
-                result = _result(self._burst_count, out)
+                result = _result(self.burst_count, out)
                 fired_counts[i], clock[i] = result.neuron_count, out.clock
                 synaptic += result.synaptic_injections
                 digest.update(result.burst, result.fired_neurons)
@@ -395,11 +390,10 @@ class NPU(Queries):
         self._tell_power(self._power())
         self._running = True
         try:
-            with closing(backend.run(self._burst_count + 1, n)) as chunks:
+            with closing(backend.run(backend.burst_count + 1, n)) as chunks:
                 yield from chunks
         finally:
             self._running = False
-            self._burst_count = backend.burst_count
 
     def schedule(self, bursts: Any, neurons: ArrayLike, potentials: Any) -> None:
         """Stage external potential for bursts to come, so that `run` need not ask: potentials[i], or one for all, into
@@ -419,9 +413,9 @@ class NPU(Queries):
         if given.dtype.kind not in "iu" or given.shape not in ((), (count,)):
             each = f"one burst number for all, or one for each of {count:,} neurons"
             raise NetworkError(f"bursts: {given.dtype} of shape {given.shape}; {each}")
-        if given.size and not self._burst_count < int(given.min()) <= int(given.max()) < 2**62:
-            at = int(given.min()) if int(given.min()) <= self._burst_count else int(given.max())
-            raise NetworkError(f"bursts: {at} is not to come: the last burst was {self._burst_count}, and 2^62 is the limit")
+        if given.size and not self.burst_count < int(given.min()) <= int(given.max()) < 2**62:
+            at = int(given.min()) if int(given.min()) <= self.burst_count else int(given.max())
+            raise NetworkError(f"bursts: {at} is not to come: the last burst was {self.burst_count}, and 2^62 is the limit")
         return np.ascontiguousarray(np.broadcast_to(given, (count,)).astype(np.uint64))
 
     def inject(self, neurons: Any, potentials: Any) -> None:
@@ -521,21 +515,26 @@ class NPU(Queries):
         before = self._areas.get(area, Area())
         given = {"psp_uniform": psp_uniform, "mp_driven_psp": mp_driven_psp, "power": power, "name": name}
         after = replace(before, **{flag: value for flag, value in given.items() if value is not None})  # type: ignore[arg-type]
-        backend = self._ready()
+        backend, bound = self._ready(), self._bound
         if (after.psp_uniform, after.mp_driven_psp) != (before.psp_uniform, before.mp_driven_psp):
-            if fixed_point_bits({**self._areas, area: after}):
-                self._prove(lambda network: network.set_area(area, after))
-            else:
-                self._bound = SumBound()
+            divides = fixed_point_bits({**self._areas, area: after})
+            bound = self._proven(lambda network: network.set_area(area, after)) if divides else SumBound()
         backend.set_area(area, after)
+        self._bound = bound
         self._areas[area] = after
         self._all_power = None
 
-    def _prove(self, edit: Callable[[Connectome], object]) -> None:
-        """See that the sums still fit after this edit, on a host copy of the network; SumOverflowError if they may not."""
-        network = self.to_connectome()
+    def _proven(self, edit: Callable[[Connectome], object]) -> SumBound:
+        """See on a host copy of the network that the sums still fit after this edit, SumOverflowError if they may not; the bound
+        on them, to be kept once the edit is made."""
+        network, bound = self.to_connectome(), SumBound()
         edit(network)
-        self._bound.prove(network, self._plasticity.values())
+        bound.prove(network, self._plasticity.values())
+        return bound
+
+    def _admit(self, growth: int, edit: Callable[[Connectome], object]) -> SumBound:
+        """The same, with the copy made only where the running bound is not proof enough."""
+        return self._bound if self._bound.admits(growth) else self._proven(edit)
 
     # -- plasticity ----------------------------------------------------------------------------------------------
     @annotated("edit")
@@ -555,7 +554,7 @@ class NPU(Queries):
         if fixed_point_bits(self._areas) and rule.reach(self._weight_max):
             bound = SumBound()
             bound.prove(self.to_connectome(), [*self._plasticity.values(), rule])
-        backend.add_rule(handle, rule, self._burst_count)
+        backend.add_rule(handle, rule, self.burst_count)
         self._bound = bound
         self._plasticity[handle] = rule
         self._next_rule += 1
@@ -580,11 +579,6 @@ class NPU(Queries):
         """What pair rules keep beside each weight, in units of 2**-16: one for each synapse of `synapse_array`, in its order."""
         return self._ready().residues()
 
-    def _admit(self, growth: int, edit: Callable[[Connectome], object]) -> None:
-        """The same, with the copy made only where the running bound is not proof enough."""
-        if not self._bound.admits(growth):
-            self._prove(edit)
-
     @annotated("edit")
     def rebuild_indexes(self) -> None:
         """Give back what edits have wasted. Never needed for a result: every edit holds from the next burst on."""
@@ -608,8 +602,9 @@ class NPU(Queries):
         ids: U32 = free[:count].copy()
         columns = _columns(count, fields)
         # A reserved id may be a source already, so the area it comes to bears on the sums.
-        self._admit(0, lambda network: network.create_neurons(ids, **columns))
+        bound = self._admit(0, lambda network: network.create_neurons(ids, **columns))
         self._create(ids, columns)
+        self._bound = bound
         return ids
 
     def add_neuron(self, **fields: ArrayLike) -> int:
@@ -669,20 +664,25 @@ class NPU(Queries):
             raise NetworkError(
                 f"neurons[{missing[0]}]: {int(ids[missing[0]])} does not exist yet; add_neuron or set_neuron_mapping creates it"
             )
+        bound = self._bound
         if name == "cortical_area":
-            self._admit(0, lambda network: _put(network.neurons.cortical_area, ids, column))
+            bound = self._admit(0, lambda network: _put(network.neurons.cortical_area, ids, column))
             self._all_power = None
         self._ready().write(name, ids, column)
+        self._bound = bound
 
     @annotated("edit")
     def set_area_parameter(self, name: str, area: int, value: ArrayLike) -> int:
         """Set a field of every neuron of an area to one value (or triple of coordinates); returns how many neurons."""
         area = check_area_id(area)
         column = check_field(name, value, 1)
+        bound = self._bound
         if name == "cortical_area":
-            self._admit(0, lambda network: network.write_area(name, area, column[0]))
+            bound = self._admit(0, lambda network: network.write_area(name, area, column[0]))
             self._all_power = None
-        return self._ready().write_area(name, area, column)
+        written = self._ready().write_area(name, area, column)
+        self._bound = bound
+        return written
 
     @annotated("edit")
     def set_neuron_mapping(self, mapping: Mapping[int, int] | ArrayLike, areas: ArrayLike | None = None) -> None:
@@ -704,9 +704,9 @@ class NPU(Queries):
         ids, column = ids[order], column[order]
         missing = self._missing(ids)
         new, there = ids[missing], ids[~missing]
-        self._admit(0, lambda network: _put(network.neurons.cortical_area, ids, column))
+        bound = self._admit(0, lambda network: _put(network.neurons.cortical_area, ids, column))
         backend, columns = self._ready(), _columns(len(new), {"cortical_area": column[missing]})
-        before = backend.read("cortical_area")[there] if len(new) else None
+        before = backend.read("cortical_area")[there] if len(new) and len(there) else None
         backend.write("cortical_area", there, column[~missing])
         self._all_power = None
         try:
@@ -715,6 +715,7 @@ class NPU(Queries):
             if before is not None:
                 backend.write("cortical_area", there, before)
             raise
+        self._bound = bound
 
     # -- synapses ------------------------------------------------------------------------------------------------
     def add_synapse(self, source: int, target: int, weight: int, conductance: int, syn_type: int = 0) -> bool:
@@ -758,15 +759,20 @@ class NPU(Queries):
                 f"{len(batch):,} synapses do not fit: {free:,} of {self._synapse_capacity:,} are free; reserve(synapses=...) makes room"
             )
         growth = self._bound.growth(batch.target, batch.weight, batch.psp)
-        self._admit(growth, lambda network: network.add_synapses(batch.source, batch.target, batch.weight, batch.psp, batch.inhibitory))
+        given = batch.source, batch.target, batch.weight, batch.psp, batch.inhibitory
+        bound = self._admit(growth, lambda network: network.add_synapses(*given))
         self._ready().add_synapses(batch)
+        self._bound = bound
 
     @annotated("edit")
     def remove_synapses(self, source: ArrayLike, target: ArrayLike) -> Flags:
         """Remove, pair by pair in order, the oldest synapse of each; says for each whether there was one."""
         sources, targets = self._pairs(source, target)
-        self._admit(0, lambda network: network.remove_synapses(sources, targets))  # where psp is shared, k falls and shares rise
-        return self._ready().remove_synapses(sources, targets)
+        # Where psp is shared, k falls and shares rise.
+        bound = self._admit(0, lambda network: network.remove_synapses(sources, targets))
+        there = self._ready().remove_synapses(sources, targets)
+        self._bound = bound
+        return there
 
     def remove_synapse(self, source: int, target: int) -> bool:
         """Remove the oldest synapse of this pair; says whether there was one."""
@@ -779,8 +785,10 @@ class NPU(Queries):
         weights = check_weights(weight, self._weight_dtype, len(sources))
         psps = np.full(len(sources), self._psp_max, self._psp_dtype)  # theirs are not known here
         growth = self._bound.growth(targets, weights, psps)
-        self._admit(growth, lambda network: network.reweight_synapses(sources, targets, weights))
-        return self._ready().reweight_synapses(sources, targets, weights)
+        bound = self._admit(growth, lambda network: network.reweight_synapses(sources, targets, weights))
+        there = self._ready().reweight_synapses(sources, targets, weights)
+        self._bound = bound
+        return there
 
     def update_weight(self, source: int, target: int, weight: int) -> bool:
         """Set the weight of the oldest synapse of this pair; says whether there was one."""

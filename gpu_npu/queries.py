@@ -33,6 +33,8 @@ U32 = NDArray[np.uint32]
 class Queries(Annotated):
     """The part of an NPU that looks inside."""
 
+    _resident: Backend | None
+    _closed_at: int
     _reason: str
     _window: int
     _neuron_count: int
@@ -90,11 +92,11 @@ class Queries(Annotated):
     @property
     def burst_count(self) -> int:
         """Number of the last burst; 0 before the first."""
-        return self._burst_count
+        return self._closed_at if self._resident is None else self._resident.burst_count
 
     def get_burst_count(self) -> int:
         """Number of the last burst; 0 before the first."""
-        return self._burst_count
+        return self.burst_count
 
     def get_neuron_count(self) -> int:
         """Neurons that exist: created and not deleted."""
@@ -166,7 +168,7 @@ class Queries(Annotated):
         backend = self._ready()
         ids, potentials = backend.fire_queue(previous=previous)
         coordinates, areas = backend.read("coordinates")[ids], backend.read("cortical_area")[ids]
-        burst = max(0, self._burst_count - 1) if previous else self._burst_count
+        burst = max(0, self.burst_count - 1) if previous else self.burst_count
         return FireQueue(ids, potentials, burst, coordinates, areas)
 
     @annotated("transfer")
@@ -193,7 +195,7 @@ class Queries(Annotated):
     def statistics(self) -> dict[str, int]:
         """Counts, capacities, and what edits have cost since load (bytes touched, rows moved, compactions, growths)."""
         return {
-            "burst_count": self._burst_count,
+            "burst_count": self.burst_count,
             "neurons": self._neuron_count,
             "neuron_capacity": self._neuron_capacity,
             "synapses": self.get_synapse_count(),

@@ -172,6 +172,8 @@ def test_time_covers_the_phases_that_are_shown(nvtx: Recorder) -> None:
 class Failing(Backend):
     """A backend in whose phase something fails; the rest is not asked."""
 
+    burst_count = 0
+
     def burst(self, number: int) -> BurstOutput:
         with self._phase("injection", number):
             pass

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -257,7 +257,7 @@ class Executor(Backend):
         try:
             plastic = self._plasticity.reserve(neurons)
             self._rows.reserve(neurons, arena_estimate(synapses, neurons, *self._dtypes))
-        except DeviceMemoryError:
+        except BaseException:
             self._device.release(*fresh, *plastic.values())
             raise
         self._move_to(neurons, {array.name: new for array, new in zip(resident, fresh, strict=True)}, before, after)
@@ -354,9 +354,10 @@ class Executor(Backend):
         self._schedule.add(bursts, neurons, potentials)
 
     def set_power(self, neurons: U32) -> None:
-        no_longer = np.setdiff1d(self._power, neurons)
-        bits = np.repeat(np.array([0, FLAG["power"]], np.uint8), (len(no_longer), len(neurons)))
-        self._write_flags(np.concatenate((no_longer, neurons)), FLAG["power"], bits)
+        with self._device.lent() as lent:
+            given = ((ids, bits) for ids, bits in ((self._power, 0), (neurons, FLAG["power"])) if len(ids))
+            flags = ((lent.uploaded(ids), np.full(len(ids), bits, np.uint8)) for ids, bits in given)
+            self._device.launch([self._flags_written(lent, ids, FLAG["power"], bits) for ids, bits in flags])
         self._power = neurons.copy()
 
     @property
@@ -368,14 +369,19 @@ class Executor(Backend):
             # What may need memory comes before anything changes.
             self._begin()
             self._schedule.open(number)
-            injection = self._staging.take()
-            with self._caught_up():
-                self._launch(self._rings[0], number, injection + self._take_tally())
+            before, last = self._staging.launches() + self._take_tally(), self._burst
+            try:
+                self._launch(self._rings[0], number, before)
+                self._staging.clear()
                 return self._collect()
+            except BaseException:
+                self._catch_up(last)
+                raise
         with self._phase("injection", number):
             learns = self._begin()
             self._schedule.open(number)
-            self._launch_apart([*self._staging.take(), self._inject_from_schedule, *self._take_tally()])
+            self._launch_apart([*self._staging.launches(), self._inject_from_schedule, *self._take_tally()])
+            self._staging.clear()
         for phase, launches in self._steps.items():
             with self._phase(phase, number):
                 after = [*(self._learning if learns else ()), self._rings[0].finish] if phase == "archival" else []
@@ -423,20 +429,23 @@ class Executor(Backend):
         while self._burst < last:
             self._begin()
             scheduled = self._schedule.open(self._burst + 1)
-            yield from self._run(min(last, scheduled, self._burst + AT_ONCE), self._staging.take() + self._take_tally())
+            yield from self._run(min(last, scheduled, self._burst + AT_ONCE), self._staging.launches() + self._take_tally())
 
     def _run(self, last: int, before: list[Launch]) -> Iterator[Chunk]:
         """Bursts up to `last`. While the host has one ring, the device fills the other; who reads slowly holds it up, and
         nothing is lost. A launch that ends early leaves the rest to the next."""
         free, pending, reached = list(self._rings), deque[tuple[_Ring, Any]](), self._burst
         chunk: Chunk | None = None
-        with self._caught_up():
+        begun = self._burst
+        try:
             while True:
                 while free and reached < last:
                     ring = free.pop()
                     reached = min(last, reached + ring.bursts)
                     self._launch(ring, last, before)
-                    before = []
+                    if before:
+                        self._staging.clear()
+                        before = []
                     pending.append((ring, self._device.mark()))
                 if chunk is not None:
                     yield chunk
@@ -449,19 +458,30 @@ class Executor(Backend):
                 free.append(ring)
                 if not pending:
                     reached = self._burst
-
-    @contextmanager
-    def _caught_up(self) -> Iterator[None]:
-        """Around launches and what reads their rings. A reader that leaves or a signal can end that anywhere, but the launches go
-        on: afterwards it is known again which burst was the last."""
-        try:
-            yield
         except BaseException:
-            self._device.wait()
-            self._burst = int(self._fetch("control", 1)[CONTROL.index("burst")])
-            self._fired_count = int(self._fetch("queue", 1, self._queue_at() - QUEUE_HEADER)[0])
-            self._previous_count = len(self.fired_in(self._burst - 1))
+            self._catch_up(begun)
             raise
+
+    def _catch_up(self, begun: int) -> None:
+        """A signal, or a reader that left, has ended what began after burst `begun` anywhere; the launches have gone on. The device
+        says which burst was its last: if any came after `begun`, the first has taken what was staged, else none has."""
+        self._device.wait()
+        self._untold = True
+        self._burst = int(self._fetch("control", 1)[CONTROL.index("burst")])
+        if self._burst == begun:
+            self._take_back_injections()
+            return
+        self._staging.clear()
+        self._fired_count = int(self._fetch("queue", 1, self._queue_at() - QUEUE_HEADER)[0])
+        self._previous_count = len(self.fired_in(self._burst - 1))
+
+    def _take_back_injections(self) -> None:
+        """Some of what was staged may have been injected for a burst that did not follow: it all will be once more."""
+        flags = self._fetch("flags", self._neurons)
+        self._device.upload(self._arrays["flags"], flags & np.uint8(0xFF & ~_BURST_FLAGS))
+        accepted = 2 + 2 * COUNTERS.index("sensory")
+        self._device.upload(self._arrays["queue"], np.zeros(2, np.uint32), self._queue_at(self._burst + 1) - QUEUE_HEADER + accepted)
+        self._device.wait()
 
     def _read(self, ring: _Ring) -> Chunk | None:
         """The bursts of a launch; None where there are none, because the one before it had left a burst unread."""
@@ -669,6 +689,7 @@ class Executor(Backend):
         return self._rows.count
 
     def compact(self) -> None:
+        self._plasticity.clear_columns()
         self._rows.compact()
         self._plasticity.compact()
 

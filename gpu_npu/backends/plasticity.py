@@ -143,8 +143,8 @@ class Plasticity:
 
     def settle(self, ids: U32 | None = None) -> None:
         """Make synapses pay what they owe: those of these sources, or all."""
-        if not self.on:
-            return
+        if not self.on or self.stale:
+            return  # when it became stale, all was paid
         if ids is None:
             self._settle(None, pays=True, residues=0)
             return
@@ -192,17 +192,17 @@ class Plasticity:
 
     def edit_weights(self, source: U32, edit: Callable[[], NDArray[np.bool_]]) -> NDArray[np.bool_]:
         """Do an edit that sets weights of synapses of these sources."""
-        if not self.on or not len(source):
+        if not self.on or self.stale or not len(source):
             return edit()
         with self._settling(np.unique(source)):
             return edit()
 
     def add_synapses(self, batch: SynapseBatch, add: Callable[[], None]) -> None:
         """Do an edit that adds these synapses: all of it or, for want of memory, nothing."""
-        if not self.on or not len(batch):
+        if not self.on or self.stale or not len(batch):
             return add()
         with self._settling(np.unique(batch.source)):
-            if self._incoming is not None and not self.stale:
+            if self._incoming is not None:
                 # First the index: should the rows not find room, what is too much in it leads nowhere.
                 self._index(self._paired_among(batch))
             add()
@@ -225,6 +225,11 @@ class Plasticity:
             self._incoming.compact()
             self._bind()
             self._device.launch([Launch("guess_slots", (self._state,))])
+
+    def clear_columns(self) -> None:
+        """Where no rule is left, columns go that found no memory to go when the last one did."""
+        if not self.on:
+            self._drop_columns(np.zeros(0, np.uint32))
 
     def remove_synapses(self, source: U32, target: U32, found: NDArray[np.bool_]) -> None:
         """The oldest synapses of these pairs are gone, where there was one."""
@@ -326,6 +331,7 @@ class Plasticity:
         incoming: RowStore | None = None
         try:
             incoming = self._make_index(tables, index)
+            self._plastic = np.union1d(self._plastic, sources)  # the columns of some may be had and those of others not
             self._rows.set_columns(sources, tables.columns)
         except BaseException:
             self._device.release(area_on_device, *arrays)
@@ -333,7 +339,6 @@ class Plasticity:
                 incoming.free()
             raise
 
-        self._plastic = np.union1d(self._plastic, sources)
         for name, host in tables.arrays.items():
             self._device.upload(fresh[name], host)
         for kind in kept:
@@ -354,13 +359,13 @@ class Plasticity:
         self._device.upload(area_on_device, index)
         self._device.launch([Launch("place_in_areas", (self._state, area_on_device))])
         self._device.release(area_on_device)
-        if incoming is not None:
-            self._device.launch([Launch("guess_slots", (self._state,))])
         mode = 0 if not residues else 2 if not self._has_residues else int(finally_)
         self._settle(None, pays=False, residues=mode)
         self._has_residues, self.stale = residues, False
         if finally_:
             self._drop_columns(sources)
+        if incoming is not None:
+            self._device.launch([Launch("guess_slots", (self._state,))])
 
     def _drop_columns(self, plastic: U32) -> None:
         """Rows other than these lose their columns, of which nothing is asked; for want of memory, they do some other time."""

@@ -25,7 +25,7 @@ from gpu_npu.backends.layout import (
     TAIL_KEY_BYTES,
     UPLOAD_SYNAPSES,
 )
-from gpu_npu.connectome import CapacityError, NetworkError, SynapseBatch, SynapseSource
+from gpu_npu.connectome import CapacityError, DeviceMemoryError, NetworkError, SynapseBatch, SynapseSource
 from gpu_npu.connectome.generators import RandomSynapses
 
 FEW = 64
@@ -320,8 +320,15 @@ class RowStore:
         waste = self._abandoned + self._removed * self._bytes_one // BLOCK_ALIGNMENT
         if waste >= max(units, size // 16):
             self.compact()
-        if self._end + units > size:
+        if self._end + units <= size:
+            return
+        try:
             self._grow(max(self._end + units, size + size // 16))
+        except DeviceMemoryError:  # less will do
+            if self._abandoned or self._removed:
+                self.compact()
+            if self._end + units > size:
+                self._grow(self._end + units)
 
     def _grow(self, units: int) -> None:
         self._move_to(self._table, self._device.alloc(units * BLOCK_ALIGNMENT, np.uint8))

@@ -119,8 +119,8 @@ class Staging:
             potentials += [part[1] for part in parts]
         return (np.concatenate(ids), np.concatenate(potentials)), np.unique(np.concatenate([ids[0], *self._to_force]))
 
-    def take(self) -> list[Launch]:
-        """The launches that inject what is staged; afterwards nothing is."""
+    def launches(self) -> list[Launch]:
+        """What injects all that is staged. `clear()` follows when they were launched."""
         if not self._segments and not self._to_force:
             return []
         buffers = (self._ids.reserve(self._used, self._used), self._potentials.reserve(self._used, self._used))
@@ -134,7 +134,6 @@ class Staging:
             buffer = self._forced.reserve(len(forced), 0)
             self._device.upload(buffer, forced)
             launches.append(self._reused("force", 0, (buffer,), len(forced)))
-        self.clear()
         return launches
 
     def _reused(self, kernel: str, index: int, buffers: tuple[Any, ...], *numbers: int) -> Launch:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpu_npu import NPU, Connectome, DeviceMemoryError, PairRule, WindowRule
-from gpu_npu.backends import rows
+from gpu_npu import NPU, Area, Connectome, DeviceMemoryError, PairRule, SumOverflowError, WindowRule
+from gpu_npu.backends import plasticity, rows
 from gpu_npu.backends.devices.cpu import CpuDevice
 from gpu_npu.backends.executor import Executor
 from gpu_npu.connectome.generators import fixed_out_degree
@@ -34,12 +34,12 @@ class Scarce(CpuDevice):
         return super().alloc(count, dtype)
 
 
-NEURONS = 120
+NEURONS, CLOCK = 120, 100
 ids = np.arange(NEURONS)
 EDITS: dict[str, Edit] = {
     "window rule": lambda npu: npu.register_plasticity(WindowRule(1, 2, window=3, plus=2, minus=1)),
     "a burst": lambda npu: npu.process_burst(),
-    "pair rule": lambda npu: npu.register_plasticity(PairRule(0, 1, 5.0, 3.0, 9.0, 9.0, pairing="all")),
+    "pair rule": lambda npu: npu.register_plasticity(PairRule(0, 1, 5.0, 3.0, 1.5, 1.5, pairing="all")),
     "bursts": lambda npu: npu.run(3),
     "synapses": lambda npu: npu.add_synapses(ids[:60] * 2, ids[::2], 20, 3),
     "more synapses": lambda npu: npu.add_synapses(np.repeat(ids, 12), np.tile(ids[:12] * 10, NEURONS), 20, np.arange(12 * NEURONS) % 5),
@@ -51,6 +51,8 @@ EDITS: dict[str, Edit] = {
     "a burst with other power": lambda npu: npu.process_burst(),
     "power as before": lambda npu: npu.set_power_neurons(ids[::9]),
     "a burst with power as before": lambda npu: npu.process_burst(),
+    "as many bursts as the clock counts": lambda npu: npu.run(CLOCK - npu.burst_count),
+    "the clock starts again": lambda npu: npu.process_burst(),
     "divided psps": lambda npu: npu.set_area(0, psp_uniform=False),
     "undivided psps": lambda npu: npu.set_area(0, psp_uniform=True),
     "areas": lambda npu: npu.set_parameter("cortical_area", ids[::5], 2),
@@ -65,7 +67,7 @@ EDITS: dict[str, Edit] = {
     "forced": lambda npu: npu.force_fire(ids[::2]),
     "injection": lambda npu: npu.inject(np.tile(ids, 700), 1.0),
     "a burst with it": lambda npu: npu.process_burst(),
-    "another rule": lambda npu: npu.register_plasticity(PairRule(1, 1, 4.0, 2.0, 5.0, 5.0)),
+    "another rule": lambda npu: npu.register_plasticity(PairRule(1, 1, 4.0, 2.0, 1.0, 1.0)),
     "compaction": lambda npu: npu.rebuild_indexes(),
     "no rule": lambda npu: npu.unregister_plasticity(1),
     "a burst without": lambda npu: npu.process_burst(),
@@ -104,7 +106,9 @@ def test_whatever_does_not_fit_changes_nothing(look: bool, monkeypatch: pytest.M
     """Each call is refused its first array, then its second, and so on until it is done; `look`: after each refusal the whole state is
     compared, which pays what synapses owe; else only what fires, and all at the end."""
     monkeypatch.setattr(rows, "UPLOAD_SYNAPSES", 100)
+    monkeypatch.setattr(plasticity, "CLOCK_SPAN", CLOCK)
     device = Scarce(workers=1)
+    executor = Executor(device)
     refusals = dict.fromkeys(EDITS, 0)
 
     def written(npu: NPU) -> bytes:
@@ -112,12 +116,13 @@ def test_whatever_does_not_fit_changes_nothing(look: bool, monkeypatch: pytest.M
         return (tmp_path / "state").read_bytes()
 
     with (
-        NPU.from_connectome(network(), backend=lambda: Executor(device), neuron_capacity=150, synapse_capacity=2_600) as npu,
+        NPU.from_connectome(network(), backend=executor, neuron_capacity=150, synapse_capacity=2_600) as npu,
         NPU.from_connectome(network(), backend="reference", neuron_capacity=150, synapse_capacity=2_600) as reference,
     ):
         uncounted = device.allocated - sum(npu.memory().values())
         for name, edit in EDITS.items():
             device.left, device.once = 0, name in TAKEN_BACK
+            before = written(reference)
             while True:
                 allowed = device.left
                 try:
@@ -129,11 +134,63 @@ def test_whatever_does_not_fit_changes_nothing(look: bool, monkeypatch: pytest.M
                     device.left = None
                 assert device.allocated - sum(npu.memory().values()) == uncounted, f"{name}: arrays were not given back"
                 if look:
-                    assert written(npu) == written(reference), f"{name}, refused its array {allowed}"
+                    assert written(npu) == before, f"{name}, refused its array {allowed}"
                 device.left = allowed + 1
             edit(reference)
             assert device.allocated - sum(npu.memory().values()) == uncounted, f"{name}: arrays were not given back"
             if refusals[name]:
                 np.testing.assert_array_equal(*(one.process_burst().fired_neurons for one in (npu, reference)), err_msg=name)
         assert written(npu) == written(reference)
+        npu.rebuild_indexes()
+        assert not executor._rows._read_all()["columns"].any(), "rows have columns, and there is no rule"
     assert {name for name, count in refusals.items() if not count} == TAKES_NONE
+
+
+def test_a_clock_that_finds_no_memory_to_start_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it does, synapses owe nothing, whatever their columns say in bursts of the old one."""
+    monkeypatch.setattr(plasticity, "CLOCK_SPAN", 2**17)
+    device = Scarce(workers=1)
+    with NPU.from_connectome(network(), backend=Executor(device)) as npu:
+        npu.register_plasticity(WindowRule(1, 2, window=3, plus=2, minus=1))
+        npu.set_power_neurons(ids[::9])
+        npu.run(2**17)
+        weights = npu.synapse_array.weight.copy()
+        assert weights.any()
+        for left in range(1_000):
+            device.left = left
+            try:
+                npu.process_burst()
+                break
+            except DeviceMemoryError:
+                device.left = None
+            np.testing.assert_array_equal(npu.synapse_array.weight, weights)
+        device.left = None
+        assert left
+
+
+LARGEST = {"weight": 65_535, "psp": 30_000}
+LOWERS: dict[str, Edit] = {
+    "a smaller weight": lambda npu: npu.update_weights([0], [1], 3_000),
+    "undivided psps": lambda npu: npu.set_area(0, psp_uniform=True),
+}
+
+
+@pytest.mark.parametrize("name", LOWERS)
+def test_a_refused_edit_makes_no_room_in_the_sums(name: str) -> None:
+    """What is known of the largest sum follows the network as it is, not as it would have been."""
+    network = Connectome(5, 10, weight_dtype=np.uint16, psp_dtype=np.uint16, areas={0: Area(psp_uniform=False)})
+    network.add_neurons(5)
+    network.add_synapses([0], [1], *LARGEST.values())
+    device = Scarce(workers=1)
+    with NPU.from_connectome(network, backend=Executor(device)) as npu:
+        for left in range(1_000):
+            device.left = left
+            try:
+                LOWERS[name](npu)
+                break
+            except DeviceMemoryError:
+                device.left = None
+            with pytest.raises(SumOverflowError):
+                npu.add_synapses([3], [1], *LARGEST.values())
+        device.left = None
+        assert left

@@ -118,14 +118,13 @@ class Device(ABC):
         return array
 
     def alloc_all(self, wanted: Sequence[tuple[int, DTypeLike]]) -> list[Any]:
-        """An array for each (count, dtype), or none at all: DeviceMemoryError gives back those that could be had."""
+        """An array for each (count, dtype), or none at all: what could be had is given back."""
         arrays: list[Any] = []
         try:
             for count, dtype in wanted:
                 arrays.append(self.alloc(count, dtype))
-        except DeviceMemoryError:
-            for array in arrays:
-                self.free(array)
+        except BaseException:
+            self.release(*arrays)
             raise
         return arrays
 
@@ -151,7 +150,7 @@ class Device(ABC):
 
     # -- transfers -----------------------------------------------------------------------------------------------
     def upload(self, array: Any, host: Host, at: int = 0) -> None:
-        """array[at : at + host.size] = host; the host array is contiguous and of the same dtype."""
+        """array[at : at + host.size] = host; the host array is contiguous, of the same dtype, and stays as it is until the wait."""
         self._check_transfer(array, host, at)
         if host.size:
             self._upload(array, host, at)

@@ -42,6 +42,7 @@ class CudaDevice(Device):
     def __init__(self, index: int | None = None, *, program: Program | None = None) -> None:
         super().__init__(program)
         self._cupy = cupy = _import_cupy()
+        self._uploading: list[Host] = []
         count = _device_count(cupy)
         self._index = cupy.cuda.runtime.getDevice() if index is None else index
         if not 0 <= self._index < count:
@@ -113,6 +114,7 @@ class CudaDevice(Device):
         with self._current() as stream:
             if mark is None:
                 self._cupy.cuda.runtime.streamSynchronize(stream)
+                self._uploading.clear()
             else:
                 mark.synchronize()
 
@@ -144,6 +146,7 @@ class CudaDevice(Device):
 
     # -- transfers -----------------------------------------------------------------------------------------------
     def _upload(self, array: Any, host: Host, at: int) -> None:
+        self._uploading.append(host)  # where the GPU reads the host's memory itself, it may do so later
         self._move(array.address + at * array.dtype.itemsize, host.ctypes.data, host.nbytes, "memcpyHostToDevice")
 
     def _download(self, array: Any, host: Host, at: int) -> None:
