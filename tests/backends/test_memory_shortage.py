@@ -93,6 +93,7 @@ TAKES_NONE = {
     "reset",
     "no rules",
     "a burst without rules",
+    "as many bursts as the clock counts",
 }
 """What a burst takes up later, the next one is refused."""
 
