@@ -369,13 +369,13 @@ class Executor(Backend):
             # What may need memory comes before anything changes.
             self._begin()
             self._schedule.open(number)
-            before, last = self._staging.launches() + self._take_tally(), self._burst
+            begun = self._burst
             try:
-                self._launch(self._rings[0], number, before)
+                self._launch(self._rings[0], number, self._staging.launches() + self._take_tally())
                 self._staging.clear()
                 return self._collect()
             except BaseException:
-                self._catch_up(last)
+                self._catch_up(begun)
                 raise
         with self._phase("injection", number):
             learns = self._begin()
@@ -429,15 +429,16 @@ class Executor(Backend):
         while self._burst < last:
             self._begin()
             scheduled = self._schedule.open(self._burst + 1)
-            yield from self._run(min(last, scheduled, self._burst + AT_ONCE), self._staging.launches() + self._take_tally())
+            yield from self._run(min(last, scheduled, self._burst + AT_ONCE))
 
-    def _run(self, last: int, before: list[Launch]) -> Iterator[Chunk]:
+    def _run(self, last: int) -> Iterator[Chunk]:
         """Bursts up to `last`. While the host has one ring, the device fills the other; who reads slowly holds it up, and
         nothing is lost. A launch that ends early leaves the rest to the next."""
         free, pending, reached = list(self._rings), deque[tuple[_Ring, Any]](), self._burst
         chunk: Chunk | None = None
         begun = self._burst
         try:
+            before = self._staging.launches() + self._take_tally()
             while True:
                 while free and reached < last:
                     ring = free.pop()
