@@ -228,8 +228,8 @@ class NPU(Queries):
         self._listed_power = _NO_IDS
         self._all_power: U32 | None = None
         """The list and the power areas' neurons together; None: not looked up since they changed."""
-        self._set_power = _NO_IDS
-        """What the backend was told."""
+        self._set_power: U32 | None = _NO_IDS
+        """What the backend was told; None: a signal or a want of memory broke in."""
 
     # -- life ----------------------------------------------------------------------------------------------------
     def close(self) -> None:
@@ -333,8 +333,9 @@ class NPU(Queries):
 
     def _tell_power(self, power: U32) -> None:
         """Make these the backend's power neurons."""
-        if not np.array_equal(power, self._set_power):
+        if self._set_power is None or not np.array_equal(power, self._set_power):
             with self._range("edit set_power_neurons"):
+                self._set_power = None
                 self._open().set_power(power)
             self._set_power = power
 
@@ -445,12 +446,13 @@ class NPU(Queries):
     def _power(self) -> U32:
         """The set of power neurons: the list, and the neurons of areas with `power`."""
         if self._all_power is None:
-            self._all_power = self._listed_power
+            power = self._listed_power
             areas = [area for area, flags in self._areas.items() if flags.power]
             if areas:
                 backend = self._ready()
                 members = np.isin(backend.read("cortical_area"), np.array(areas, np.uint32)) & backend.read("valid")
-                self._all_power = np.union1d(self._listed_power, np.flatnonzero(members).astype(np.uint32))
+                power = np.union1d(power, np.flatnonzero(members).astype(np.uint32))
+            self._all_power = power
         return self._all_power
 
     def fired_on_device(self) -> Any:

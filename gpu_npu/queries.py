@@ -92,7 +92,8 @@ class Queries(Annotated):
     @property
     def burst_count(self) -> int:
         """Number of the last burst; 0 before the first."""
-        return self._closed_at if self._resident is None else self._resident.burst_count
+        backend = self._resident  # once: another thread may close
+        return self._closed_at if backend is None else backend.burst_count
 
     def get_burst_count(self) -> int:
         """Number of the last burst; 0 before the first."""

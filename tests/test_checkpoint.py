@@ -35,6 +35,7 @@ from gpu_npu import (
 from gpu_npu.backends.base import BurstOutput
 from gpu_npu.backends.reference import Reference
 from gpu_npu.checkpoint import Snapshot
+from gpu_npu.connectome.generators import fixed_out_degree
 from gpu_npu.io.atomic import replacing
 from gpu_npu.io.sealed import Sealed, write_sealed
 
@@ -299,6 +300,58 @@ def test_what_rules_remember_is_there_again(kind: str, tmp_path: Path) -> None:
         assert relay.run(1).digest == npu.run(1).digest
         assert relay.plasticity == npu.plasticity and everything(relay) == everything(npu)
     assert npu.snapshot().flight.memory.residues.any() and list(npu.plasticity) == [0, 2, 3]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("returns", ["at once", "after a burst"])
+@pytest.mark.parametrize("leaves", ["the targets", "the sources", "the rule", "the only rule"])
+def test_cut_where_synapses_have_just_left_a_rule(leaves: str, returns: str, kind: str, tmp_path: Path) -> None:
+    """Their residues go with the next burst; if they are in a rule again before it, they stay."""
+
+    def rule(target: int) -> PairRule:
+        return PairRule(0, target, 1.3, 3.7, 1.5, 1.5, pairing="all")
+
+    def leave(npu: NPU) -> None:
+        if leaves == "the targets":
+            npu.set_area_parameter("cortical_area", 1, 5)
+        elif leaves == "the sources":
+            npu.set_area_parameter("cortical_area", 0, 5)
+        else:
+            npu.unregister_plasticity(0)
+
+    def come_back(npu: NPU) -> None:
+        if leaves == "the targets":
+            npu.set_area_parameter("cortical_area", 5, 1)
+        elif leaves == "the sources":
+            npu.set_area_parameter("cortical_area", 5, 0)
+        else:
+            npu.register_plasticity(rule(1))
+
+    def fire(npu: NPU, bursts: int) -> None:
+        for burst in range(bursts):
+            npu.force_fire(np.arange(burst % 2, 120, 2))
+            npu.process_burst()
+
+    network = fixed_out_degree(120, 9, seed=3, weight=(1, 60), psp=(1, 9), threshold=300.0, cortical_area=np.arange(120) % 3)
+    with NPU.from_connectome(network, backend="reference") as npu, NPU.from_connectome(network, backend=KINDS[kind]) as first:
+        for one in (npu, first):
+            one.register_plasticity(rule(1))
+            if leaves != "the only rule":
+                one.register_plasticity(rule(2))
+            fire(one, 6)
+            leave(one)
+        assert npu.synapse_residues().any()
+        with resumed(first, tmp_path / "run.ckpt", KINDS[kind]) as again:
+            assert everything(again) == everything(npu)
+            for one in (npu, again):
+                if returns == "after a burst":
+                    fire(one, 1)
+                come_back(one)
+            np.testing.assert_array_equal(again.synapse_residues(), npu.synapse_residues())
+            for one in (npu, again):
+                fire(one, 9)
+            assert everything(again) == everything(npu)
+            np.testing.assert_array_equal(again.synapse_residues(), npu.synapse_residues())
 
 
 def test_a_rule_written_in_python_is_refused() -> None:

@@ -357,7 +357,9 @@ class Executor(Backend):
         with self._device.lent() as lent:
             given = ((ids, bits) for ids, bits in ((self._power, 0), (neurons, FLAG["power"])) if len(ids))
             flags = ((lent.uploaded(ids), np.full(len(ids), bits, np.uint8)) for ids, bits in given)
-            self._device.launch([self._flags_written(lent, ids, FLAG["power"], bits) for ids, bits in flags])
+            launches = [self._flags_written(lent, ids, FLAG["power"], bits) for ids, bits in flags]
+            self._power = np.union1d(self._power, neurons)  # until it is done, any of them may have the flag
+            self._device.launch(launches)
         self._power = neurons.copy()
 
     @property
@@ -366,25 +368,22 @@ class Executor(Backend):
 
     def burst(self, number: int) -> BurstOutput:
         if self._seconds is None and self._ranges is None:
-            # What may need memory comes before anything changes.
-            self._begin()
-            self._schedule.open(number)
             begun = self._burst
             try:
-                self._launch(self._rings[0], number, self._staging.launches() + self._take_tally())
+                self._schedule.open(number)
+                self._launch(self._rings[0], number, self._opening())
                 self._staging.clear()
                 return self._collect()
             except BaseException:
                 self._catch_up(begun)
                 raise
         with self._phase("injection", number):
-            learns = self._begin()
             self._schedule.open(number)
-            self._launch_apart([*self._staging.launches(), self._inject_from_schedule, *self._take_tally()])
+            self._launch_apart([*self._opening(), self._inject_from_schedule])
             self._staging.clear()
         for phase, launches in self._steps.items():
             with self._phase(phase, number):
-                after = [*(self._learning if learns else ()), self._rings[0].finish] if phase == "archival" else []
+                after = [*(self._learning if self._plasticity.on else ()), self._rings[0].finish] if phase == "archival" else []
                 self._launch_apart(launches + after)
         with self._phase("transfer", number):
             return self._collect()
@@ -395,15 +394,14 @@ class Executor(Backend):
         little = self._neurons <= self._device.alone and self._events <= 4 * self._device.alone
         self._device.launch([*before, ring.run[self._plasticity.on, little]])
 
-    def _begin(self) -> bool:
-        """Whether synapses learn in the next bursts; all is ready for that."""
+    def _opening(self) -> list[Launch]:
+        """What comes before the next burst: what is staged, and the tasks of the last queue afresh where rows were edited since they
+        were written. What may need memory comes before anything changes, and what only a burst may change is last."""
+        launches = self._staging.launches()
         self._untold = self._untold or self._plasticity.stale
-        return self._plasticity.begin()
-
-    def _take_tally(self) -> list[Launch]:
-        """What makes the tasks of the last queue afresh, where rows were edited since they were written."""
+        self._plasticity.begin()
         stale, self._untold = self._untold, False
-        return self._tally if stale else []
+        return launches + self._tally if stale else launches
 
     def _launch_apart(self, launches: list[Launch]) -> None:
         """The launches of a phase that is looked at. A profiler sees for itself how long they take; a clock has to wait."""
@@ -427,7 +425,6 @@ class Executor(Backend):
             return
         last = first + n - 1
         while self._burst < last:
-            self._begin()
             scheduled = self._schedule.open(self._burst + 1)
             yield from self._run(min(last, scheduled, self._burst + AT_ONCE))
 
@@ -438,7 +435,7 @@ class Executor(Backend):
         chunk: Chunk | None = None
         begun = self._burst
         try:
-            before = self._staging.launches() + self._take_tally()
+            before = self._opening()
             while True:
                 while free and reached < last:
                     ring = free.pop()
@@ -464,25 +461,16 @@ class Executor(Backend):
             raise
 
     def _catch_up(self, begun: int) -> None:
-        """A signal, or a reader that left, has ended what began after burst `begun` anywhere; the launches have gone on. The device
-        says which burst was its last: if any came after `begun`, the first has taken what was staged, else none has."""
+        """A signal, or a reader that left, has ended what began after burst `begun` anywhere; what was launched has gone on. The
+        device says which burst was its last: if any came after `begun`, the first has taken what was staged, else none has."""
         self._device.wait()
         self._untold = True
         self._burst = int(self._fetch("control", 1)[CONTROL.index("burst")])
         if self._burst == begun:
-            self._take_back_injections()
             return
         self._staging.clear()
         self._fired_count = int(self._fetch("queue", 1, self._queue_at() - QUEUE_HEADER)[0])
         self._previous_count = len(self.fired_in(self._burst - 1))
-
-    def _take_back_injections(self) -> None:
-        """Some of what was staged may have been injected for a burst that did not follow: it all will be once more."""
-        flags = self._fetch("flags", self._neurons)
-        self._device.upload(self._arrays["flags"], flags & np.uint8(0xFF & ~_BURST_FLAGS))
-        accepted = 2 + 2 * COUNTERS.index("sensory")
-        self._device.upload(self._arrays["queue"], np.zeros(2, np.uint32), self._queue_at(self._burst + 1) - QUEUE_HEADER + accepted)
-        self._device.wait()
 
     def _read(self, ring: _Ring) -> Chunk | None:
         """The bursts of a launch; None where there are none, because the one before it had left a burst unread."""

@@ -117,14 +117,12 @@ class Plasticity:
         self.stale = True
 
     # -- bursts ----------------------------------------------------------------------------------------------------
-    def begin(self) -> bool:
-        """Be ready for the next bursts; says whether there are rules to act in them."""
-        if self.on:
-            if self._now - self._start >= CLOCK_SPAN:
-                self._restart_clock()
-            if self.stale:
-                self._prepare(finally_=True)
-        return self.on
+    def begin(self) -> None:
+        """Be ready for the next bursts."""
+        if self.on and self._now - self._start >= CLOCK_SPAN:
+            self._restart_clock()
+        if self.stale:
+            self._prepare(finally_=True)
 
     @property
     def _now(self) -> int:
@@ -228,7 +226,7 @@ class Plasticity:
 
     def clear_columns(self) -> None:
         """Where no rule is left, columns go that found no memory to go when the last one did."""
-        if not self.on:
+        if not self.on and not self.stale:
             self._drop_columns(np.zeros(0, np.uint32))
 
     def remove_synapses(self, source: U32, target: U32, found: NDArray[np.bool_]) -> None:
@@ -521,6 +519,14 @@ class Plasticity:
 
     def resume(self, memory: Memory) -> None:
         """Go on after the last burst; the rules are there already."""
+        self.stale = self.on or len(memory.residues) > 0
+        if len(memory.residues):
+            # Synapses in no pair rule may have one, until the next burst: their rows get a column for it.
+            rows = np.setdiff1d(self._rows.rows_of(memory.residues != 0), self._plastic, assume_unique=True)
+            self._plastic, self._has_residues = np.union1d(self._plastic, rows), True
+            self._rows.set_columns(rows, 1)
+            for _ in self._rows.first_column(memory.residues.view(np.uint16)):
+                continue
         if self._tables is None:
             return
         self._start = max(0, self._now - CLOCK_SPAN // 2)
@@ -533,10 +539,6 @@ class Plasticity:
                 if kind in self._tables.traces:
                     self._device.upload(self._arrays["traces"], trace, self._tables.traces.index(kind) * self._neurons)
         self._device.wait()
-        if self._has_residues and len(memory.residues):
-            for _ in self._rows.first_column(memory.residues.view(np.uint16)):
-                continue
-        self._prepare(finally_=False)
 
 
 class _Incoming(SynapseSource):

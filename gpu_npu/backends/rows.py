@@ -453,6 +453,11 @@ class RowStore:
             source, target, weight, psp, inhibitory = source[order], target[order], weight[order], psp[order], inhibitory[order]
         return SynapseBatch(source, target, weight, psp, inhibitory)
 
+    def rows_of(self, chosen: NDArray[np.bool_]) -> U32:
+        """The rows, ascending, of these synapses; one flag for each in the order of `list()`."""
+        first = self._counted(None, None)
+        return np.unique(np.searchsorted(first, np.flatnonzero(chosen), side="right") - 1).astype(np.uint32)
+
     def first_column(self, values: NDArray[np.uint16] | None = None) -> Iterator[NDArray[np.uint16]]:
         """Column 0 of every synapse in the order of `list()`, 0 where a row has none; or set it to these values, which come
         back."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -13,6 +15,7 @@ import pytest
 from gpu_npu import NPU
 from gpu_npu.backends.devices.base import Device
 from gpu_npu.backends.devices.cpu import CpuDevice
+from gpu_npu.backends.devices.cuda import call_all
 from gpu_npu.backends.devices.emulated import EmulatedDevice
 from gpu_npu.backends.executor import Executor
 from gpu_npu.connectome.generators import fixed_out_degree
@@ -22,13 +25,13 @@ class _Interrupted(Device):
     """KeyboardInterrupt comes in one of the calls that launch or wait: `after` so many of them."""
 
     after: int | None = None
-    launched: str = "all"
-    """How many of the launches of that call have gone out."""
+    launched = True
+    """Whether what that call launches has gone out: all of it or nothing, as no Python runs in between."""
 
     def launch(self, launches: Any) -> None:
-        launches = list(launches)
         comes = self._comes()
-        super().launch({"none": [], "one": launches[:1], "all": launches}[self.launched] if comes else launches)
+        if not comes or self.launched:
+            super().launch(launches)
         if comes:
             raise KeyboardInterrupt
 
@@ -72,8 +75,8 @@ DEVICES = {"cpu": lambda: InterruptedCpu(workers=1), "emulated": lambda: Interru
 
 @pytest.mark.parametrize("call", [one_burst, many, watched])
 @pytest.mark.parametrize("kind", DEVICES)
-@pytest.mark.parametrize("launched", ["none", "one", "all"])
-def test_a_signal_loses_nothing(launched: str, kind: str, call: Callable[[NPU], None]) -> None:
+@pytest.mark.parametrize("launched", [False, True], ids=["before", "after"])
+def test_a_signal_loses_nothing(launched: bool, kind: str, call: Callable[[NPU], None]) -> None:
     network = fixed_out_degree(200, 9, seed=3, weight=(1, 60), psp=(1, 9), threshold=2_000.0)
     device, reached = DEVICES[kind](), set[int]()
     executor = partial(Executor, device, ring=(5, 150), propagation="rows", heavy_row=16)
@@ -114,4 +117,35 @@ def test_a_signal_loses_nothing(launched: str, kind: str, call: Callable[[NPU], 
                 assert replace(ours, fired_neurons=None) == replace(theirs, fired_neurons=None)
         else:
             pytest.fail("it never ended")
-    assert len(reached) > (0 if call is one_burst else 2) and (0 in reached) == (launched != "all")
+    assert len(reached) > (0 if call is one_burst else 2) and (0 in reached) == (not launched)
+
+
+def test_a_signal_leaves_no_power_neuron() -> None:
+    """One that was being made a power neuron when the signal came is none after others were set."""
+    network = fixed_out_degree(200, 9, seed=3)
+    device = InterruptedCpu(workers=1)
+    with NPU.from_connectome(network, backend=Executor(device)) as npu:
+        interrupted = True
+        for after in range(100):
+            npu.set_power_neurons([after])
+            device.after = after
+            try:
+                npu.process_burst()
+                interrupted = False
+            except KeyboardInterrupt:
+                device.after = None
+            device.after = None
+            npu.set_power_neurons([150, 170])
+            assert npu.process_burst().power_injections == 2, after
+            if not interrupted:
+                break
+        assert after > 3
+
+
+def test_no_signal_comes_between_the_launches_of_a_gpu() -> None:
+    """They are calls of their own; on a CPU one call does them all."""
+    done: list[int] = []
+    strike = partial(ctypes.CDLL(None)["raise"], signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        call_all([partial(done.append, 1), strike, partial(done.append, 2), partial(done.append, 3)])
+    assert done == [1, 2, 3]

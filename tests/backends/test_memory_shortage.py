@@ -70,6 +70,7 @@ EDITS: dict[str, Edit] = {
     "another rule": lambda npu: npu.register_plasticity(PairRule(1, 1, 4.0, 2.0, 1.0, 1.0)),
     "compaction": lambda npu: npu.rebuild_indexes(),
     "no rule": lambda npu: npu.unregister_plasticity(1),
+    "much injection": lambda npu: npu.inject(np.tile(ids, 3_000), 1.0),
     "a burst without": lambda npu: npu.process_burst(),
     "weights asked": lambda npu: npu.synapse_array.weight.sum(),
     "reset": lambda npu: npu.reset(),
@@ -90,6 +91,7 @@ TAKES_NONE = {
     "forced",
     "injection",
     "no rule",
+    "much injection",
     "reset",
     "no rules",
     "a burst without rules",
@@ -100,6 +102,12 @@ TAKES_NONE = {
 
 def network() -> Connectome:
     return fixed_out_degree(NEURONS, 9, seed=3, weight=(1, 60), psp=(1, 9), threshold=300.0, cortical_area=ids % 3)
+
+
+def uncounted_by(npu: NPU, device: Scarce) -> int:
+    """Bytes in arrays of which the NPU does not tell."""
+    told = sum(npu.memory().values())  # first: it hands over what is pending
+    return device.allocated - told
 
 
 @pytest.mark.parametrize("look", [False, True], ids=["unseen", "looked at"])
@@ -120,7 +128,7 @@ def test_whatever_does_not_fit_changes_nothing(look: bool, monkeypatch: pytest.M
         NPU.from_connectome(network(), backend=executor, neuron_capacity=150, synapse_capacity=2_600) as npu,
         NPU.from_connectome(network(), backend="reference", neuron_capacity=150, synapse_capacity=2_600) as reference,
     ):
-        uncounted = device.allocated - sum(npu.memory().values())
+        uncounted = uncounted_by(npu, device)
         for name, edit in EDITS.items():
             device.left, device.once = 0, name in TAKEN_BACK
             before = written(reference)
@@ -133,18 +141,31 @@ def test_whatever_does_not_fit_changes_nothing(look: bool, monkeypatch: pytest.M
                     refusals[name] += 1
                 finally:
                     device.left = None
-                assert device.allocated - sum(npu.memory().values()) == uncounted, f"{name}: arrays were not given back"
+                assert uncounted_by(npu, device) == uncounted, f"{name}: arrays were not given back"
                 if look:
                     assert written(npu) == before, f"{name}, refused its array {allowed}"
                 device.left = allowed + 1
             edit(reference)
-            assert device.allocated - sum(npu.memory().values()) == uncounted, f"{name}: arrays were not given back"
+            assert uncounted_by(npu, device) == uncounted, f"{name}: arrays were not given back"
             if refusals[name]:
                 np.testing.assert_array_equal(*(one.process_burst().fired_neurons for one in (npu, reference)), err_msg=name)
         assert written(npu) == written(reference)
         npu.rebuild_indexes()
         assert not executor._rows._read_all()["columns"].any(), "rows have columns, and there is no rule"
     assert {name for name, count in refusals.items() if not count} == TAKES_NONE
+
+
+def test_a_refused_burst_forgets_no_area_that_drives() -> None:
+    """It is refused when it hands over a synapse that was pending."""
+    device = Scarce(workers=1)
+    with NPU.from_connectome(network(), backend=Executor(device), synapse_capacity=2_600) as npu:
+        npu.set_area(1, power=True)
+        npu.add_synapse(1, 2, 3, 4)
+        device.left = 0
+        with pytest.raises(DeviceMemoryError):
+            npu.process_burst()
+        device.left = None
+        assert npu.process_burst().power_injections == 40
 
 
 def test_a_clock_that_finds_no_memory_to_start_again(monkeypatch: pytest.MonkeyPatch) -> None:

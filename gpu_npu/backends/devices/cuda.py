@@ -7,8 +7,10 @@ the emulated device. Memory is plain device memory from CuPy's pool, never manag
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,6 +24,11 @@ NO_DEVICE, INSUFFICIENT_DRIVER = 100, 35
 """cudaErrorNoDevice, cudaErrorInsufficientDriver"""
 DLPACK_CUDA = (2, 13)
 """kDLCUDA, kDLCUDAManaged: device types of arrays in GPU memory."""
+
+
+def call_all(calls: Sequence[partial[Any]]) -> None:
+    """Call them in order. Nothing in here is Python, so Ctrl-C comes before the first one or after the last."""
+    deque(map(partial.__call__, calls), maxlen=0)
 
 
 class CudaArray:
@@ -162,21 +169,22 @@ class CudaDevice(Device):
             runtime.memcpyAsync(dst, src, nbytes, getattr(runtime, kind), stream)
 
     # -- kernels -------------------------------------------------------------------------------------------------
-    def _prepare(self, launches: tuple[Launch, ...]) -> list[tuple[Any, ...]]:
-        prepared = []  # (function, grid, block, arguments, dynamic shared memory, stream: the current one, cooperative)
+    def _prepare(self, launches: tuple[Launch, ...]) -> list[partial[Any]]:
+        prepared = []
         for launch in launches:
             kernel = self._kernels[launch.kernel]
             pairs = zip(kernel.arguments, launch.args, strict=True)
             # CuPy passes a NumPy array of size 1 by value, structs too, and takes the value at the launch.
             values = tuple(self._pointer(arg) if code.startswith("*") else np.atleast_1d(np.asarray(arg)) for code, arg in pairs)
             grid = 1 if launch.single else self._grids[kernel.name]
-            prepared.append((self._functions[kernel.name], (grid,), (kernel.block,), values, self._shared[kernel.name], None, kernel.wide))
+            # grid, block, arguments, dynamic shared memory, stream: the current one, cooperative
+            rest = ((grid,), (kernel.block,), values, self._shared[kernel.name], None, kernel.wide)
+            prepared.append(partial(self._functions[kernel.name], *rest))
         return prepared
 
-    def _launch(self, prepared: list[tuple[Any, ...]]) -> None:
+    def _launch(self, prepared: list[partial[Any]]) -> None:
         with self._current():
-            for function, *arguments in prepared:
-                function(*arguments)
+            call_all(prepared)
 
     # -- arrays of the user --------------------------------------------------------------------------------------
     def adopt(self, obj: object, dtype: DTypeLike) -> CudaArray | None:
