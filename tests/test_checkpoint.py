@@ -311,21 +311,13 @@ def test_cut_where_synapses_have_just_left_a_rule(leaves: str, returns: str, kin
     def rule(target: int) -> PairRule:
         return PairRule(0, target, 1.3, 3.7, 1.5, 1.5, pairing="all")
 
-    def leave(npu: NPU) -> None:
-        if leaves == "the targets":
-            npu.set_area_parameter("cortical_area", 1, 5)
-        elif leaves == "the sources":
-            npu.set_area_parameter("cortical_area", 0, 5)
-        else:
-            npu.unregister_plasticity(0)
+    area = {"the targets": 1, "the sources": 0}.get(leaves)
 
-    def come_back(npu: NPU) -> None:
-        if leaves == "the targets":
-            npu.set_area_parameter("cortical_area", 5, 1)
-        elif leaves == "the sources":
-            npu.set_area_parameter("cortical_area", 5, 0)
-        else:
-            npu.register_plasticity(rule(1))
+    def leave(npu: NPU) -> object:
+        return npu.unregister_plasticity(0) if area is None else npu.set_area_parameter("cortical_area", area, 5)
+
+    def come_back(npu: NPU) -> object:
+        return npu.register_plasticity(rule(1)) if area is None else npu.set_area_parameter("cortical_area", 5, area)
 
     def fire(npu: NPU, bursts: int) -> None:
         for burst in range(bursts):

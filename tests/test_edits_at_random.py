@@ -8,45 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from faulty import FaultyCpu
 
 from gpu_npu import NPU, DeviceMemoryError, NpuError, PairRule, PlasticityRule, WindowRule
 from gpu_npu.backends import plasticity, rows
-from gpu_npu.backends.devices.cpu import CpuDevice
 from gpu_npu.backends.executor import Executor
 from gpu_npu.connectome.generators import fixed_out_degree
 
 Edit = Callable[[NPU], object]
 Random = np.random.Generator
 STEPS = 100
-
-
-class Moody(CpuDevice):
-    """Gives `left` arrays more, then none; lets KeyboardInterrupt come after so many launches and waits, `after`."""
-
-    left: int | None = None
-    after: int | None = None
-
-    def alloc(self, count: int, dtype: Any) -> Any:
-        if self.left is not None:
-            if not self.left:
-                raise self._no_memory(count * np.dtype(dtype).itemsize, 0)
-            self.left -= 1
-        return super().alloc(count, dtype)
-
-    def launch(self, launches: Any) -> None:
-        super().launch(launches)
-        self._count()
-
-    def wait(self, mark: Any = None) -> None:
-        super().wait(mark)
-        self._count()
-
-    def _count(self) -> None:
-        if self.after is not None:
-            self.after -= 1
-            if self.after < 0:
-                self.after = None
-                raise KeyboardInterrupt
 
 
 def some(rng: Random, npu: NPU, most: int) -> Any:
@@ -171,7 +142,7 @@ def check(seed: int, folder: Path) -> tuple[int, int]:
         "heavy_row": int(rng.choice([8, 16, 4096])),
         "ring": (int(rng.choice([2, 5, 100])), int(rng.choice([20, 150, 10_000]))),
     }
-    device = Moody(workers=1)
+    device = FaultyCpu(workers=1)
     room = {"neuron_capacity": neurons + 30, "synapse_capacity": network.synapse_count + int(rng.choice([0, 200, 3_000]))}
     npu = NPU.from_connectome(network, backend=Executor(device, **choices), **room)
     reference = NPU.from_connectome(network, backend="reference", **room)
@@ -210,7 +181,7 @@ def check(seed: int, folder: Path) -> tuple[int, int]:
             same(where)
             snapshots = npu.snapshot(), reference.snapshot()
             npu.close()
-            device = Moody(workers=1)
+            device = FaultyCpu(workers=1)
             npu = NPU.from_snapshot(snapshots[1], backend=Executor(device, **choices))
             reference = NPU.from_snapshot(snapshots[0], backend="reference")
         else:

@@ -7,55 +7,15 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pytest
+from faulty import FaultyCpu, FaultyEmulated
 
 from gpu_npu import NPU
-from gpu_npu.backends.devices.base import Device
-from gpu_npu.backends.devices.cpu import CpuDevice
 from gpu_npu.backends.devices.cuda import call_all
-from gpu_npu.backends.devices.emulated import EmulatedDevice
 from gpu_npu.backends.executor import Executor
 from gpu_npu.connectome.generators import fixed_out_degree
-
-
-class _Interrupted(Device):
-    """KeyboardInterrupt comes in one of the calls that launch or wait: `after` so many of them."""
-
-    after: int | None = None
-    launched = True
-    """Whether what that call launches has gone out: all of it or nothing, as no Python runs in between."""
-
-    def launch(self, launches: Any) -> None:
-        comes = self._comes()
-        if not comes or self.launched:
-            super().launch(launches)
-        if comes:
-            raise KeyboardInterrupt
-
-    def wait(self, mark: Any = None) -> None:
-        comes = self._comes()
-        super().wait(mark)
-        if comes:
-            raise KeyboardInterrupt
-
-    def _comes(self) -> bool:
-        if self.after is not None:
-            self.after -= 1
-            if self.after < 0:
-                self.after = None
-                return True
-        return False
-
-
-class InterruptedCpu(_Interrupted, CpuDevice):
-    """What is launched has happened."""
-
-
-class InterruptedEmulated(_Interrupted, EmulatedDevice):
-    """What is launched happens when somebody waits for it."""
 
 
 def one_burst(npu: NPU) -> None:
@@ -70,7 +30,7 @@ def watched(npu: NPU) -> None:
     npu.run(20, watch=lambda result: None)
 
 
-DEVICES = {"cpu": lambda: InterruptedCpu(workers=1), "emulated": lambda: InterruptedEmulated(block=64)}
+DEVICES = {"cpu": lambda: FaultyCpu(workers=1), "emulated": lambda: FaultyEmulated(block=64)}
 
 
 @pytest.mark.parametrize("call", [one_burst, many, watched])
@@ -123,7 +83,7 @@ def test_a_signal_loses_nothing(launched: bool, kind: str, call: Callable[[NPU],
 def test_a_signal_leaves_no_power_neuron() -> None:
     """One that was being made a power neuron when the signal came is none after others were set."""
     network = fixed_out_degree(200, 9, seed=3)
-    device = InterruptedCpu(workers=1)
+    device = FaultyCpu(workers=1)
     with NPU.from_connectome(network, backend=Executor(device)) as npu:
         interrupted = True
         for after in range(100):

@@ -4,34 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from faulty import FaultyCpu
 
 from gpu_npu import NPU, Area, Connectome, DeviceMemoryError, PairRule, SumOverflowError, WindowRule
 from gpu_npu.backends import plasticity, rows
-from gpu_npu.backends.devices.cpu import CpuDevice
 from gpu_npu.backends.executor import Executor
 from gpu_npu.connectome.generators import fixed_out_degree
 
 Edit = Callable[[NPU], object]
-
-
-class Scarce(CpuDevice):
-    """Gives `left` arrays more, then none, or, `once`, all but one; None: as many as are asked for."""
-
-    left: int | None = None
-    once = False
-
-    def alloc(self, count: int, dtype: Any) -> Any:
-        if self.left is not None:
-            if not self.left:
-                if self.once:
-                    self.left = None
-                raise self._no_memory(count * np.dtype(dtype).itemsize, 0)
-            self.left -= 1
-        return super().alloc(count, dtype)
 
 
 NEURONS, CLOCK = 120, 100
@@ -104,7 +87,7 @@ def network() -> Connectome:
     return fixed_out_degree(NEURONS, 9, seed=3, weight=(1, 60), psp=(1, 9), threshold=300.0, cortical_area=ids % 3)
 
 
-def uncounted_by(npu: NPU, device: Scarce) -> int:
+def uncounted_by(npu: NPU, device: FaultyCpu) -> int:
     """Bytes in arrays of which the NPU does not tell."""
     told = sum(npu.memory().values())  # first: it hands over what is pending
     return device.allocated - told
@@ -116,7 +99,7 @@ def test_whatever_does_not_fit_changes_nothing(look: bool, monkeypatch: pytest.M
     compared, which pays what synapses owe; else only what fires, and all at the end."""
     monkeypatch.setattr(rows, "UPLOAD_SYNAPSES", 100)
     monkeypatch.setattr(plasticity, "CLOCK_SPAN", CLOCK)
-    device = Scarce(workers=1)
+    device = FaultyCpu(workers=1)
     executor = Executor(device)
     refusals = dict.fromkeys(EDITS, 0)
 
@@ -157,7 +140,7 @@ def test_whatever_does_not_fit_changes_nothing(look: bool, monkeypatch: pytest.M
 
 def test_a_refused_burst_forgets_no_area_that_drives() -> None:
     """It is refused when it hands over a synapse that was pending."""
-    device = Scarce(workers=1)
+    device = FaultyCpu(workers=1)
     with NPU.from_connectome(network(), backend=Executor(device), synapse_capacity=2_600) as npu:
         npu.set_area(1, power=True)
         npu.add_synapse(1, 2, 3, 4)
@@ -171,7 +154,7 @@ def test_a_refused_burst_forgets_no_area_that_drives() -> None:
 def test_a_clock_that_finds_no_memory_to_start_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Until it does, synapses owe nothing, whatever their columns say in bursts of the old one."""
     monkeypatch.setattr(plasticity, "CLOCK_SPAN", 2**17)
-    device = Scarce(workers=1)
+    device = FaultyCpu(workers=1)
     with NPU.from_connectome(network(), backend=Executor(device)) as npu:
         npu.register_plasticity(WindowRule(1, 2, window=3, plus=2, minus=1))
         npu.set_power_neurons(ids[::9])
@@ -203,7 +186,7 @@ def test_a_refused_edit_makes_no_room_in_the_sums(name: str) -> None:
     network = Connectome(5, 10, weight_dtype=np.uint16, psp_dtype=np.uint16, areas={0: Area(psp_uniform=False)})
     network.add_neurons(5)
     network.add_synapses([0], [1], *LARGEST.values())
-    device = Scarce(workers=1)
+    device = FaultyCpu(workers=1)
     with NPU.from_connectome(network, backend=Executor(device)) as npu:
         for left in range(1_000):
             device.left = left
