@@ -18,8 +18,8 @@ test: lint
 
 # What is timed is timed alone.
 test-long: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m long -n $(WORKERS) --ignore=tests/test_speed.py
-	$(BIN)/python -m pytest -m long tests/test_speed.py
+	$(BIN)/python -m pytest -m long -n $(WORKERS) --ignore=tests/profiling/test_speed.py
+	$(BIN)/python -m pytest -m long tests/profiling/test_speed.py
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check

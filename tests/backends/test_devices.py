@@ -423,8 +423,8 @@ assert not bits(tiny * half).any(), "the caller's mode was changed"
 
 @pytest.mark.parametrize("script", [FORKED, FLUSHED], ids=["after a fork", "with subnormals flushed in the caller"])
 def test_workers_in_hard_places(script: str, tmp_path: Path) -> None:
-    folder = Path(__file__).resolve().parents[1]
-    lines = f"import sys; sys.path[:0] = [{str(folder.parent)!r}, {str(folder)!r}]\n" + script
+    folder = Path(__file__).resolve().parents[1] / "helpers"
+    lines = f"import sys; sys.path[:0] = [{str(folder.parents[1])!r}, {str(folder)!r}]\n" + script
     done = subprocess.run([sys.executable, "-c", lines, str(tmp_path)], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -1,4 +1,4 @@
-"""Plasticity on a device, beyond what tests/test_plasticity.py asks of every backend: what synapses owe, and what it takes."""
+"""Plasticity on a device, beyond what tests/agreement/test_plasticity.py asks of every backend: what synapses owe, and what it takes."""
 
 from __future__ import annotations
 

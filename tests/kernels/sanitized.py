@@ -35,7 +35,7 @@ def run_sanitized(kind: str, arguments: Sequence[str], timeout: float = 300) -> 
     if not Path(library).is_absolute():
         (pytest.fail if os.environ.get("CI") else pytest.skip)(f"g++ brings no {LIBRARIES[kind]}")
     tests = Path(__file__).resolve().parents[1]
-    path = os.pathsep.join(str(folder) for folder in (tests.parent, tests, tests / "kernels"))
+    path = os.pathsep.join(str(folder) for folder in (tests.parent, tests / "helpers", tests / "kernels"))
     environment = {**os.environ, **OPTIONS, "LD_PRELOAD": library, "PYTHONPATH": path}
     # TSan wants its shadow memory where address space randomisation of some kernels puts libraries.
     fixed = ["setarch", platform.machine(), "-R"] if kind == "thread" and shutil.which("setarch") else []

@@ -287,7 +287,7 @@ npu.annotate(False)
 npu.process_burst([1])
 """
     environment = {**os.environ, "NVTX_INJECTION64_PATH": str(library), "NVTX_EVENTS": str(log)}
-    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, env=environment, cwd=Path(__file__).parents[1], timeout=120)
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, env=environment, cwd=Path(__file__).parents[2], timeout=120)
     phases = [line for phase in PHASES for line in (f"push gpu_npu {phase} 1", "pop gpu_npu")]
     assert log.read_text().splitlines() == [
         *("push gpu_npu build 0", "pop gpu_npu", "push gpu_npu load 0", "pop gpu_npu"),

@@ -24,7 +24,7 @@ from gpu_npu.connectome.generators import fixed_out_degree
 from gpu_npu.io import save
 from gpu_npu.recording import Recorder, load_recording
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -29,7 +29,7 @@ from gpu_npu.cli import EXIT_STATUS, main
 from gpu_npu.connectome.generators import seed_example
 from gpu_npu.io import load, save
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments: object) -> Result:

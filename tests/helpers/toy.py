@@ -43,6 +43,6 @@ UNIT = '#include "toy.cu"\n'
 
 def program() -> Program:
     """All toy kernels."""
-    text = Path(__file__).with_name("kernels").joinpath("toy.cu").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[1] / "kernels" / "toy.cu").read_text(encoding="utf-8")
     kernels = {name: Kernel(name, "toy.cu", 128, False, codes, name in WIDE) for name, codes in ARGUMENTS.items()}
     return Program({"toy.cu": text}, UNIT, kernels)

@@ -150,7 +150,7 @@ with BurstEngine(source, 30, **options) as engine:
 
 def paced(seconds: float) -> tuple[dict[str, Any], dict[str, Any]]:
     """What an engine with the seed example says after so long at 30 Hz, and one beside it at the same time that has nothing to do."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", PACED, what, str(seconds)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment

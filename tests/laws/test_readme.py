@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from gpu_npu.cli import EXIT_STATUS, main
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 SNIPPETS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 

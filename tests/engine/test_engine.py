@@ -36,7 +36,7 @@ from gpu_npu.connectome.generators import fixed_out_degree, seed_example
 from gpu_npu.streams import Stimulus
 from gpu_npu.timing import Pace
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def ring(n: int = 8, **fields: Any) -> Connectome:

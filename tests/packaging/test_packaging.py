@@ -25,7 +25,7 @@ from gpu_npu.backends import toolchain
 from gpu_npu.backends.devices.base import Program
 from gpu_npu.backends.toolchain import cache, driver, prebuilt
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROJECT = Program.of_project()
 BURSTS = "50"

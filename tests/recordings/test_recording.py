@@ -116,7 +116,7 @@ recorder = Recorder(sys.argv[1])
 recorder(BurstResult(1, np.arange(9, dtype=np.uint32), 9, 1, 2, 3, 4, 5))
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     killed = subprocess.run([sys.executable, "-c", script, tmp_path / "r.npz"], env=environment, timeout=60, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert len(os.listdir(tmp_path)) == 1

@@ -52,7 +52,7 @@ print(end - begin, begin)
 @pytest.mark.parametrize("bursts", [10_000, pytest.param(1_000_000, marks=pytest.mark.long)])
 def test_memory_is_flat(bursts: int) -> None:
     """With input, edits, a callback that keeps up and one that stalls: after a fifth of the bursts, half a megabyte at most."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-W", "error", "-c", SCRIPT, str(bursts)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=3000, check=False)
     assert done.returncode == 0, done.stderr

@@ -20,7 +20,7 @@ from gpu_npu.cli import main
 from gpu_npu.connectome.generators import seed_example
 from gpu_npu.recording import load_recording
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ENDLESS = ("run", "seed", "--bursts", "100000000", "--backend", "cpu")
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and pseudo-terminals")

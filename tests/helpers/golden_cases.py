@@ -17,7 +17,7 @@ from gpu_npu.backends.base import BurstOutput
 from gpu_npu.connectome import Area, Connectome, Rules, Settings, SynapseBatch, WindowRule
 from gpu_npu.connectome.fields import NEURON_FIELDS, STATE_FIELDS
 
-FOLDER = Path(__file__).parent / "golden"
+FOLDER = Path(__file__).parents[1] / "golden"
 LEDGER_WINDOW = 7
 
 PLASTIC_CASES = ("edge_stdp", "edits_nonuniform", "everything", "everything_feagi_2_6", "stdp")

@@ -30,7 +30,7 @@ from gpu_npu.cli.networks import EXAMPLES
 pytest.importorskip("fastapi", reason="needs gpu-npu[serve]")
 psutil = pytest.importorskip("psutil")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TOKEN = "0123456789abcdef0123"
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and pseudo-terminals")

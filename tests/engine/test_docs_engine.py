@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from gpu_npu.cli import main
 
-PAGE = (Path(__file__).parents[1] / "docs" / "engine.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "engine.md").read_text()
 
 
 def test_the_snippet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from gpu_npu.doctor import Validation
 from profiling import validate, workload, workloads
 from profiling.validate import Job, Report
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RIGHT, WRONG = "settle(1.0f - x.leak)", "settle(1.0f + x.leak)"
 """The leak of a potential, and its opposite."""
 GOLDEN = len(CASES)
@@ -54,7 +54,7 @@ def test_a_bug_planted_in_a_kernel_turns_it_red(tmp_path: Path) -> None:
     tests = report["stages"]["tests"]
     assert status == 1  # as nothing else was run
     assert (tests["status"], tests["failed"], report["ok"]) == ("ran", 0, False)
-    assert report["tests"]["files"]["tests/test_golden.py"]["passed"] == GOLDEN
+    assert report["tests"]["files"]["tests/golden/test_golden.py"]["passed"] == GOLDEN
     assert tests["passed"] > 100
 
     physics = root / "kernels" / "physics.cuh"
@@ -66,7 +66,7 @@ def test_a_bug_planted_in_a_kernel_turns_it_red(tmp_path: Path) -> None:
     assert status == 1
     assert (tests["status"], report["ok"], report["passed"]) == ("failed", False, False)
     assert tests["failed"] == len(report["tests"]["failures"]) > 10
-    assert any(name.startswith("tests/test_golden.py::test_case[cpu-") for name in report["tests"]["failures"])
+    assert any(name.startswith("tests/golden/test_golden.py::test_case[cpu-") for name in report["tests"]["failures"])
 
 
 def test_every_test_that_takes_a_backend_is_taken_once_for_cuda() -> None:
@@ -93,14 +93,14 @@ def test_no_test_is_no_success(job: Job) -> None:
 
 
 def test_a_file_in_which_nothing_ran_is_no_success(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(validate, "test_files", lambda: ["tests/test_golden.py"])
+    monkeypatch.setattr(validate, "test_files", lambda: ["tests/golden/test_golden.py"])
     verdict, _ = validate.tests(Job("cpu", job.data, job.commit, job.environment, job.work), 100)
     assert (verdict["status"], verdict["exit"], verdict["passed"]) == ("failed", 0, GOLDEN)
-    assert verdict["problem"] == "no test passed in tests/test_agreement.py, tests/test_npu.py, tests/backends/test_devices.py"
+    assert verdict["problem"] == "no test passed in tests/agreement/test_agreement.py, tests/npu/test_npu.py, tests/backends/test_devices.py"
 
 
 def test_a_gpu_that_is_not_there_fails(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(validate, "test_files", lambda: ["tests/test_golden.py"])
+    monkeypatch.setattr(validate, "test_files", lambda: ["tests/golden/test_golden.py"])
     hidden = Job(job.backend, job.data, job.commit, {**job.environment, "CUDA_VISIBLE_DEVICES": "-1"}, job.work)
     verdict, brought = validate.tests(hidden, 100)
     assert (verdict["status"], verdict["passed"], verdict["skipped"]) == ("failed", 0, 0)

@@ -17,7 +17,7 @@ from gpu_npu.connectome.generators import seed_example
 from gpu_npu.io import load
 from profiling import ncu_kernels, nsys_timeline, tool, workload
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "profiling" / "README.md").read_text(encoding="utf-8")
 SMALL = ("--backend", "reference", "--bursts", "3", "--warm-up", "2")
 
