@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, TypeVar, cast
 
-from gpu_npu.connectome import BackendUnavailableError
+from gpu_npu.errors import BackendUnavailableError
 
 DOMAIN = "gpu_npu"
 M = TypeVar("M", bound=Callable[..., Any])

@@ -18,9 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.backends.base import U32, Flight, Memory, Scheduled
-from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Connectome, NetworkError, NpuError, PairRule
-from gpu_npu.connectome.validation import check_ids, check_potentials
+from gpu_npu.arrays import U32
+from gpu_npu.backends.base import Flight, Memory, Scheduled
+from gpu_npu.checks import check_ids, check_potentials
+from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Connectome, PairRule
+from gpu_npu.errors import NetworkError, NpuError
 from gpu_npu.io.project import network_arrays, network_values, read_network
 from gpu_npu.io.sealed import Sealed, write_sealed
 

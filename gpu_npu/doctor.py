@@ -20,8 +20,9 @@ import numpy as np
 from gpu_npu.backends import kernels
 from gpu_npu.backends.toolchain import cache, gxx, nvrtc
 from gpu_npu.backends.toolchain.driver import ask as ask_driver
-from gpu_npu.connectome import STATE_FIELDS, Area, BackendUnavailableError, Connectome, KernelError, NpuError
+from gpu_npu.connectome import STATE_FIELDS, Area, Connectome
 from gpu_npu.connectome.generators import fixed_out_degree
+from gpu_npu.errors import BackendUnavailableError, KernelError, NpuError
 from gpu_npu.npu import NPU
 
 BACKENDS = ("cuda", "cpu", "reference")

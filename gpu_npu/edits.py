@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gpu_npu.connectome import Connectome, PlasticityRule, SynapseBatch, SynapseChain, SynapseSource
 from gpu_npu.connectome.plasticity import reaches
-from gpu_npu.connectome.validation import PRODUCT_LIMIT, check_sums, largest_product, least_weight_and_psp
+from gpu_npu.connectome.sums import PRODUCT_LIMIT, check_sums, largest_product, least_weight_and_psp
 
 _TYPECODE = {np.uint8: "B", np.uint16: "H"}
 

@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
-import numpy as np
 from numpy.typing import ArrayLike
 
+from gpu_npu.arrays import U32
 from gpu_npu.checkpoint import Snapshot
-from gpu_npu.connectome import Connectome, EngineError, NetworkError, NeuronIndexError
-from gpu_npu.connectome.validation import check_ids, check_potentials
-from gpu_npu.fire import U32, BurstResult
+from gpu_npu.checks import check_ids, check_integer, check_potentials
+from gpu_npu.connectome import Connectome
+from gpu_npu.errors import EngineError, NetworkError, NeuronIndexError
+from gpu_npu.fire import BurstResult
 from gpu_npu.io.manager import Manager, connectome_of
 from gpu_npu.npu import NPU
 from gpu_npu.streams.base import Sink, Source
@@ -184,9 +185,7 @@ class BurstEngine:
 
         EngineError where the engine is running, and where it is paused again, stops or fails before the last.
         """
-        if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
-            raise NetworkError(f"n: {n!r} is not an integer of 1 or more")
-        steps = _Steps(int(n))
+        steps = _Steps(check_integer(n, "n", 1))
         with self._condition:
             self._check_alive()
             if self._running:

@@ -14,11 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.connectome import NetworkError
+from gpu_npu.arrays import F32, U32
+from gpu_npu.errors import NetworkError
 from gpu_npu.sha256 import Sha256
-
-U32 = NDArray[np.uint32]
-F32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

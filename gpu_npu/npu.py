@@ -17,38 +17,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpu_npu.annotate import Ranges, annotated
+from gpu_npu.arrays import U32, Flags
 from gpu_npu.backends.base import Backend, BurstOutput, Chunk
 from gpu_npu.backends.select import BackendChoice, open_backend
 from gpu_npu.checkpoint import Snapshot
-from gpu_npu.connectome import (
-    NEURON_FIELDS,
-    STATE_FIELDS,
-    Area,
-    CapacityError,
-    Connectome,
-    CustomRule,
-    NetworkError,
-    PlasticityRule,
-    Settings,
-    SynapseSource,
-)
+from gpu_npu.checks import check_area_id, check_ids, check_integer, check_potentials, check_unique
+from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Area, Connectome, CustomRule, PlasticityRule, Settings, SynapseSource
 from gpu_npu.connectome.fields import MAX_NEURONS
-from gpu_npu.connectome.validation import (
-    check_area_id,
-    check_field,
-    check_ids,
-    check_potentials,
-    check_synapses,
-    check_unique,
-    check_weights,
-    fixed_point_bits,
-)
+from gpu_npu.connectome.sums import fixed_point_bits
+from gpu_npu.connectome.validation import check_field, check_synapses, check_weights
 from gpu_npu.edits import PendingSynapses, SumBound
+from gpu_npu.errors import CapacityError, NetworkError
 from gpu_npu.fire import BurstResult, Digest, RunResult
 from gpu_npu.queries import Queries
 
-U32 = NDArray[np.uint32]
-Flags = NDArray[np.bool_]
 M = TypeVar("M", bound=Callable[..., Any])
 
 
@@ -838,11 +820,10 @@ def _columns(count: int, fields: Mapping[str, ArrayLike]) -> dict[str, NDArray[A
 
 
 def _count(value: object, what: str, least: int = 0, most: int = 2**62) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value:
-        raise NetworkError(f"{what}: {value!r} is not an integer of {least} or more")
-    if value > most:
-        raise CapacityError(f"{what}: {value:,} is more than {most:,}")
-    return int(value)
+    count = check_integer(value, what, least)
+    if count > most:
+        raise CapacityError(f"{what}: {count:,} is more than {most:,}")
+    return count
 
 
 def _at_least(value: int | None, needed: int, what: str, default: int | None = None) -> int:

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpu_npu.annotate import Annotated, annotated
+from gpu_npu.arrays import U32
 from gpu_npu.backends.base import Backend
+from gpu_npu.checks import check_area_id, check_ids
 from gpu_npu.connectome import (
     NEURON_FIELDS,
     Area,
@@ -22,12 +24,11 @@ from gpu_npu.connectome import (
     SynapseBatch,
     WindowRule,
 )
-from gpu_npu.connectome.validation import check_area_id, check_field, check_ids, field_named, fixed_point_bits
+from gpu_npu.connectome.sums import fixed_point_bits
+from gpu_npu.connectome.validation import check_field, field_named
 from gpu_npu.edits import PendingSynapses
 from gpu_npu.fire import FireCandidateList, FireLedger, FireQueue
 from gpu_npu.views import NeuronArrayView
-
-U32 = NDArray[np.uint32]
 
 
 class Queries(Annotated):

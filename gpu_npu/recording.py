@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.connectome import NetworkError
+from gpu_npu.errors import NetworkError
 from gpu_npu.fire import BurstResult, Digest
 from gpu_npu.io.archive import Archive
 from gpu_npu.io.atomic import Unfinished

@@ -11,7 +11,7 @@ import functools
 import struct
 from collections.abc import Callable
 
-from gpu_npu.connectome import NetworkError
+from gpu_npu.errors import NetworkError
 
 BLOCK = 64
 """Bytes that are hashed together."""

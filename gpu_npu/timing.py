@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from gpu_npu.connectome import NetworkError
+from gpu_npu.checks import is_real
+from gpu_npu.errors import NetworkError
 
 LOWEST_HZ, HIGHEST_HZ = 0.01, 1e6
 """Of a frequency that is kept; as fast as it goes is none."""
@@ -39,10 +40,9 @@ def check_frequency(frequency: object) -> float | None:
     """A frequency in Hz; None, and infinity, for as fast as it goes. NetworkError: anything else."""
     if frequency is None or frequency == math.inf:
         return None
-    number = isinstance(frequency, (int, float)) and not isinstance(frequency, bool)
-    if not number or not LOWEST_HZ <= frequency <= HIGHEST_HZ:  # type: ignore[operator]
+    if not is_real(frequency) or not LOWEST_HZ <= frequency <= HIGHEST_HZ:
         raise NetworkError(f"frequency: {frequency!r} is not within {LOWEST_HZ:g}..{HIGHEST_HZ:,.0f} Hz; None is as fast as it goes")
-    return float(frequency)  # type: ignore[arg-type]
+    return float(frequency)
 
 
 class Pace:

@@ -44,7 +44,9 @@ from profiling.workloads import ROOT, write
 Report = dict[str, Any]
 TAIL = 4000
 """Characters of output that are kept."""
-NEEDED_TESTS = ("tests/golden/test_golden.py", "tests/agreement/test_agreement.py", "tests/npu/test_npu.py", "tests/backends/test_devices.py")
+NEEDED_TESTS = tuple(
+    f"tests/{file}.py" for file in ("golden/test_golden", "agreement/test_agreement", "npu/test_npu", "backends/test_devices")
+)
 """Files of which a test must have passed on the backend: nothing that ran is no success."""
 STEADY = 1.5
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")

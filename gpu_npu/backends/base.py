@@ -18,10 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.annotate import Ranges
+from gpu_npu.arrays import F32, U32
 from gpu_npu.connectome import Area, Connectome, PlasticityRule, Settings, SynapseBatch, SynapseSource
 
-U32 = NDArray[np.uint32]
-F32 = NDArray[np.float32]
 Columns = Mapping[str, NDArray[Any]]
 """Field name -> array of shape (n,) or (n, 3), as in `gpu_npu.connectome.fields`."""
 PHASES = ("injection", "propagation", "dynamics", "archival", "transfer")

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.backends.base import F32, U32, Backend, BurstOutput, Chunk, Columns, Flight
+from gpu_npu.arrays import F32, U32
+from gpu_npu.backends.base import Backend, BurstOutput, Chunk, Columns, Flight
 from gpu_npu.backends.devices.base import Device, Launch, Lent
 from gpu_npu.backends.layout import (
     ARRAYS,
@@ -38,18 +39,10 @@ from gpu_npu.backends.plasticity import Plasticity, bit_set
 from gpu_npu.backends.rows import FEW, MAX_IN_DEGREE, RowStore
 from gpu_npu.backends.schedule import Schedule
 from gpu_npu.backends.staging import Staging
-from gpu_npu.connectome import (
-    NEURON_FIELDS,
-    Area,
-    CapacityError,
-    Connectome,
-    DeviceMemoryError,
-    PlasticityRule,
-    Settings,
-    SynapseBatch,
-    SynapseSource,
-)
-from gpu_npu.connectome.validation import fixed_point_bits, settle
+from gpu_npu.checks import settle
+from gpu_npu.connectome import NEURON_FIELDS, Area, Connectome, PlasticityRule, Settings, SynapseBatch, SynapseSource
+from gpu_npu.connectome.sums import fixed_point_bits
+from gpu_npu.errors import CapacityError, DeviceMemoryError
 
 RING = (4096, 2**18)
 """Bursts, and fired ids, that a launch may compute before the host looks at them: 1.3 MB of host memory, twice."""

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from gpu_npu.backends import layout
-from gpu_npu.connectome.errors import KernelError
+from gpu_npu.errors import KernelError
 
 FILES = (
     "injection.cu",

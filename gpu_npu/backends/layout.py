@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 from gpu_npu.connectome import Connectome, SynapseChain, SynapseSource
 from gpu_npu.connectome.fields import MAX_NEURONS, NEURON_FIELDS, POTENTIAL_OF_FORCED
 from gpu_npu.connectome.plasticity import RESIDUE_BITS, TRACE_BITS
-from gpu_npu.connectome.validation import fixed_point_bits
+from gpu_npu.connectome.sums import fixed_point_bits
 
 WORD_NEURONS = 32
 """Neurons in a word of a bit set."""

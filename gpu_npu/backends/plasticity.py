@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.backends.base import RUN_MAX, U32, Memory
+from gpu_npu.arrays import U32
+from gpu_npu.backends.base import RUN_MAX, Memory
 from gpu_npu.backends.devices.base import Device, Launch
 from gpu_npu.backends.layout import DTYPES, PLASTIC, WORD_NEURONS
 from gpu_npu.backends.rows import FEW, RowStore
-from gpu_npu.connectome import DeviceMemoryError, NetworkError, PairRule, PlasticityRule, SynapseBatch, SynapseSource, WindowRule
+from gpu_npu.connectome import PairRule, PlasticityRule, SynapseBatch, SynapseSource, WindowRule
 from gpu_npu.connectome.plasticity import RESIDUE_BITS, TRACE_BITS, decay_table
 from gpu_npu.connectome.synapses import CountType
+from gpu_npu.errors import DeviceMemoryError, NetworkError
 
 Kind = tuple[float, int, bool]
 """Of a trace: time constant, burst up to which all is silent, whether of all spikes or of the last alone."""

@@ -13,21 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.backends.base import F32, U32, Backend, BurstOutput, Columns, Flight, Scheduled
+from gpu_npu.arrays import F32, U32, Indices
+from gpu_npu.backends.base import Backend, BurstOutput, Columns, Flight, Scheduled
 from gpu_npu.backends.reference_plasticity import Plasticity
-from gpu_npu.connectome import (
-    Area,
-    Connectome,
-    NetworkError,
-    NeuronIndexError,
-    NpuError,
-    PlasticityRule,
-    Settings,
-    SynapseBatch,
-    SynapseSource,
-)
+from gpu_npu.checks import settle
+from gpu_npu.connectome import Area, Connectome, PlasticityRule, Settings, SynapseBatch, SynapseSource
 from gpu_npu.connectome.fields import NEURON_FIELDS, POTENTIAL_OF_FORCED, STATE_FIELDS
-from gpu_npu.connectome.validation import fixed_point_bits, settle
+from gpu_npu.connectome.sums import fixed_point_bits
+from gpu_npu.errors import NetworkError, NeuronIndexError, NpuError
 
 ALWAYS_EXCITABLE = np.float32(0.999)
 """From this excitability on a neuron fires at threshold without a draw."""
@@ -38,7 +31,6 @@ LOW_32_BITS = 0xFFFFFFFF
 BATCH = 1 << 20
 """Synapses a batch of synapses_from."""
 
-Ids = NDArray[np.intp]
 
 
 class Reference(Backend):
@@ -301,15 +293,15 @@ class Reference(Backend):
         with self._phase("transfer", number):
             return BurstOutput(self._fired[0].copy(), len(staged), len(powered), terms, len(ids), len(stopped), time.perf_counter_ns())
 
-    def _is_limited(self, ids: Ids) -> NDArray[np.bool_]:
+    def _is_limited(self, ids: Indices) -> NDArray[np.bool_]:
         return ~np.isin(self._column("consecutive_fire_limit")[ids], UNLIMITED)
 
-    def _at_limit(self, ids: Ids) -> NDArray[np.bool_]:
+    def _at_limit(self, ids: Indices) -> NDArray[np.bool_]:
         """Has a fire limit and has fired that often in a row."""
         reached = self._column("consecutive_fire_count")[ids] >= self._column("consecutive_fire_limit")[ids]
         return np.asarray(self._is_limited(ids) & reached)
 
-    def _count_down(self, ids: Ids) -> None:
+    def _count_down(self, ids: Indices) -> None:
         """One burst of the refractory period is over; at its end a count that reached the limit starts again."""
         countdown = self._column("refractory_countdown")
         countdown[ids] -= 1
@@ -385,12 +377,12 @@ class Reference(Backend):
         synapses = self._network.synapses
         return self._batch(self._in_order(np.flatnonzero(synapses.valid & wanted[synapses.target])))
 
-    def _in_order(self, slots: Ids) -> Ids:
+    def _in_order(self, slots: Indices) -> Indices:
         """By source, then target, then age: the sort is stable and slots are in order of age."""
         synapses = self._network.synapses
         return slots[np.lexsort((synapses.target[slots], synapses.source[slots]))]
 
-    def _batch(self, slots: Ids) -> SynapseBatch:
+    def _batch(self, slots: Indices) -> SynapseBatch:
         s = self._network.synapses
         return SynapseBatch(s.source[slots], s.target[slots], s.weight[slots], s.psp[slots], s.inhibitory[slots])
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_npu.arrays import I64, Flags, Indices
 from gpu_npu.backends.base import RUN_MAX, Memory
 from gpu_npu.connectome import Connectome, CustomRule, PairRule, PlasticityRule, WindowRule
 from gpu_npu.connectome.plasticity import RESIDUE_BITS, TRACE_BITS, decay_table
 
-I64 = NDArray[np.int64]
-Ids = NDArray[np.intp]
-Flags = NDArray[np.bool_]
 ONE = 1 << TRACE_BITS
 """The trace of one spike of now."""
 HALF = 1 << (RESIDUE_BITS - 1)
@@ -62,7 +60,7 @@ class Plasticity:
             traces[handle] = _padded(x, size).astype(np.uint32), _padded(y, size).astype(np.uint32)
         return Memory(since, last, run.astype(np.uint16), traces, residues)
 
-    def resume(self, memory: Memory, slots: Ids) -> None:
+    def resume(self, memory: Memory, slots: Indices) -> None:
         """slots: of the synapses in the order of the residues. The rules are there already."""
         self._last, self._run = memory.last_fired.copy(), memory.run.astype(np.int64)
         self._traces = {handle: (x.astype(np.int64), y.astype(np.int64)) for handle, (x, y) in memory.traces.items()}
@@ -71,12 +69,12 @@ class Plasticity:
             self._residue[slots] = memory.residues
 
     # -- residues, which follow their synapses ---------------------------------------------------------------------
-    def residue(self, slots: Ids) -> NDArray[np.int16]:
+    def residue(self, slots: Indices) -> NDArray[np.int16]:
         """Of the synapses in these slots, in units of 2**-16 of a weight."""
         self._residue = _padded(self._residue, int(slots.max(initial=-1)) + 1)
         return self._residue[slots].astype(np.int16)
 
-    def clear_residue(self, slots: Ids) -> None:
+    def clear_residue(self, slots: Indices) -> None:
         """Make it 0, as for new synapses."""
         self._residue = _padded(self._residue, int(slots.max(initial=-1)) + 1)
         self._residue[slots] = 0
@@ -115,7 +113,7 @@ class Plasticity:
                 new = rule.apply(burst, slots, synapses.weight[slots], now[synapses.source[slots]], now[synapses.target[slots]])
                 synapses.weight[slots] = np.clip(new, 0, np.iinfo(synapses.weight.dtype).max)
 
-    def _window(self, network: Connectome, rule: WindowRule, since: int, slots: Ids, burst: int) -> None:
+    def _window(self, network: Connectome, rule: WindowRule, since: int, slots: Indices, burst: int) -> None:
         if burst < rule.window:
             return
         # Bursts up to `since` count as silent.
@@ -129,7 +127,7 @@ class Plasticity:
         weight[apart] -= rule.minus
         synapses.weight[slots] = np.clip(weight, 0, np.iinfo(synapses.weight.dtype).max)
 
-    def _pair(self, network: Connectome, rule: PairRule, handle: int, slots: Ids, lag: I64, now: Flags) -> None:
+    def _pair(self, network: Connectome, rule: PairRule, handle: int, slots: Indices, lag: I64, now: Flags) -> None:
         """lag: bursts since the last spike of each neuron before this burst."""
         none = np.zeros(0, np.int64)
         kept = self._traces.get(handle, (none, none))
@@ -149,7 +147,7 @@ class Plasticity:
             trace[now] = ONE if rule.pairing == "nearest" else decayed[now] + ONE
         self._traces[handle] = traces[0], traces[1]
 
-    def _step(self, network: Connectome, rule: PairRule, slots: Ids, amount: I64, *, up: bool) -> None:
+    def _step(self, network: Connectome, rule: PairRule, slots: Indices, amount: I64, *, up: bool) -> None:
         """Move effective weights, in units of 2**-16, by these amounts and no farther than the bound."""
         weight = network.synapses.weight
         largest = int(np.iinfo(weight.dtype).max)
@@ -167,7 +165,7 @@ class Plasticity:
         self._residue[slots] = effective - (new << RESIDUE_BITS)
 
 
-def _mapping(network: Connectome, rule: PlasticityRule) -> Ids:
+def _mapping(network: Connectome, rule: PlasticityRule) -> Indices:
     """Slots of the valid synapses from one area to the other."""
     synapses, areas = network.synapses, network.neurons.cortical_area
     inside = (areas[synapses.source] == rule.source_area) & (areas[synapses.target] == rule.target_area)

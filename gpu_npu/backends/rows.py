@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpu_npu.backends.base import U32
+from gpu_npu.arrays import U32
 from gpu_npu.backends.devices.base import Device, Launch
 from gpu_npu.backends.layout import (
     BLOCK_ALIGNMENT,
@@ -25,8 +25,9 @@ from gpu_npu.backends.layout import (
     TAIL_KEY_BYTES,
     UPLOAD_SYNAPSES,
 )
-from gpu_npu.connectome import CapacityError, DeviceMemoryError, NetworkError, SynapseBatch, SynapseSource
+from gpu_npu.connectome import SynapseBatch, SynapseSource
 from gpu_npu.connectome.generators import RandomSynapses
+from gpu_npu.errors import CapacityError, DeviceMemoryError, NetworkError
 
 FEW = 64
 """Up to so many items one block is launched: waking other cores takes a CPU longer than the work, and a GPU does not care."""

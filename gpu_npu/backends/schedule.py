@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.backends.base import F32, U32, Scheduled
+from gpu_npu.arrays import F32, U32
+from gpu_npu.backends.base import Scheduled
 from gpu_npu.backends.devices.base import Device
 
 WINDOW_ITEMS, WINDOW_BURSTS = 2**20, 2**16

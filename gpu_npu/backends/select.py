@@ -7,7 +7,8 @@ from typing import Any
 
 from gpu_npu.backends.base import Backend
 from gpu_npu.backends.layout import estimate_bytes
-from gpu_npu.connectome import BackendUnavailableError, DeviceMemoryError, KernelError, NetworkError
+from gpu_npu.checks import check_integer
+from gpu_npu.errors import BackendUnavailableError, DeviceMemoryError, KernelError, NetworkError
 
 NAMES = ("auto", "reference", "cpu", "cuda")
 BackendChoice = str | Backend | Callable[[], Backend]
@@ -43,8 +44,8 @@ def open_backend(
         raise NetworkError(f"backend {choice!r} is not one of {', '.join(NAMES)}")
     if device is not None and choice in ("reference", "cpu"):
         raise NetworkError(f'device={device!r}: backend "{choice}" has no devices to choose from; leave it out, or take backend="cuda"')
-    if device is not None and (isinstance(device, bool) or not isinstance(device, int) or device < 0):
-        raise NetworkError(f"device={device!r} is not the number of a GPU: an integer of 0 or more")
+    if device is not None:
+        check_integer(device, "device (the number of a GPU)")
     needed = estimate_bytes(neuron_capacity, synapse_capacity, weight_dtype, psp_dtype, ledger_window)
     if choice == "reference":
         return _reference(), "chosen"

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.backends.base import F32, U32
+from gpu_npu.arrays import F32, U32
 from gpu_npu.backends.devices.base import Device, Launch
 from gpu_npu.backends.layout import STAGING_ITEMS
-from gpu_npu.connectome import NetworkError, NeuronIndexError
+from gpu_npu.errors import NetworkError, NeuronIndexError
 
 
 class _Buffer:

@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu import Connectome, FileFormatError, NetworkError
-from gpu_npu.connectome.validation import check_ids, check_potentials
+from gpu_npu.arrays import F32, U32
+from gpu_npu.checks import check_ids, check_potentials
 from gpu_npu.io.archive import Archive
 
-U32 = NDArray[np.uint32]
-F32 = NDArray[np.float32]
 MOST_IMPULSES = 1000
 """Highest mean of --poisson."""
 WHAT = "ids like 1,2,3, area:A, all, or an .npy or .npz file of ids"

@@ -1,7 +1,6 @@
 """The network as data: neurons, synapses, areas and settings, with the checks that guard them."""
 
-from .connectome import Connectome
-from .errors import (
+from gpu_npu.errors import (
     BackendUnavailableError,
     CapacityError,
     CheckpointError,
@@ -16,6 +15,8 @@ from .errors import (
     NpuError,
     SumOverflowError,
 )
+
+from .connectome import Connectome
 from .fields import NEURON_FIELDS, STATE_FIELDS
 from .neurons import NeuronArray
 from .plasticity import CustomRule, PairRule, PlasticityRule, WindowRule

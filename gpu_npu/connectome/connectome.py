@@ -10,33 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import CapacityError, NetworkError, NeuronIndexError
+from gpu_npu.arrays import U32, Flags
+from gpu_npu.checks import check_area_id, check_ids, check_integer, check_unique
+from gpu_npu.errors import CapacityError, NetworkError, NeuronIndexError
+
 from .fields import MAX_NEURONS, NEURON_FIELDS
 from .neurons import NeuronArray
 from .plasticity import PairRule, PlasticityRule, WindowRule, reaches
 from .settings import Area, Settings
+from .sums import check_sums, largest_product
 from .synapses import CountType, SynapseArray
-from .validation import (
-    check_area_id,
-    check_count,
-    check_count_dtype,
-    check_field,
-    check_ids,
-    check_scalar,
-    check_sums,
-    check_synapses,
-    check_unique,
-    check_weights,
-    field_named,
-    largest_product,
-)
-
-U32 = NDArray[np.uint32]
-Flags = NDArray[np.bool_]
+from .validation import check_count_dtype, check_field, check_scalar, check_synapses, check_weights, field_named
 
 
 def _neuron_capacity(value: object) -> int:
-    capacity = check_count(value, "neuron_capacity")
+    capacity = check_integer(value, "neuron_capacity")
     if capacity > MAX_NEURONS:
         raise CapacityError(f"neuron_capacity: {capacity:,} is more than {MAX_NEURONS:,}, the most that synapses can name")
     return capacity
@@ -63,7 +51,7 @@ class Connectome:
         self.weight_dtype: CountType = check_count_dtype(weight_dtype, "weight_dtype")
         self.psp_dtype: CountType = check_count_dtype(psp_dtype, "psp_dtype")
         neuron_capacity = _neuron_capacity(neuron_capacity)
-        synapse_capacity = check_count(synapse_capacity, "synapse_capacity")
+        synapse_capacity = check_integer(synapse_capacity, "synapse_capacity")
         self._frozen = False
         self._areas: dict[int, Area] = {}
         self._next = 0
@@ -129,7 +117,7 @@ class Connectome:
         Each field is one value for all or an array of shape (count,), or (count, 3); those left out get their defaults.
         """
         self._writable()
-        count = check_count(count, "count")
+        count = check_integer(count, "count")
         created = self.neurons.created
         free = np.flatnonzero(~created[self._next : self._next + count])
         if len(free) < count:  # ids were given by hand, or there are too few
@@ -354,7 +342,7 @@ class Connectome:
         """Grow to at least these capacities; arrays looked at before are then copies that nobody reads."""
         self._writable()
         neuron_capacity = max(self.neuron_capacity, _neuron_capacity(neurons or 0))
-        synapse_capacity = max(self.synapse_capacity, check_count(synapses or 0, "synapse_capacity"))
+        synapse_capacity = max(self.synapse_capacity, check_integer(synapses or 0, "synapse_capacity"))
         if synapse_capacity > self.synapse_capacity:
             self.synapses = self.synapses.with_capacity(synapse_capacity, neuron_capacity)
         if neuron_capacity > self.neuron_capacity:

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpu_npu.arrays import U64
+from gpu_npu.checks import check_integer
+from gpu_npu.errors import CapacityError, NetworkError
+
 from .connectome import Connectome
-from .errors import CapacityError, NetworkError
 from .fields import MAX_NEURONS
 from .settings import Area, Settings
 from .synapses import SYNAPSES_AT_A_TIME, CountType, SynapseBatch, SynapseSource
-from .validation import check_count
 
 Range = int | tuple[int, int]
 """One value for all synapses, or (lowest, highest): uniform, both ends included."""
@@ -39,7 +41,7 @@ def fixed_out_degree(
     fields: neuron fields, as for `Connectome.add_neurons`.
     """
     rng, neurons = _start(seed, neurons)
-    degree = check_count(degree, "degree")
+    degree = check_integer(degree, "degree")
     source = np.repeat(np.arange(neurons, dtype=np.uint32), degree)
     target = _drawn(rng, neurons, neurons * degree)
     return _network(rng, neurons, source, target, inhibitory_fraction, weight, psp, settings, areas, fields)
@@ -59,7 +61,7 @@ def fixed_in_degree(
 ) -> Connectome:
     """`degree` synapses end in every neuron, each from a neuron drawn uniformly; otherwise like `fixed_out_degree`."""
     rng, neurons = _start(seed, neurons)
-    degree = check_count(degree, "degree")
+    degree = check_integer(degree, "degree")
     target = np.repeat(np.arange(neurons, dtype=np.uint32), degree)
     source = _drawn(rng, neurons, neurons * degree)
     return _network(rng, neurons, source, target, inhibitory_fraction, weight, psp, settings, areas, fields)
@@ -88,7 +90,7 @@ def fixed_probability(
 
 
 def _start(seed: int, neurons: int) -> tuple[np.random.Generator, int]:
-    return np.random.Generator(np.random.PCG64(check_count(seed, "seed"))), check_count(neurons, "neurons")
+    return np.random.Generator(np.random.PCG64(check_integer(seed, "seed"))), check_integer(neurons, "neurons")
 
 
 def _share(value: float, what: str) -> None:
@@ -118,7 +120,7 @@ def _hits(rng: np.random.Generator, cells: int, probability: float) -> NDArray[n
 
 def _bounds(wanted: Range, what: str) -> tuple[int, int]:
     low, high = wanted if isinstance(wanted, tuple) else (wanted, wanted)
-    if check_count(low, what) > check_count(high, what) or high > 65535:
+    if check_integer(low, what) > check_integer(high, what) or high > 65535:
         raise NetworkError(f"{what}: {wanted!r} is not a value or a (lowest, highest) in 0..65535")
     return low, high
 
@@ -153,7 +155,6 @@ def _network(
 
 
 # -- synapses by their number --------------------------------------------------------------------------------------
-U64 = NDArray[np.uint64]
 _WORD = np.uint64(32)
 _LOW_WORD = np.uint64(2**32 - 1)
 
@@ -190,9 +191,9 @@ class RandomSynapses(SynapseSource):
     psp: Range = 1
 
     def __post_init__(self) -> None:
-        check_count(self.seed, "seed")
-        check_count(self.degree, "degree")
-        if check_count(self.neurons, "neurons") > MAX_NEURONS:
+        check_integer(self.seed, "seed")
+        check_integer(self.degree, "degree")
+        if check_integer(self.neurons, "neurons") > MAX_NEURONS:
             raise CapacityError(f"neurons: {self.neurons:,} is more than {MAX_NEURONS:,}, the most that synapses can name")
         _share(self.inhibitory_fraction, "inhibitory_fraction")
         _bounds(self.weight, "weight")
@@ -269,7 +270,7 @@ def seed_example(seed: int = 0) -> Connectome:
     50 to 10,000, between 0.3 and 1.3 % of the neurons fire (0.8 % on average, in every tenth of the run alike).
     """
     neurons, synapses, power = 22590, 500_000, 590
-    rng = np.random.Generator(np.random.PCG64(check_count(seed, "seed")))
+    rng = np.random.Generator(np.random.PCG64(check_integer(seed, "seed")))
     network = Connectome(neurons, synapses, areas={0: Area("cortex"), 1: Area("power", power=True)})
     threshold = rng.integers(50, 101, neurons)
     threshold[:power] = rng.integers(4, 13, power)

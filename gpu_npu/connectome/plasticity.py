@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import NetworkError
-from .validation import check_area_id
+from gpu_npu.checks import check_area_id, check_integer, check_real
+from gpu_npu.errors import NetworkError
 
 TRACE_BITS = 20
 """A trace of 2**20 is one spike of now."""
@@ -70,9 +70,9 @@ class WindowRule(PlasticityRule):
 
     def __post_init__(self) -> None:
         _areas(self)
-        object.__setattr__(self, "window", _integer("window", self.window, 1, 65535))
-        object.__setattr__(self, "plus", _integer("plus", self.plus, 0, MAX_STEP))
-        object.__setattr__(self, "minus", _integer("minus", self.minus, 0, MAX_STEP))
+        object.__setattr__(self, "window", check_integer(self.window, "window", 1, 65535))
+        object.__setattr__(self, "plus", check_integer(self.plus, "plus", 0, MAX_STEP))
+        object.__setattr__(self, "minus", check_integer(self.minus, "minus", 0, MAX_STEP))
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -111,19 +111,19 @@ class PairRule(PlasticityRule):
     def __post_init__(self) -> None:
         _areas(self)
         for step in ("a_plus", "a_minus"):
-            value = _real(step, getattr(self, step), 0, MAX_STEP)
+            value = check_real(getattr(self, step), step, 0, MAX_STEP)
             if value > 0 and not _fixed(value):
                 raise NetworkError(f"{step}: {value} is below the resolution of a weight, 2**-16; take 0 or more")
             object.__setattr__(self, step, value)
         for tau in ("tau_plus", "tau_minus"):
-            object.__setattr__(self, tau, _real(tau, getattr(self, tau), MIN_TAU, MAX_TAU))
+            object.__setattr__(self, tau, check_real(getattr(self, tau), tau, MIN_TAU, MAX_TAU))
         if self.pairing not in ("nearest", "all"):
             raise NetworkError(f'pairing: {self.pairing!r} is neither "nearest" nor "all"')
         if self.bounds not in ("additive", "multiplicative"):
             raise NetworkError(f'bounds: {self.bounds!r} is neither "additive" nor "multiplicative"')
-        object.__setattr__(self, "w_min", _integer("w_min", self.w_min, 0, MAX_STEP))
+        object.__setattr__(self, "w_min", check_integer(self.w_min, "w_min", 0, MAX_STEP))
         if self.w_max is not None:
-            object.__setattr__(self, "w_max", _integer("w_max", self.w_max, 0, MAX_STEP))
+            object.__setattr__(self, "w_max", check_integer(self.w_max, "w_max", 0, MAX_STEP))
             if self.w_min >= self.w_max:
                 raise NetworkError(f"w_min {self.w_min} is not below w_max {self.w_max}")
 
@@ -217,19 +217,3 @@ def _fixed(step: float) -> int:
 def _areas(rule: PlasticityRule) -> None:
     for area in ("source_area", "target_area"):
         object.__setattr__(rule, area, check_area_id(getattr(rule, area)))
-
-
-def _integer(what: str, value: object, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise NetworkError(f"{what}: {value!r} is not an integer")
-    if not low <= value <= high:
-        raise NetworkError(f"{what}: {value} is outside {low}..{high}")
-    return int(value)
-
-
-def _real(what: str, value: object, low: float, high: float) -> float:
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise NetworkError(f"{what}: {value!r} is not a real number")
-    if not low <= value <= high:
-        raise NetworkError(f"{what}: {value!r} is outside {low:g}..{high:g}")
-    return float(value)

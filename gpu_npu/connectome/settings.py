@@ -5,31 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from .errors import NetworkError
+from gpu_npu.checks import check_flag, check_integer, check_single
+from gpu_npu.errors import NetworkError
 
 INFINITY = math.inf
-
-
-def _flag(what: str, value: object) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
-        raise NetworkError(f"{what}: {value!r} is not True or False")
-    return bool(value)
-
-
-def _real(what: str, value: object, allowed: float = 0.0) -> float:
-    """`value` rounded to float32 and settled; of the infinities only `allowed` passes."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise NetworkError(f"{what}: {value!r} is not a real number")
-    try:
-        with np.errstate(all="ignore"):
-            single = float(np.float32(value))
-    except OverflowError:
-        single = INFINITY if value > 0 else -INFINITY
-    if math.isnan(single) or (math.isinf(single) and single != allowed):
-        raise NetworkError(f"{what}: {value!r} is not a finite float32")
-    return single if abs(single) >= 2.0**-126 else 0.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +31,7 @@ class Area:
         except UnicodeEncodeError as error:
             raise NetworkError(f"name of an area: {self.name!r} has half a surrogate pair, which no text in UTF-8 can hold") from error
         for flag in ("psp_uniform", "mp_driven_psp", "power"):
-            object.__setattr__(self, flag, _flag(flag, getattr(self, flag)))
+            object.__setattr__(self, flag, check_flag(getattr(self, flag), flag))
 
 
 @dataclass(frozen=True)
@@ -70,9 +49,9 @@ class Rules:
     def __post_init__(self) -> None:
         if self.refractory_clock not in ("candidate", "burst"):
             raise NetworkError(f'refractory_clock: {self.refractory_clock!r} is neither "candidate" nor "burst"')
-        object.__setattr__(self, "rectify_input", _flag("rectify_input", self.rectify_input))
-        object.__setattr__(self, "potential_floor", _real("potential_floor", self.potential_floor, -INFINITY))
-        object.__setattr__(self, "potential_ceiling", _real("potential_ceiling", self.potential_ceiling, INFINITY))
+        object.__setattr__(self, "rectify_input", check_flag(self.rectify_input, "rectify_input"))
+        object.__setattr__(self, "potential_floor", check_single(self.potential_floor, "potential_floor", -INFINITY))
+        object.__setattr__(self, "potential_ceiling", check_single(self.potential_ceiling, "potential_ceiling", INFINITY))
         if self.potential_floor > self.potential_ceiling:
             raise NetworkError(f"potential_floor {self.potential_floor} is above potential_ceiling {self.potential_ceiling}")
 
@@ -103,9 +82,6 @@ class Settings:
     def __post_init__(self) -> None:
         if not isinstance(self.rules, Rules):
             raise NetworkError(f"rules: {self.rules!r} is not a Rules")
-        object.__setattr__(self, "contribution_scale", _real("contribution_scale", self.contribution_scale))
-        object.__setattr__(self, "power_amount", _real("power_amount", self.power_amount))
-        seed = self.random_seed
-        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
-            raise NetworkError(f"random_seed: {seed!r} is not an integer in 0..4294967295")
-        object.__setattr__(self, "random_seed", int(seed))
+        object.__setattr__(self, "contribution_scale", check_single(self.contribution_scale, "contribution_scale"))
+        object.__setattr__(self, "power_amount", check_single(self.power_amount, "power_amount"))
+        object.__setattr__(self, "random_seed", check_integer(self.random_seed, "random_seed", 0, 2**32 - 1))

@@ -5,17 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import NetworkError, NeuronIndexError
+from gpu_npu.arrays import U8, U32, Counts
+from gpu_npu.errors import NetworkError, NeuronIndexError
 
-U8 = NDArray[np.uint8]
-U32 = NDArray[np.uint32]
-Counts = NDArray[Any]
-"""Weights or psps: uint8, or uint16 in a network that says so."""
 CountType = type[np.uint8] | type[np.uint16]
 SYNAPSES_AT_A_TIME = 2**22
 """What travels in one batch where there are many: bounds the memory of whoever reads them."""

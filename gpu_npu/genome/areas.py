@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from gpu_npu.checks import is_real
+
 from .ids import KINDS, POWER, base64_id, readable_id
 
 REAL_LIMIT = float(np.finfo(np.float32).max)
@@ -20,14 +22,14 @@ class Refused(Exception):
 # -- values --------------------------------------------------------------------------------------------------------
 def real(value: Any) -> float:
     """A number that float32 can hold."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= REAL_LIMIT:
+    if not is_real(value) or not abs(value) <= REAL_LIMIT:
         raise Refused("a finite number is needed")
     return float(value)
 
 
 def count(value: Any) -> int:
     """An integer of 0 to 4294967295."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 2**32 or value != int(value):
+    if not is_real(value) or not 0 <= value < 2**32 or value != int(value):
         raise Refused("an integer of 0 to 4294967295 is needed")
     return int(value)
 
@@ -44,9 +46,9 @@ def at_least_one(value: Any) -> int:
 
 def flag(value: Any) -> bool:
     """true or false."""
-    if not isinstance(value, bool):
+    if value is not True and value is not False:
         raise Refused("true or false is needed")
-    return value
+    return bool(value)
 
 
 def text(value: Any) -> str:

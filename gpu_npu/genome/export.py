@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.connectome import STATE_FIELDS, Area, Connectome, FileFormatError, NetworkError, NpuError, Rules
+from gpu_npu.connectome import STATE_FIELDS, Area, Connectome, Rules
 from gpu_npu.connectome.fields import MAX_NEURONS, NEURON_FIELDS
 from gpu_npu.connectome.validation import check_field
+from gpu_npu.errors import FileFormatError, NetworkError, NpuError
 
 from .fnv import fnv1a64
 from .network import build

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gpu_npu.connectome import Area, CapacityError, Connectome, NetworkError
+from gpu_npu.checks import check_integer
+from gpu_npu.connectome import Area, Connectome
 from gpu_npu.connectome.fields import MAX_NEURONS
+from gpu_npu.errors import CapacityError, NetworkError
 
 from .areas import CorticalArea
 from .network import build
@@ -70,8 +72,7 @@ def grow(
     _one_of("absent_targets", absent_targets, "skip", "refuse")
     _one_of("fractions", fractions, *MODES)
     _one_of("delays", delays, "one", "refuse")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise NetworkError(f"seed: {seed!r} is not an integer of 0 or more")
+    seed = check_integer(seed, "seed")
     report = Report()
     read = read_genome(genome, report)
     _check_neurons(read.areas, memory_limit)

@@ -6,7 +6,7 @@ import base64
 import binascii
 from dataclasses import dataclass
 
-from gpu_npu.connectome import FileFormatError
+from gpu_npu.errors import FileFormatError
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-I64 = NDArray[np.int64]
+from gpu_npu.arrays import I64
+from gpu_npu.checks import is_integer
+
 Size = tuple[int, int, int]
 """Voxels along x, y, z."""
 Element = int | str
@@ -74,7 +76,7 @@ def read_morphology(definition: Any) -> Morphology:
 
 
 def _integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
+    return is_integer(value) and abs(value) < 2**31
 
 
 def _triple(value: object) -> bool:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.connectome import Area, Connectome, NetworkError, Rules, Settings
+from gpu_npu.connectome import Area, Connectome, Rules, Settings
+from gpu_npu.errors import NetworkError
 
 from .pack import Packed, pack_synapses
 from .report import Report

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.connectome import NetworkError
+from gpu_npu.errors import NetworkError
 
 from .areas import CorticalArea
 from .tables import NO_LIMIT, UNLIMITED_FIRES, NeuronTable

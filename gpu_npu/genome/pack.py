@@ -9,10 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpu_npu.connectome import NetworkError
-
-F32 = NDArray[np.float32]
-Flags = NDArray[np.bool_]
+from gpu_npu.arrays import F32, Flags
+from gpu_npu.errors import NetworkError
 
 LARGEST_COUNT = 65535
 SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)

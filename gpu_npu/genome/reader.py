@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpu_npu.connectome import FileFormatError
+from gpu_npu.checks import is_integer, is_real
+from gpu_npu.errors import FileFormatError
 
 from . import areas as read
 from .areas import AXES_OF, FLAT, OLD_SPELLINGS, CorticalArea, Key, Refused, Rule
@@ -137,10 +138,10 @@ def _version(root: Mapping[str, Any]) -> str:
         schema = root.get("genome_schema_version")
         if schema is None:
             raise FileFormatError("neither version nor genome_schema_version: not a genome, or one that FEAGI refuses too")
-        if isinstance(schema, bool) or not isinstance(schema, int) or not 2 <= schema <= 7:
+        if not is_integer(schema) or not 2 <= schema <= 7:
             raise FileFormatError(f"genome_schema_version: {shown(schema)} is not one of 2 to 7")
         return "3.0" if schema == 7 else "2.0"
-    if not isinstance(version, (str, int, float)) or isinstance(version, bool) or str(version).split(".")[0] not in ("2", "3"):
+    if not (isinstance(version, str) or is_real(version)) or str(version).split(".")[0] not in ("2", "3"):
         raise FileFormatError(f"version: {shown(version)} is not 2.0, 2.1 or 3.0, which this release reads")
     return str(version)
 

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-F32 = NDArray[np.float32]
-U8 = NDArray[np.uint8]
-U16 = NDArray[np.uint16]
-U32 = NDArray[np.uint32]
+from gpu_npu.arrays import F32, U8, U16, U32
 
 NO_LIMIT = np.finfo(np.float32).max
 """threshold_limit of a neuron that has none."""

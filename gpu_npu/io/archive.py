@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.connectome import FileFormatError
+from gpu_npu.errors import FileFormatError
 
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, NotImplementedError, RuntimeError, OSError)
 """What zipfile and NumPy raise for damaged archives; NotImplementedError and RuntimeError come from flipped flag bits."""

@@ -7,7 +7,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gpu_npu.connectome import NEURON_FIELDS, Connectome, NetworkError
+from gpu_npu.checks import is_integer
+from gpu_npu.connectome import NEURON_FIELDS, Connectome
+from gpu_npu.errors import NetworkError
 
 _SYNAPSE = (("source", "source_neuron"), ("target", "target_neuron"), ("weight",), ("conductance", "psp"))
 _TYPE = ("type", "syn_type", "inhibitory")
@@ -51,7 +53,7 @@ def connectome_of(manager: Manager) -> Connectome:
     connectome = Connectome(manager.neuron_count, manager.synapse_capacity)
     neurons = manager.neurons
     for neuron in neurons:
-        if isinstance(neuron, bool) or not isinstance(neuron, (int, np.integer)):
+        if not is_integer(neuron):
             raise NetworkError(f"neurons: {neuron!r} is not an integer id")
     fields: dict[str, list[Any]] = {}
     for name, field in NEURON_FIELDS.items():

@@ -18,20 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.connectome import (
-    NEURON_FIELDS,
-    Area,
-    Connectome,
-    NetworkError,
-    NpuError,
-    PlasticityRule,
-    Rules,
-    Settings,
-    SynapseBatch,
-    SynapseSource,
-)
+from gpu_npu.connectome import NEURON_FIELDS, Area, Connectome, PlasticityRule, Rules, Settings, SynapseBatch, SynapseSource
 from gpu_npu.connectome.plasticity import RULES
 from gpu_npu.connectome.synapses import SYNAPSES_AT_A_TIME, CountType
+from gpu_npu.errors import NetworkError, NpuError
 
 from .archive import Archive
 from .atomic import replacing

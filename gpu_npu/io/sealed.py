@@ -18,7 +18,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.connectome import CheckpointError
+from gpu_npu.checks import is_integer
+from gpu_npu.errors import CheckpointError
 
 from .atomic import replacing
 
@@ -136,7 +137,7 @@ class Sealed:
     def integer(self, name: str) -> int:
         """An integer of 0 or more."""
         value = self._value(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        if not is_integer(value) or value < 0:
             raise self.error(f"{name!r} is {value!r}, not an integer of 0 or more")
         return value
 

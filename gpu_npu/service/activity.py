@@ -7,7 +7,8 @@ from collections import deque
 
 import numpy as np
 
-from gpu_npu.fire import U32, BurstResult
+from gpu_npu.arrays import U32
+from gpu_npu.fire import BurstResult
 from gpu_npu.npu import NPU
 
 AT_ONCE = 2**16

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 import gpu_npu
 from gpu_npu import NEURON_FIELDS, NPU, EngineError, NpuError
-from gpu_npu.connectome.validation import check_ids
+from gpu_npu.checks import check_ids
 from gpu_npu.timing import HIGHEST_HZ, LOWEST_HZ
 
 from .guard import Guard

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from gpu_npu.fire import F32, U32, BurstResult
+from gpu_npu.arrays import F32, U32
+from gpu_npu.fire import BurstResult
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from gpu_npu.connectome import NetworkError
+from gpu_npu.checks import check_integer
 from gpu_npu.fire import BurstResult
 
 LAST_WORDS = 1.0
@@ -21,9 +21,7 @@ class CallbackSink:
     """
 
     def __init__(self, callback: Callable[[BurstResult], object], failed: Callable[[BaseException], object], capacity: int = 1024) -> None:
-        if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1:
-            raise NetworkError(f"capacity: {capacity!r} is not an integer of 1 or more")
-        self._callback, self._failed, self._capacity = callback, failed, capacity
+        self._callback, self._failed, self._capacity = callback, failed, check_integer(capacity, "capacity", 1)
         self._waiting: deque[BurstResult] = deque()
         self._condition = threading.Condition()
         self._closed = False

@@ -10,8 +10,9 @@ import struct
 
 import numpy as np
 
-from gpu_npu.connectome import FrameError
-from gpu_npu.fire import F32, U32, BurstResult
+from gpu_npu.arrays import F32, U32
+from gpu_npu.errors import FrameError
+from gpu_npu.fire import BurstResult
 from gpu_npu.streams.base import Stimulus
 from gpu_npu.streams.places import Places
 

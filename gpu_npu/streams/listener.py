@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from types import TracebackType
 from typing import Any, TypeVar
 
-from gpu_npu.connectome import FrameError, NetworkError
+from gpu_npu.checks import check_integer
+from gpu_npu.errors import FrameError, NetworkError
 from gpu_npu.fire import BurstResult
 from gpu_npu.streams.base import Format, Stimulus
 
@@ -45,7 +46,7 @@ class Listener(ABC):
     def __init__(self, host: str, port: int, connections: int) -> None:
         if not isinstance(host, str) or not host:
             raise NetworkError(f"host: {host!r} is no name or address; 0.0.0.0 means every interface")
-        self._connections = positive("connections", connections)
+        self._connections = check_integer(connections, "connections", 1)
         self._refused = {"malformed": 0, "oversized": 0, "unknown": 0, "full": 0, "crowded": 0}
         self._accepted = 0
         self._closed = False
@@ -143,20 +144,12 @@ class Listener(ABC):
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port < 2**16:
-        raise NetworkError(f"port: {port!r} is not an integer of 0 to 65535")
+    port = check_integer(port, "port", 0, 65535)
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server((str(address[0]), port), family=family)
     except OSError as error:
         raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from error
-
-
-def positive(what: str, value: object) -> int:
-    """`value` where it is an integer of 1 or more, else a NetworkError."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise NetworkError(f"{what}: {value!r} is not an integer of 1 or more")
-    return value
 
 
 class Subscriber:
@@ -222,7 +215,7 @@ class ListeningSink(Listener):
         connections: int = 32,
     ) -> None:
         self.format = format
-        self._queue_frames, self._queue_bytes = positive("queue_frames", queue_frames), positive("queue_bytes", queue_bytes)
+        self._queue_frames, self._queue_bytes = check_integer(queue_frames, "queue_frames", 1), check_integer(queue_bytes, "queue_bytes", 1)
         self._subscribers: dict[Subscriber, Callable[[bytes], bool]] = {}
         """Each with what says whether a frame is for it."""
         self._results: deque[BurstResult] = deque()
@@ -338,7 +331,7 @@ class ListeningSource(Listener):
         connections: int = 32,
     ) -> None:
         self.format = format
-        self._most_bytes, self._queue_frames = positive("most_bytes", most_bytes), positive("queue_frames", queue_frames)
+        self._most_bytes, self._queue_frames = check_integer(most_bytes, "most_bytes", 1), check_integer(queue_frames, "queue_frames", 1)
         self._stimuli: deque[Stimulus] = deque()
         self._waiting = self._frames = 0
         super().__init__(host, port, connections)

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from gpu_npu.connectome import FrameError, MissingPackageError, NetworkError
+from gpu_npu.checks import check_integer, is_real
+from gpu_npu.errors import FrameError, MissingPackageError
 from gpu_npu.fire import BurstResult
 from gpu_npu.streams.base import Stimulus
 
@@ -22,9 +23,7 @@ class MsgpackFormat:
     """Every fired neuron has an id, so none is ever left out."""
 
     def __init__(self, neuron_capacity: int) -> None:
-        if isinstance(neuron_capacity, bool) or not isinstance(neuron_capacity, int) or neuron_capacity < 0:
-            raise NetworkError(f"neuron_capacity: {neuron_capacity!r} is not an integer of 0 or more")
-        self.neuron_capacity = neuron_capacity
+        self.neuron_capacity = check_integer(neuron_capacity, "neuron_capacity")
         try:
             import msgpack
         except ImportError as error:
@@ -44,7 +43,7 @@ class MsgpackFormat:
         if not isinstance(ids, bytes) or len(ids) % 4:
             raise FrameError("malformed", "ids: bytes of u32 are needed")
         neurons = np.frombuffer(ids, "<u4")
-        if isinstance(potentials, (int, float)) and not isinstance(potentials, bool):
+        if is_real(potentials):
             with np.errstate(over="ignore"):
                 values = np.full(len(neurons), float(potentials), np.float32)
         elif isinstance(potentials, bytes) and len(potentials) == len(ids):

@@ -8,13 +8,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.connectome import Connectome, FrameError, NetworkError
-from gpu_npu.fire import U32
+from gpu_npu.arrays import U32, U64
+from gpu_npu.connectome import Connectome
+from gpu_npu.errors import FrameError, NetworkError
 from gpu_npu.genome import Grown, Imported
 from gpu_npu.genome.ids import area_id
 from gpu_npu.npu import NPU
-
-U64 = NDArray[np.uint64]
 
 _OWN_IDS = 10**7
 

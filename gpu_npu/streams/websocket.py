@@ -13,7 +13,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from gpu_npu.connectome import FrameError, MissingPackageError
+from gpu_npu.errors import FrameError, MissingPackageError
 from gpu_npu.streams.base import Format
 from gpu_npu.streams.listener import LAST_WORDS, LOOPBACK, PATIENCE, Listener, ListeningSink, ListeningSource
 

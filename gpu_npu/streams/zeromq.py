@@ -8,7 +8,7 @@ import socket
 from abc import abstractmethod
 from typing import Any
 
-from gpu_npu.connectome import FrameError
+from gpu_npu.errors import FrameError
 from gpu_npu.streams import zmtp
 from gpu_npu.streams.listener import PATIENCE, Listener, ListeningSink, ListeningSource
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import struct
 
-from gpu_npu.connectome import FrameError
+from gpu_npu.errors import FrameError
 
 GREETING = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
 MORE, LONG, COMMAND = 1, 2, 4

@@ -18,7 +18,7 @@ from gpu_npu.backends.devices.base import Device, Launch
 from gpu_npu.backends.devices.cpu import CpuDevice
 from gpu_npu.backends.devices.cuda import CudaDevice
 from gpu_npu.backends.devices.emulated import EmulatedDevice
-from gpu_npu.connectome.errors import BackendUnavailableError, DeviceMemoryError, KernelError, NetworkError
+from gpu_npu.errors import BackendUnavailableError, DeviceMemoryError, KernelError, NetworkError
 
 MAKERS: dict[str, Callable[[], Device]] = {
     "cpu-1": lambda: CpuDevice(workers=1, program=program()),

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_npu.connectome import Area, NetworkError, SumOverflowError, SynapseBatch
-from gpu_npu.connectome.validation import check_sums, fixed_point_bits, largest_product, largest_sums
+from gpu_npu.connectome.sums import check_sums, fixed_point_bits, largest_product, largest_sums
 
 N = 6
 AREAS = {0: Area(), 1: Area(psp_uniform=False), 2: Area(mp_driven_psp=True), 3: Area(psp_uniform=False, mp_driven_psp=True)}

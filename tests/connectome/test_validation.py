@@ -10,18 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from gpu_npu.checks import check_area_id, check_ids, check_potentials, check_unique, settle
 from gpu_npu.connectome import NEURON_FIELDS, NetworkError, NeuronIndexError
-from gpu_npu.connectome.validation import (
-    check_area_id,
-    check_field,
-    check_ids,
-    check_potentials,
-    check_scalar,
-    check_synapses,
-    check_unique,
-    check_weights,
-    settle,
-)
+from gpu_npu.connectome.validation import check_field, check_scalar, check_synapses, check_weights
 
 TINY = 2.0**-126
 LARGEST = float(np.finfo(np.float32).max)

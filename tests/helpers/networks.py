@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from gpu_npu.backends.base import BurstOutput
 from gpu_npu.backends.executor import Executor
+from gpu_npu.checks import settle
 from gpu_npu.connectome import (
     NEURON_FIELDS,
     STATE_FIELDS,
@@ -34,7 +35,6 @@ from gpu_npu.connectome import (
     SynapseBatch,
     WindowRule,
 )
-from gpu_npu.connectome.validation import settle
 
 SWITCHES = (
     "weight16",

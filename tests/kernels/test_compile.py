@@ -20,7 +20,7 @@ from gpu_npu.backends import toolchain
 from gpu_npu.backends.devices.base import Program
 from gpu_npu.backends.layout import STATE_DTYPE
 from gpu_npu.backends.toolchain import cache
-from gpu_npu.connectome.errors import BackendUnavailableError, KernelError
+from gpu_npu.errors import BackendUnavailableError, KernelError
 
 SOURCES = {"one.cu": 'extern "C" __global__ void one(unsigned* x) { x[blockIdx.x * blockDim.x + threadIdx.x] = 41 + 1; }\n'}
 UNIT = '#include "one.cu"\n'

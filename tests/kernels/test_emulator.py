@@ -13,7 +13,7 @@ from toy import TOY, program
 from gpu_npu.backends.devices.base import Device, Launch
 from gpu_npu.backends.devices.cpu import CpuDevice
 from gpu_npu.backends.devices.emulated import EmulatedDevice
-from gpu_npu.connectome.errors import KernelError
+from gpu_npu.errors import KernelError
 
 ONE_WARP = {"block": 32, "blocks": 1}
 SHAPES = ({"block": 32, "blocks": 1, "workers": 1}, {"block": 64, "blocks": 3}, {"block": 96, "blocks": 7}, {"block": 1024, "blocks": 2})

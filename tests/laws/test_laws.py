@@ -43,7 +43,7 @@ def ids(path: Path) -> str:
 
 def test_there_are_modules_to_look_at() -> None:
     assert len(MODULES) > 15
-    assert ("gpu_npu.connectome.settings", "Area") in set(imports(PACKAGE / "connectome" / "validation.py"))
+    assert ("gpu_npu.connectome.settings", "Area") in set(imports(PACKAGE / "connectome" / "sums.py"))
 
 
 @pytest.mark.parametrize("path", MODULES, ids=ids)
@@ -69,15 +69,30 @@ assert npu.process_burst([0]).neuron_count == 1
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, cwd=ROOT, env=environment, timeout=120)
 
 
+GROUND = ("gpu_npu.arrays", "gpu_npu.checks", "gpu_npu.errors")
+"""What every room may import."""
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if name_of(path) not in GROUND], ids=ids)
+def test_exceptions_dtypes_and_checks_of_numbers_have_one_home(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    assert not [node.name for node in classes if any(ast.unparse(base).endswith("Error") for base in node.bases)]
+    calls = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance"]
+    assert not [call for call in calls if call.endswith(("bool)", "bool_))", "np.integer))", "np.floating))"))]
+    assigned = {ast.unparse(node.value) for node in tree.body if isinstance(node, ast.Assign)}
+    assert not assigned & {f"NDArray[np.{dtype}]" for dtype in ("uint8", "uint16", "uint32", "uint64", "int64", "float32", "bool_", "intp")}
+
+
 @pytest.mark.parametrize("path", [p for p in MODULES if within(name_of(p), "gpu_npu.connectome")], ids=ids)
 def test_the_connectome_imports_nothing_else_of_the_package(path: Path) -> None:
-    assert {module for module, _ in imports(path) if within(module, "gpu_npu") and not within(module, "gpu_npu.connectome")} == set()
+    assert all(within(module, "gpu_npu.connectome", *GROUND) for module, _ in imports(path) if within(module, "gpu_npu"))
 
 
 @pytest.mark.parametrize("path", [p for p in MODULES if within(name_of(p), "gpu_npu.io", "gpu_npu.genome")], ids=ids)
 def test_files_know_no_backend(path: Path) -> None:
     ours = {module for module, _ in imports(path) if within(module, "gpu_npu")}
-    assert all(within(module, "gpu_npu.connectome", "gpu_npu.io", "gpu_npu.genome") for module in ours)
+    assert all(within(module, "gpu_npu.connectome", "gpu_npu.io", "gpu_npu.genome", *GROUND) for module in ours)
 
 
 def test_the_npu_knows_backends_by_their_contract() -> None:

@@ -739,7 +739,7 @@ def test_chosen_backend_and_its_reason() -> None:
     for choice, device, message in (
         ("gpu", None, "'gpu' is not one of auto, reference, cpu, cuda"),
         ("cpu", 0, "has no devices"),
-        ("cuda", -1, "not the number of a GPU"),
+        ("cuda", -1, "the number of a GPU.: -1 is not"),
         (Reference, 1, "has its device already"),
         (3, None, "3 is neither"),
         (dict, None, "is neither"),

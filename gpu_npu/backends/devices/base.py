@@ -20,7 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpu_npu.backends import kernels as project
 from gpu_npu.backends.kernels import Kernel
-from gpu_npu.connectome.errors import DeviceMemoryError, KernelError
+from gpu_npu.errors import DeviceMemoryError, KernelError
 
 Host = NDArray[Any]
 PREPARED_BATCHES = 256

@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike
 
 from gpu_npu.backends import toolchain
 from gpu_npu.backends.devices.base import Device, Host, Launch, Program
-from gpu_npu.connectome.errors import KernelError, NetworkError
+from gpu_npu.errors import KernelError, NetworkError
 
 PAGE = 4096
 DLPACK_CPU = 1

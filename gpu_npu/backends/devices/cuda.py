@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike
 
 from gpu_npu.backends import toolchain
 from gpu_npu.backends.devices.base import Device, Host, Launch, Program
-from gpu_npu.connectome.errors import BackendUnavailableError, KernelError, NetworkError
+from gpu_npu.errors import BackendUnavailableError, KernelError, NetworkError
 
 NO_DEVICE, INSUFFICIENT_DRIVER = 100, 35
 """cudaErrorNoDevice, cudaErrorInsufficientDriver"""

@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike
 
 from gpu_npu.backends.devices.base import Device, Host, Launch, Program
 from gpu_npu.backends.devices.cpu import CpuLibrary, PreparedBatch, host_memory
-from gpu_npu.connectome.errors import KernelError, NetworkError
+from gpu_npu.errors import KernelError, NetworkError
 
 GUARD = 256
 """Bytes before and after an array; also its alignment, as on a GPU."""

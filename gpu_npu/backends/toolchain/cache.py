@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from gpu_npu.connectome.errors import BackendUnavailableError
+from gpu_npu.errors import BackendUnavailableError
 
 
 def folder() -> Path:

@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 
 from gpu_npu.backends.kernels import folder as kernels_folder
 from gpu_npu.backends.toolchain import cache, prebuilt
-from gpu_npu.connectome.errors import BackendUnavailableError, KernelError
+from gpu_npu.errors import BackendUnavailableError, KernelError
 
 Flavour = Literal["flat", "emulated"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpu_npu.backends.toolchain import cache
-from gpu_npu.connectome.errors import BackendUnavailableError, KernelError
+from gpu_npu.errors import BackendUnavailableError, KernelError
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 """Compute capabilities the kernels are written for."""

@@ -1,0 +1,193 @@
+"""Checks of numbers, flags and arrays that a caller hands in.
+
+Each function takes a value and what to call it in the error, and returns the value in one known type. The error is a
+`NetworkError` that names the value. No array that is returned shares memory with the caller's, except where it says so.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeGuard
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gpu_npu.arrays import F32, U32, Flags
+from gpu_npu.errors import NetworkError, NeuronIndexError
+
+SMALLEST_NORMAL = np.float32(2.0**-126)
+LARGEST = np.finfo(np.float32).max
+
+
+# -- one value -----------------------------------------------------------------------------------------------------
+def is_integer(value: object) -> TypeGuard[int]:
+    """Whether this is an integer of Python or NumPy; True and False are none."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def is_real(value: object) -> TypeGuard[float]:
+    """Whether this is an integer or a float of Python or NumPy; True and False are none."""
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+def check_integer(value: object, what: str, low: int = 0, high: int | None = None) -> int:
+    """An integer of `low` or more, and of `high` at most where that is given."""
+    if high is None:
+        if not is_integer(value) or value < low:
+            raise NetworkError(f"{what}: {value!r} is not an integer of {low} or more")
+    elif not is_integer(value):
+        raise NetworkError(f"{what}: {value!r} is not an integer in {low}..{high}")
+    elif not low <= value <= high:
+        raise NetworkError(f"{what}: {value} is outside {low}..{high}")
+    return int(value)
+
+
+def check_area_id(area: object) -> int:
+    """The id of an area: an integer that fits uint32."""
+    if not is_integer(area) or not 0 <= area < 2**32:
+        raise NetworkError(f"area {area!r} is not an integer in 0..4294967295")
+    return int(area)
+
+
+def check_real(value: object, what: str, low: float, high: float) -> float:
+    """A real number in low..high."""
+    if not is_real(value):
+        raise NetworkError(f"{what}: {value!r} is not a real number")
+    if not low <= value <= high:
+        raise NetworkError(f"{what}: {value!r} is outside {low:g}..{high:g}")
+    return float(value)
+
+
+def check_single(value: object, what: str, allowed: float = 0.0) -> float:
+    """A real number rounded to float32 and settled; of the infinities only `allowed` passes."""
+    if not is_real(value):
+        raise NetworkError(f"{what}: {value!r} is not a real number")
+    try:
+        with np.errstate(all="ignore"):
+            single = float(np.float32(value))
+    except OverflowError:
+        single = math.inf if value > 0 else -math.inf
+    if math.isnan(single) or (math.isinf(single) and single != allowed):
+        raise NetworkError(f"{what}: {value!r} is not a finite float32")
+    return single if abs(single) >= SMALLEST_NORMAL else 0.0
+
+
+def check_flag(value: object, what: str) -> bool:
+    """True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise NetworkError(f"{what}: {value!r} is not True or False")
+    return bool(value)
+
+
+# -- arrays --------------------------------------------------------------------------------------------------------
+def settle(x: F32) -> F32:
+    """Magnitudes below 2**-126 (-0 included) become +0, infinities the largest finite float32 of their sign."""
+    return np.clip(_flush(x), -LARGEST, LARGEST)
+
+
+def _flush(x: F32) -> F32:
+    return np.where(np.abs(x) < SMALLEST_NORMAL, np.float32(0), x)
+
+
+def as_array(values: ArrayLike, what: str) -> NDArray[Any]:
+    """The values as an array, which may be the caller's own."""
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError) as error:
+        raise NetworkError(f"{what}: not an array of numbers: {error}") from error
+
+
+def _wrong_dtype(what: str, array: NDArray[Any], wanted: str) -> NetworkError:
+    return NetworkError(f"{what}: dtype {array.dtype} (first value {array.flat[0]!r}) where {wanted} are needed")
+
+
+def _first(bad: Flags, array: NDArray[Any], what: str) -> tuple[str, Any]:
+    """The place of the first bad value, as "what[place]" or "what" for a scalar, and the value."""
+    place = tuple(int(i) for i in np.argwhere(bad)[0])
+    return (f"{what}[{', '.join(map(str, place))}]" if place else what), array[place].item()
+
+
+def shaped(array: NDArray[Any], shape: tuple[int, ...], what: str, dtype: type[np.generic] | np.dtype[Any]) -> NDArray[Any]:
+    """A copy of `array` with this shape and dtype; one value (or one row) serves all."""
+    if array.shape not in (shape, shape[1:]):
+        if array.ndim == len(shape) and array.shape[1:] == shape[1:]:
+            raise NetworkError(f"{what}: {len(array):,} values for {shape[0]:,}; give one value or one for each")
+        raise NetworkError(f"{what}: an array of shape {array.shape}, where {shape} or {shape[1:]} is needed")
+    new: NDArray[Any] = np.empty(shape, dtype)
+    new[...] = array
+    return new
+
+
+def check_integers(array: NDArray[Any], low: int, high: int, what: str) -> NDArray[Any]:
+    """`array` itself, with all values seen to be integers in low..high."""
+    if array.size == 0:
+        return array
+    if array.dtype.kind not in "iu":
+        raise _wrong_dtype(what, array, "integers")
+    if int(array.min()) < low or int(array.max()) > high:
+        where, value = _first((array < low) | (array > high), array, what)
+        raise NetworkError(f"{where}: {value} is outside {low}..{high}")
+    return array
+
+
+def check_reals(array: NDArray[Any], low: float, high: float, what: str, *, plus_infinity: bool = False) -> F32:
+    """`array` as float32, settled, with all values seen to be finite and in low..high."""
+    if array.size == 0:
+        return array.astype(np.float32)
+    if array.dtype.kind not in "iuf":
+        raise _wrong_dtype(what, array, "real numbers")
+    with np.errstate(all="ignore"):
+        single = array.astype(np.float32)
+    bad = ~np.isfinite(single)
+    if plus_infinity:
+        bad &= single != np.float32(np.inf)
+    if bad.any():
+        where, value = _first(bad, array, what)
+        raise NetworkError(f"{where}: {value} is not a finite float32")
+    if low > -math.inf:
+        bad = (array < low) | (array > high)
+        if bad.any():
+            where, value = _first(bad, array, what)
+            raise NetworkError(f"{where}: {value} is outside {low:g}..{high:g}")
+    return _flush(single)
+
+
+def check_flags(array: NDArray[Any], what: str) -> NDArray[Any]:
+    """`array` itself, seen to hold booleans, or integers 0 and 1."""
+    if array.dtype.kind == "b":
+        return array
+    return check_integers(array, 0, 1, what)
+
+
+def check_potentials(values: ArrayLike, n: int, what: str = "potentials") -> F32:
+    """n potentials as float32, settled; one value serves all. NetworkError: NaN, infinite, another length."""
+    return shaped(check_reals(as_array(values, what), -math.inf, math.inf, what), (n,), what, np.float32)
+
+
+# -- ids -----------------------------------------------------------------------------------------------------------
+def check_ids(ids: ArrayLike, capacity: int, what: str = "neurons") -> U32:
+    """Neuron ids as a uint32 array of shape (n,), contiguous; one id alone gives shape (1,).
+
+    NetworkError: not integers, or not one-dimensional. NeuronIndexError: below 0 or not below `capacity`.
+    """
+    array = np.atleast_1d(as_array(ids, what))
+    if array.ndim != 1:
+        raise NetworkError(f"{what}: ids in an array of shape {array.shape}; a flat one is needed")
+    if array.size:
+        if array.dtype.kind not in "iu":
+            raise _wrong_dtype(what, array, "integer ids")
+        if int(array.min()) < 0 or int(array.max()) >= capacity:
+            where, value = _first((array < 0) | (array >= capacity), array, what)
+            raise NeuronIndexError(
+                f"{where}: {value} is not a neuron id (this network reserves {capacity:,} ids from 0); reserve(neurons=...) makes room"
+            )
+    return np.array(array, np.uint32, order="C")
+
+
+def check_unique(ids: U32, what: str = "neurons") -> None:
+    """NetworkError naming the first id that is given twice."""
+    order = np.argsort(ids, kind="stable")
+    again = np.flatnonzero(ids[order[1:]] == ids[order[:-1]])
+    if again.size:
+        second = int(order[again + 1].min())
+        raise NetworkError(f"{what}[{second}]: {int(ids[second])} is given more than once")
