@@ -90,7 +90,12 @@ def _flush(x: F32) -> F32:
 
 
 def as_array(values: ArrayLike, what: str) -> NDArray[Any]:
-    """The values as an array, which may be the caller's own."""
+    """The values as an array, which may be the caller's own. NetworkError: no array, or a masked one with values masked."""
+    if isinstance(values, np.ma.MaskedArray) and (masked := int(np.ma.count_masked(values))):
+        raise NetworkError(
+            f"{what}: {masked:,} of {values.size:,} values are masked, so there is nothing to read in their places",
+            python=".compressed() leaves them out, .filled(value) puts a value there",
+        )
     try:
         return np.asarray(values)
     except (ValueError, TypeError) as error:
@@ -98,7 +103,9 @@ def as_array(values: ArrayLike, what: str) -> NDArray[Any]:
 
 
 def _wrong_dtype(what: str, array: NDArray[Any], wanted: str) -> NetworkError:
-    return NetworkError(f"{what}: dtype {array.dtype} (first value {array.flat[0]!r}) where {wanted} are needed")
+    first = array.flat[0]
+    shown = first.item() if isinstance(first, np.generic) else first
+    return NetworkError(f"{what}: dtype {array.dtype} (first value {shown!r:.60}) where {wanted} are needed")
 
 
 def _first(bad: Flags, array: NDArray[Any], what: str) -> tuple[str, Any]:
@@ -168,19 +175,23 @@ def check_potentials(values: ArrayLike, n: int, what: str = "potentials") -> F32
 def check_ids(ids: ArrayLike, capacity: int, what: str = "neurons") -> U32:
     """Neuron ids as a uint32 array of shape (n,), contiguous; one id alone gives shape (1,).
 
-    NetworkError: not integers, or not one-dimensional. NeuronIndexError: below 0 or not below `capacity`.
+    ids: integers, or a mask: `capacity` booleans, True for each neuron that is meant.
+    NetworkError: neither of both, not one-dimensional, or a mask of another length. NeuronIndexError: below 0 or not below
+    `capacity`.
     """
-    array = np.atleast_1d(as_array(ids, what))
+    given = as_array(ids, what)
+    array = np.atleast_1d(given)
     if array.ndim != 1:
         raise NetworkError(f"{what}: ids in an array of shape {array.shape}; a flat one is needed")
+    if array.dtype.kind == "b" and given.ndim:
+        if len(array) != capacity:
+            raise NetworkError(f"{what}: a mask of {len(array):,} booleans; a mask has one for each of the {capacity:,} ids of this network")
+        return np.flatnonzero(array).astype(np.uint32)
     if array.size:
         if array.dtype.kind not in "iu":
             raise _wrong_dtype(what, array, "integer ids")
         if int(array.min()) < 0 or int(array.max()) >= capacity:
-            where, value = _first((array < 0) | (array >= capacity), array, what)
-            raise NeuronIndexError(
-                f"{where}: {value} is not a neuron id (this network reserves {capacity:,} ids from 0); reserve(neurons=...) makes room"
-            )
+            raise NeuronIndexError.outside(*_first((array < 0) | (array >= capacity), array, what), capacity)
     return np.array(array, np.uint32, order="C")
 
 

@@ -189,7 +189,7 @@ class BurstEngine:
         with self._condition:
             self._check_alive()
             if self._running:
-                raise EngineError("the engine is running, so it takes no steps; pause() it first")
+                raise EngineError("the engine is running, and takes steps only while it is paused", python="pause() it first")
             self._check_calls()
             self._steps.append(steps)
             self._condition.notify_all()
@@ -246,7 +246,7 @@ class BurstEngine:
 
     def _check_alive(self) -> None:
         if self._stopping or self._ended:
-            raise self._failure() if self.error is not None else EngineError("the engine was stopped; make a new one")
+            raise self._failure() if self.error is not None else EngineError("the engine was stopped and does not start again", python="make a new BurstEngine")
 
     def _failure(self) -> EngineError:
         return EngineError(f"the engine failed after burst {self._last:,}: {type(self.error).__name__}: {self.error}")
@@ -378,7 +378,7 @@ class BurstEngine:
 
         with self._condition:
             if self._writing:
-                raise EngineError("a checkpoint is still being written; wait for its future")
+                raise EngineError("a checkpoint is still being written", python="wait for the future of the last checkpoint()")
             taken = self.submit(take)
             self._writing = True
         taken.add_done_callback(lambda future: finish(future) if future.exception() is not None else None)

@@ -1,8 +1,24 @@
 """The exceptions of the package: one small family, each also the standard exception a caller would catch."""
 
+from __future__ import annotations
+
+from typing import Any
+
 
 class NpuError(Exception):
-    """Base of everything this package raises on purpose."""
+    """Base of everything this package raises on purpose.
+
+    `problem` says what is wrong, with the value, in words that hold wherever it is read. `python` is the way out for
+    somebody who calls from Python, empty where `problem` says enough. str() gives both; the command line and the HTTP
+    service show `problem` and name a way out of their own.
+    """
+
+    def __init__(self, problem: str = "", *, python: str = "") -> None:
+        super().__init__(problem)
+        self.problem, self.python = problem, python
+
+    def __str__(self) -> str:
+        return f"{self.problem}; {self.python}" if self.python else self.problem
 
 
 class NetworkError(NpuError, ValueError):
@@ -11,6 +27,17 @@ class NetworkError(NpuError, ValueError):
 
 class NeuronIndexError(NpuError, IndexError):
     """A neuron id outside the ids that the network reserves."""
+
+    @classmethod
+    def outside(cls, where: str, value: int, capacity: int) -> NeuronIndexError:
+        """The error of an id that is not in 0..capacity - 1; where: what has it."""
+        ids = f"the ids of this network are 0 to {capacity - 1:,}" if capacity else "this network reserves no ids"
+        if value >= 2**32:
+            return cls(
+                f"{where}: {value} is not a neuron id but looks like a label, such as the root id of a data set; {ids},"
+                " so translate each label into the position of its neuron"
+            )
+        return cls(f"{where}: {value} is not a neuron id; {ids}", python=f"reserve(neurons={value + 1}) makes room" if value >= 0 else "")
 
 
 class CapacityError(NpuError, ValueError):
@@ -55,3 +82,6 @@ class FrameError(NetworkError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FrameError, (self.reason, self.problem)

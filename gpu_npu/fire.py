@@ -166,8 +166,8 @@ class FireLedger:
         if burst not in held:
             inside = f"it holds bursts {held[0]} to {held[-1]}" if held else "it is empty: no burst has run"
             raise NetworkError(
-                f"burst {burst} is not in the fire ledger: {inside} (fire_ledger_window={self.window}; "
-                f"a larger window is chosen when the NPU is made)"
+                f"burst {burst} is not in the fire ledger: {inside}, with a window of {self.window:,} bursts",
+                python="make the NPU with a larger fire_ledger_window",
             )
         return self._fired_in(burst)
 

@@ -21,7 +21,7 @@ from gpu_npu.arrays import U32, Flags
 from gpu_npu.backends.base import Backend, BurstOutput, Chunk
 from gpu_npu.backends.select import BackendChoice, open_backend
 from gpu_npu.checkpoint import Snapshot
-from gpu_npu.checks import check_area_id, check_ids, check_integer, check_potentials, check_unique
+from gpu_npu.checks import as_array, check_area_id, check_ids, check_integer, check_potentials, check_unique
 from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Area, Connectome, CustomRule, PlasticityRule, Settings, SynapseSource
 from gpu_npu.connectome.fields import MAX_NEURONS
 from gpu_npu.connectome.sums import fixed_point_bits
@@ -392,7 +392,7 @@ class NPU(Queries):
 
     def _coming(self, bursts: Any, count: int) -> NDArray[np.uint64]:
         """Burst numbers, one for each of `count` items; all still to come."""
-        given = np.asarray(bursts)
+        given = as_array(bursts, "bursts")
         if given.dtype.kind not in "iu" or given.shape not in ((), (count,)):
             each = f"one burst number for all, or one for each of {count:,} neurons"
             raise NetworkError(f"bursts: {given.dtype} of shape {given.shape}; {each}")
@@ -580,8 +580,8 @@ class NPU(Queries):
         free = self._free_ids()
         if count > len(free):
             raise CapacityError(
-                f"{count:,} neurons do not fit: {len(free):,} of {self._neuron_capacity:,} reserved ids are free; "
-                "reserve(neurons=...) makes room"
+                f"{count:,} neurons do not fit: {len(free):,} of {self._neuron_capacity:,} reserved ids are free",
+                python=f"reserve(neurons={self._neuron_capacity + count - len(free)}) makes room",
             )
         ids: U32 = free[:count].copy()
         columns = _columns(count, fields)
@@ -646,7 +646,8 @@ class NPU(Queries):
         missing = np.flatnonzero(self._missing(ids))
         if missing.size:
             raise NetworkError(
-                f"neurons[{missing[0]}]: {int(ids[missing[0]])} does not exist yet; add_neuron or set_neuron_mapping creates it"
+                f"neurons[{missing[0]}]: the id {int(ids[missing[0]])} is reserved, but its neuron was never created",
+                python="add_neuron() or set_neuron_mapping() creates it",
             )
         bound = self._bound
         if name == "cortical_area":
@@ -740,7 +741,8 @@ class NPU(Queries):
         free = self._synapse_capacity - self.get_synapse_count()
         if len(batch) > free:
             raise CapacityError(
-                f"{len(batch):,} synapses do not fit: {free:,} of {self._synapse_capacity:,} are free; reserve(synapses=...) makes room"
+                f"{len(batch):,} synapses do not fit: {free:,} of the {self._synapse_capacity:,} reserved are free",
+                python=f"reserve(synapses={self._synapse_capacity + len(batch) - free}) makes room",
             )
         growth = self._bound.growth(batch.target, batch.weight, batch.psp)
         given = batch.source, batch.target, batch.weight, batch.psp, batch.inhibitory
@@ -839,7 +841,7 @@ def _fitting(source: SynapseSource, connectome: Connectome) -> SynapseSource:
     for name in ("weight_dtype", "psp_dtype"):
         ours, theirs = np.dtype(getattr(connectome, name)), np.dtype(getattr(source, name))
         if ours != theirs:
-            raise NetworkError(f"synapses: their {name} is {theirs}, the connectome's {ours}; make the connectome with {name}=np.{theirs}")
+            raise NetworkError(f"synapses: their {name} is {theirs}, the connectome's {ours}", python=f'make the connectome with {name}="{theirs}"')
     return source.within(connectome.neuron_capacity)
 
 

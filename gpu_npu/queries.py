@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from gpu_npu.annotate import Annotated, annotated
 from gpu_npu.arrays import U32
 from gpu_npu.backends.base import Backend
-from gpu_npu.checks import check_area_id, check_ids
+from gpu_npu.checks import as_array, check_area_id, check_ids
 from gpu_npu.connectome import (
     NEURON_FIELDS,
     Area,
@@ -128,7 +128,7 @@ class Queries(Annotated):
     @annotated("transfer")
     def neurons_at(self, coordinates: ArrayLike, area: int | None = None) -> U32:
         """Ids of the neurons at any of these places, shape (3,) or (n, 3), in one area or in all."""
-        wanted = np.asarray(coordinates)
+        wanted = as_array(coordinates, "coordinates")
         wanted = check_field("coordinates", wanted, len(wanted) if wanted.ndim == 2 else 1)
         backend = self._ready()
         ids = np.flatnonzero(backend.read("valid")).astype(np.uint32) if area is None else self.neurons_in_area(area)

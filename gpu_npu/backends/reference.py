@@ -138,7 +138,7 @@ class Reference(Backend):
         capacity = self._network.neuron_capacity
         if np.any(ids >= capacity):
             at = int(np.argmax(ids >= capacity))
-            raise NeuronIndexError(f"neurons[{at}] = {ids[at]} is not reserved (this network has {capacity} ids): reserve() more")
+            raise NeuronIndexError.outside(f"neurons[{at}]", int(ids[at]), capacity)
         if np.any(ids[1:] < ids[:-1]):
             at = int(np.argmax(ids[1:] < ids[:-1])) + 1
             raise NetworkError(f"neurons[{at}] = {ids[at]} comes after {ids[at - 1]}: sort the ids ascending")

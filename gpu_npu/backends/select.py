@@ -35,7 +35,7 @@ def open_backend(
     """
     if not isinstance(choice, str):
         if device is not None:
-            raise NetworkError(f"device={device!r}: a backend that is handed in has its device already; leave device out")
+            raise NetworkError(f"device {device!r}: a backend that is handed in has its device already", python="leave device out")
         backend = choice if isinstance(choice, Backend) else choice() if callable(choice) else None
         if not isinstance(backend, Backend):
             raise NetworkError(f"backend: {choice!r} is neither one of {', '.join(NAMES)}, nor a Backend, nor a function that makes one")
@@ -43,7 +43,9 @@ def open_backend(
     if choice not in NAMES:
         raise NetworkError(f"backend {choice!r} is not one of {', '.join(NAMES)}")
     if device is not None and choice in ("reference", "cpu"):
-        raise NetworkError(f'device={device!r}: backend "{choice}" has no devices to choose from; leave it out, or take backend="cuda"')
+        raise NetworkError(
+            f"device {device!r}: the backend {choice} has no devices to choose from", python="backend='cuda' has some, else leave device out"
+        )
     if device is not None:
         check_integer(device, "device (the number of a GPU)")
     needed = estimate_bytes(neuron_capacity, synapse_capacity, weight_dtype, psp_dtype, ledger_window)

@@ -100,7 +100,7 @@ class Staging:
         self._device.download(self._ids.array, ids, first + position)
         self._device.wait()
         if reason == 0:
-            return NeuronIndexError(f"neuron {position} of the device array: {ids[0]} is not an id of this network (0..{capacity - 1})")
+            return NeuronIndexError.outside(f"neurons[{position}]", int(ids[0]), capacity)
         return NetworkError(f"neuron {position} of the device array: {ids[0]} is below the one before; ids on the device must ascend")
 
     def force(self, neurons: U32) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -68,11 +69,17 @@ def told(error: BaseException) -> str:
     elif isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     else:
-        text = str(error)
+        text = error.problem + _way_out(error) if isinstance(error, NpuError) else str(error)
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
     if isinstance(error, click.UsageError) and error.ctx is not None:
         first += f" (see {error.ctx.command_path} --help)"
     return first
+
+
+def _way_out(error: NpuError) -> str:
+    """What the error says to a caller in Python, where that is an option here too: delays='one' is --delays one."""
+    keyword = re.match(r"""(\w+)=['"]([\w.-]+)['"] (.+)""", error.python)
+    return "" if keyword is None else f"; --{keyword[1].replace('_', '-')} {keyword[2]} {keyword[3]}"
 
 
 def fail(error: BaseException, status: int) -> NoReturn:

@@ -169,7 +169,8 @@ class Connectome:
 
     def _no_neurons(self, wanted: int, free: int) -> CapacityError:
         return CapacityError(
-            f"{wanted:,} neurons do not fit: {free:,} of {self.neuron_capacity:,} reserved ids are free; reserve(neurons=...) makes room"
+            f"{wanted:,} neurons do not fit: {free:,} of {self.neuron_capacity:,} reserved ids are free",
+            python=f"reserve(neurons={self.neuron_capacity + wanted - free}) makes room",
         )
 
     def delete_neurons(self, ids: ArrayLike) -> Flags:
@@ -246,8 +247,8 @@ class Connectome:
         free = self.synapses.capacity - self.synapses.count
         if count > free:
             raise CapacityError(
-                f"{count:,} synapses do not fit: {free:,} of {self.synapse_capacity:,} slots are free; "
-                "reserve(synapses=...) makes room, compact() frees the slots of removed synapses"
+                f"{count:,} synapses do not fit: {free:,} of the {self.synapse_capacity:,} reserved are free",
+                python=f"reserve(synapses={self.synapse_capacity + count - free}) makes room; compact() frees what removed synapses hold",
             )
 
     def remove_synapses(self, source: ArrayLike, target: ArrayLike) -> Flags:
@@ -378,7 +379,7 @@ class Connectome:
 
     def _writable(self) -> None:
         if self._frozen:
-            raise NetworkError("this connectome is frozen, as an NPU holds it; change the NPU, or a copy() of the connectome")
+            raise NetworkError("this connectome is frozen, since an NPU holds it", python="change the NPU, or a copy() of the connectome")
 
     def validate(self) -> None:
         """Check everything, as if nothing had gone through the mutators: dtypes, shapes, ranges, ids, areas, sums.
@@ -403,9 +404,7 @@ class Connectome:
             ids = getattr(synapses, name)
             if ids.size and int(ids.max()) >= self.neuron_capacity:
                 bad = int(np.argmax(ids >= self.neuron_capacity))
-                raise NeuronIndexError(
-                    f"synapse {bad}: {name} {ids[bad]} is not a neuron (this network reserves {self.neuron_capacity:,} ids from 0)"
-                )
+                raise NeuronIndexError.outside(f"{name} of synapse {bad}", int(ids[bad]), self.neuron_capacity)
         reach, most = reaches(self._plasticity, self._weight_max), largest_product(self.weight_dtype, self.psp_dtype)
         check_sums(synapses, neurons.cortical_area, self.areas, synapses.valid_count, reach, most)
 
@@ -435,4 +434,4 @@ def _validate_field(name: str, array: NDArray[Any], capacity: int) -> None:
         settled = check_field(name, array, capacity)
         bad = np.flatnonzero(settled.view(np.uint32) != array.view(np.uint32))
         if bad.size:
-            raise NetworkError(f"{name}[{bad[0]}]: {array[bad[0]]} is subnormal or -0; write 0, or go through write()")
+            raise NetworkError(f"{name}[{bad[0]}]: {array[bad[0]]} is subnormal or -0; 0 is to be written in its place", python="Connectome.write() does that")

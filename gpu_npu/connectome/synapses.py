@@ -118,9 +118,7 @@ class _Checked(SynapseSource):
                 ids = getattr(batch, name)
                 if ids.size and int(ids.max()) >= self._neurons:
                     bad = int(np.argmax(ids >= self._neurons))
-                    raise NeuronIndexError(
-                        f"synapse {count + bad}: {name} {ids[bad]} is not a neuron (this network reserves {self._neurons:,} ids from 0)"
-                    )
+                    raise NeuronIndexError.outside(f"{name} of synapse {count + bad}", int(ids[bad]), self._neurons)
             count += len(batch)
             if count > self.total:
                 break

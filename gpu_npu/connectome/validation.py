@@ -55,17 +55,27 @@ def check_scalar(field: Field, value: Any) -> Any:
 
 
 def check_count_dtype(dtype: Any, what: str) -> CountType:
-    """np.uint8 or np.uint16."""
+    """np.uint8 or np.uint16, given as NumPy takes a dtype: a type, an np.dtype or a name."""
+    try:
+        found = np.dtype(dtype)
+    except (TypeError, ValueError):
+        found = None
     for allowed in (np.uint8, np.uint16):
-        if dtype == allowed:
+        if dtype is not None and found == allowed:
             return allowed
     raise NetworkError(f"{what}: {dtype!r} is neither uint8 nor uint16")
 
 
 def check_weights(weight: ArrayLike, dtype: Any, n: int, what: str = "weight") -> Counts:
     """n weights (or psps) of this dtype; one value serves all. NetworkError: floats, outside the dtype, another length."""
-    array = check_integers(as_array(weight, what), 0, int(np.iinfo(dtype).max), what)
-    return shaped(array, (n,), what, dtype)
+    array, most = as_array(weight, what), int(np.iinfo(dtype).max)
+    try:
+        return shaped(check_integers(array, 0, most, what), (n,), what, dtype)
+    except NetworkError as error:
+        if array.dtype.kind in "iu" and array.size and most < int(array.max()) <= 65535:
+            wider = f'a network made with {what}_dtype="uint16" takes up to 65535'
+            raise NetworkError(f"{error.problem}, as this network keeps a {what} in uint8", python=wider) from None
+        raise
 
 
 def check_synapses(
@@ -84,13 +94,16 @@ def check_synapses(
     """
     given = {"source": source, "target": target, "weight": weight, "psp": psp, "inhibitory": inhibitory}
     arrays = {what: as_array(values, what) for what, values in given.items()}
+    for what in ("source", "target"):
+        ids = check_ids(arrays[what], capacity, what)  # of a mask as many as it has True
+        arrays[what] = ids if arrays[what].ndim else ids.reshape(())
     n = next((len(array) for array in arrays.values() if array.ndim), 1)
     for what, array in arrays.items():
         if array.ndim and len(array) != n:
             raise NetworkError(f"{what}: {len(array):,} values for {n:,} synapses; give one value or one for each")
     return SynapseBatch(
-        shaped(check_ids(arrays["source"], capacity, "source").reshape(arrays["source"].shape), (n,), "source", np.uint32),
-        shaped(check_ids(arrays["target"], capacity, "target").reshape(arrays["target"].shape), (n,), "target", np.uint32),
+        shaped(arrays["source"], (n,), "source", np.uint32),
+        shaped(arrays["target"], (n,), "target", np.uint32),
         check_weights(arrays["weight"], weight_dtype, n, "weight"),
         check_weights(arrays["psp"], psp_dtype, n, "psp"),
         shaped(check_flags(arrays["inhibitory"], "inhibitory"), (n,), "inhibitory", np.bool_),

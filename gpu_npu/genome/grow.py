@@ -83,7 +83,8 @@ def grow(
         raise NetworkError(
             f"area {read.areas[absent[0].source].title}: its mapping by {absent[0].rule.morphology} goes to"
             f" {absent[0].rule.target_text!r}, which is no area of this genome"
-            f" ({len(absent):,} rules do such a thing; absent_targets='skip' leaves them out)"
+            f" ({len(absent):,} rules do such a thing)",
+            python="absent_targets='skip' leaves them out",
         )
     neurons, bound = first_neurons(read.areas)[-1], sum(one.bound for one in planned)
     size = neurons * NEURON_BYTES + bound * SYNAPSE_BYTES

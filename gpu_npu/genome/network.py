@@ -75,7 +75,7 @@ def _delays(synapses: SynapseTable, delays: str, report: Report) -> None:
     if late:
         text = f"{late:,} synapses have a delay above one burst, the longest {int(synapses.delay.max())}"
         if delays == "refuse":
-            raise NetworkError(f"{text}; delays='one' takes them as one")
+            raise NetworkError(text, python="delays='one' takes them as one")
         report.warn(f"{text}; they are taken as one")
 
 

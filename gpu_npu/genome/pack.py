@@ -79,7 +79,8 @@ def pack_synapses(
         i = int(np.argmax(np.where(driven, 0, packed_w * packed_p)))
         raise NetworkError(
             f"synapse {i}: weight {w[i]:g} and psp {p[i]:g} are {packed_w[i]:.0f} * {packed_p[i]:.0f} in whole numbers, not below"
-            ' 2**31 as they must be in a network with a non-uniform area; fractions="scale" rounds them'
+            " 2**31 as they must be in a network with a non-uniform area",
+            python="fractions='scale' rounds them",
         )
     while narrow and fractions != "refuse" and _too_large(packed_w, packed_p, driven, ends) and packed_p.any():
         v *= 2
@@ -144,8 +145,8 @@ def _unit(values: F32, fractions: str, what: str) -> Fraction:
     if fractions == "refuse":
         odd = unique[(unique != np.floor(unique)) | (unique > LARGEST_COUNT)][0]
         raise NetworkError(
-            f"{what} {odd:g}: no common scale makes this and the other {len(unique) - 1:,} values whole numbers up to {LARGEST_COUNT:,};"
-            ' fractions="scale" rounds them to the finest scale that fits, "round" to whole numbers'
+            f"{what} {odd:g}: no common scale makes this and the other {len(unique) - 1:,} values whole numbers up to {LARGEST_COUNT:,}",
+            python="fractions='scale' rounds them to the finest scale that fits, 'round' to whole numbers",
         )
     return Fraction(2) ** min(0, math.ceil(math.log2(float(unique[-1]) / LARGEST_COUNT)))
 

@@ -148,7 +148,7 @@ def _problem(status: int, reason: str) -> JSONResponse:
 
 
 def _answer(status: int) -> Callable[[Request, Exception], JSONResponse]:
-    return lambda request, error: _problem(status, str(error))
+    return lambda request, error: _problem(status, error.problem if isinstance(error, NpuError) else str(error))
 
 
 def _invalid(request: Request, error: Exception) -> JSONResponse:

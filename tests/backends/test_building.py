@@ -181,7 +181,7 @@ def test_reset_goes_back_to_the_source(backend_factory: BackendFactory) -> None:
 
 BAD: dict[str, tuple[Any, type[Exception], str]] = {
     "target": (lambda b: Listed(replace(b, target=b.target + 50)), NeuronIndexError, r"synapse 0: target 5\d is not"),
-    "source": (lambda b: Listed(b, replace(b, source=b.source + 60)), NeuronIndexError, r"synapse 100: source \d+ .* reserves 10 ids"),
+    "source": (lambda b: Listed(b, replace(b, source=b.source + 60)), NeuronIndexError, r"source of synapse 100: \d+ .* are 0 to 9"),
     "dtype": (lambda b: Listed(b, replace(b, weight=b.weight.astype(np.uint16))), NetworkError, "weight of a batch: uint16 of shape"),
     "too few": (lambda b: Listed(b, total=101), NetworkError, "says that it has 101 and gives 100"),
     "too many": (lambda b: Listed(b, total=99), NetworkError, "says that it has 99 and gives more"),

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from gpu_npu.checks import check_area_id, check_ids, check_potentials, check_unique, settle
 from gpu_npu.connectome import NEURON_FIELDS, NetworkError, NeuronIndexError
-from gpu_npu.connectome.validation import check_field, check_scalar, check_synapses, check_weights
+from gpu_npu.connectome.validation import check_count_dtype, check_field, check_scalar, check_synapses, check_weights
 
 TINY = 2.0**-126
 LARGEST = float(np.finfo(np.float32).max)
@@ -39,14 +39,74 @@ def test_no_ids_and_one_id() -> None:
     assert check_ids(np.uint8(5), 6).tolist() == [5]
 
 
-@pytest.mark.parametrize("ids", [[0, 1, -7], [0, 1, 90210], np.array([0, 1, 2**63], np.uint64), np.array([0, 1, 1000], np.int16)])
-def test_id_out_of_range_is_named(ids: Any) -> None:
-    with pytest.raises(NeuronIndexError, match=rf"^target\[2\]: {ids[2]} is not a neuron id \(this network reserves 1,000 ids .*reserve\("):
+@pytest.mark.parametrize(
+    ("ids", "way_out"),
+    [
+        ([0, 1, 90210], r"; reserve\(neurons=90211\) makes room"),
+        (np.array([0, 1, 1000], np.int16), r"; reserve\(neurons=1001\) makes room"),
+        ([0, 1, -7], ""),
+    ],
+)
+def test_id_out_of_range_is_named(ids: Any, way_out: str) -> None:
+    with pytest.raises(NeuronIndexError, match=rf"^target\[2\]: {ids[2]} is not a neuron id; the ids of this network are 0 to 999{way_out}$"):
         check_ids(ids, 1000, "target")
 
 
+@pytest.mark.parametrize("label", [720575940379810000, 2**63, 2**32])
+def test_a_root_id_is_taken_for_the_label_that_it_is(label: int) -> None:
+    with pytest.raises(NeuronIndexError, match=rf"{label} .* looks like a label.*ids of this network are 0 to 999.*position") as caught:
+        check_ids(np.array([0, label], np.uint64), 1000)
+    assert "reserve" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [list, np.array])
+def test_a_mask_means_the_neurons_where_it_is_true(kind: Any) -> None:
+    ids = check_ids(kind([False, True, False, True]), 4)
+    assert ids.dtype == np.uint32 and ids.tolist() == [1, 3]
+    assert check_ids(kind([False] * 4), 4).tolist() == []
+    with pytest.raises(NetworkError, match="^fired: a mask of 3 booleans; a mask has one for each of the 4 ids"):
+        check_ids(kind([True] * 3), 4, "fired")
+
+
+def test_masks_are_ends_of_synapses() -> None:
+    mask = np.array([False, True, True, False])
+    batch = check_synapses(mask, [0, 3], [5, 6], 1, False, 4, np.uint8, np.uint8)
+    assert batch.source.tolist() == [1, 2] and batch.target.tolist() == [0, 3] and batch.weight.tolist() == [5, 6]
+    with pytest.raises(NetworkError, match="target: 3 values for 2 synapses"):
+        check_synapses(mask, [0, 3, 1], 5, 1, False, 4, np.uint8, np.uint8)
+
+
+def test_what_is_masked_is_not_taken() -> None:
+    ids = np.ma.masked_array([1, 2, 3], mask=[False, True, False])
+    with pytest.raises(NetworkError, match=r"^neurons: 1 of 3 values are masked.*\.compressed\(\)"):
+        check_ids(ids, 10)
+    assert check_ids(ids.compressed(), 10).tolist() == [1, 3] and check_ids(np.ma.masked_array([1, 2]), 10).tolist() == [1, 2]
+    for check in (check_potentials, lambda values, n: check_field("threshold", values, n), lambda values, n: check_weights(values, np.uint8, n)):
+        with pytest.raises(NetworkError, match="1 of 3 values are masked"):
+            check(ids, 3)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, "uint16", np.dtype("uint16"), "u2", np.dtype(np.uint16).type])
+def test_dtypes_of_weights_as_numpy_takes_them(dtype: Any) -> None:
+    assert check_count_dtype(dtype, "weight_dtype") is np.uint16
+
+
+@pytest.mark.parametrize("dtype", [None, "uint32", "weights", float, np.int16, 16, ">u2"])
+def test_other_dtypes_are_refused(dtype: Any) -> None:
+    with pytest.raises(NetworkError, match="^weight_dtype: .* is neither uint8 nor uint16"):
+        check_count_dtype(dtype, "weight_dtype")
+
+
+def test_a_weight_that_another_dtype_would_take() -> None:
+    with pytest.raises(NetworkError, match=r'^psp\[1\]: 400 is outside 0\.\.255, as .* in uint8; .*psp_dtype="uint16" takes up to 65535'):
+        check_weights([1, 400], np.uint8, 2, "psp")
+    for value, dtype in ((70_000, np.uint8), (70_000, np.uint16), (-1, np.uint8)):
+        with pytest.raises(NetworkError, match=r"outside 0\.\.(255|65535)$"):
+            check_weights([value], dtype, 1)
+
+
 def test_one_id_out_of_range() -> None:
-    with pytest.raises(NeuronIndexError, match="^neurons.*: 10 is not a neuron id .*reserves 10 ids"):
+    with pytest.raises(NeuronIndexError, match="^neurons.*: 10 is not a neuron id; the ids of this network are 0 to 9;"):
         check_ids(10, 10)
 
 
@@ -194,7 +254,7 @@ def test_synapses_broadcast_scalars() -> None:
         ({"target": [1, 2]}, NetworkError, "target: 2 values for 3 synapses"),
         ({"weight": [1, 2, 3, 4]}, NetworkError, "weight: 4 values for 3 synapses"),
         ({"inhibitory": [True]}, NetworkError, "inhibitory: 1 values for 3 synapses"),
-        ({"source": [1, 10, 2]}, NeuronIndexError, r"source\[1\]: 10 is not a neuron id .*reserves 10 ids"),
+        ({"source": [1, 10, 2]}, NeuronIndexError, r"source\[1\]: 10 is not a neuron id; the ids of this network are 0 to 9;"),
         ({"target": [1, 2, -1]}, NeuronIndexError, r"target\[2\]: -1 is"),
         ({"target": 99}, NeuronIndexError, r"target.*: 99 is"),
         ({"source": [1.0, 2.0, 3.0]}, NetworkError, "source: dtype float64"),

@@ -168,7 +168,7 @@ def test_start_pause_resume(engine: BurstEngine) -> None:
     engine.start()
     until(lambda: engine.status().bursts > 5)
     assert engine.state == "running"
-    with pytest.raises(EngineError, match=r"the engine is running, so it takes no steps; pause\(\) it first"):
+    with pytest.raises(EngineError, match=r"the engine is running, and takes steps only while it is paused; pause\(\) it first"):
         engine.step()
     engine.pause()
     assert engine.state == "paused"
@@ -223,7 +223,7 @@ def test_the_end(engine: BurstEngine) -> None:
         lambda: engine.subscribe(print),
     ]
     for call in calls:
-        with pytest.raises(EngineError, match="the engine was stopped; make a new one"):
+        with pytest.raises(EngineError, match="the engine was stopped and does not start again; make a new BurstEngine"):
             call()
     engine.close()
     with pytest.raises(NetworkError, match="closed"):
@@ -756,7 +756,7 @@ def test_checkpoints_that_cannot_be_written(engine: BurstEngine, tmp_path: Path,
     gate = threading.Event()
     monkeypatch.setattr(Snapshot, "write", lambda self, path: gate.wait(30))
     slow = engine.checkpoint(tmp_path / "run.ckpt")
-    with pytest.raises(EngineError, match="a checkpoint is still being written; wait for its future"):
+    with pytest.raises(EngineError, match="a checkpoint is still being written; wait for the future of the last"):
         engine.checkpoint(tmp_path / "run.ckpt")
     before = engine.status().bursts
     until(lambda: engine.status().bursts > before + 5)  # bursts do not wait for the disk

@@ -55,7 +55,7 @@ BAD: tuple[Bad, ...] = (
     ("deletion twice", lambda n: n.delete_neurons([4, 4]), NetworkError, "4 is given more than once"),
     ("parameter beyond", lambda n: n.set_parameter("threshold", [12], 1), NeuronIndexError, "12"),
     ("parameter twice", lambda n: n.set_parameter("threshold", [3, 3], 1), NetworkError, "3 is given more than once"),
-    ("parameter of none yet", lambda n: n.set_parameter("threshold", [0, 11], 1), NetworkError, "11 does not exist yet"),
+    ("parameter of none yet", lambda n: n.set_parameter("threshold", [0, 11], 1), NetworkError, "the id 11 is reserved, but its neuron was never created"),
     ("reading beyond", lambda n: n.get_parameter("threshold", [12]), NeuronIndexError, "12"),
     ("mapping beyond", lambda n: n.set_neuron_mapping({0: 1, 12: 1}), NeuronIndexError, "12"),
     ("outgoing beyond", lambda n: n.outgoing_synapses([12]), NeuronIndexError, "12"),

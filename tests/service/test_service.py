@@ -96,7 +96,7 @@ def test_start_pause_frequency(client: Client) -> None:
     assert client("PUT", "/frequency", {"hertz": 200}) == (200, {"state": "paused", "frequency": 200})
     assert client("POST", "/start") == (200, {"state": "running", "frequency": 200})
     status, told = client("POST", "/step", {})
-    assert (status, told) == (409, {"detail": "the engine is running, so it takes no steps; pause() it first"})
+    assert (status, told) == (409, {"detail": "the engine is running, and takes steps only while it is paused"})
     end = time.monotonic() + 30
     while client("GET", "/status")[1]["engine"]["bursts"] < 5:
         assert time.monotonic() < end
