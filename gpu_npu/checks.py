@@ -91,7 +91,7 @@ def _flush(x: F32) -> F32:
 
 def as_array(values: ArrayLike, what: str) -> NDArray[Any]:
     """The values as an array, which may be the caller's own. NetworkError: no array, or a masked one with values masked."""
-    if isinstance(values, np.ma.MaskedArray) and (masked := int(np.ma.count_masked(values))):
+    if isinstance(values, np.ma.MaskedArray) and (masked := int(np.count_nonzero(np.ma.getmask(values)))):
         raise NetworkError(
             f"{what}: {masked:,} of {values.size:,} values are masked, so there is nothing to read in their places",
             python=".compressed() leaves them out, .filled(value) puts a value there",
@@ -185,7 +185,9 @@ def check_ids(ids: ArrayLike, capacity: int, what: str = "neurons") -> U32:
         raise NetworkError(f"{what}: ids in an array of shape {array.shape}; a flat one is needed")
     if array.dtype.kind == "b" and given.ndim:
         if len(array) != capacity:
-            raise NetworkError(f"{what}: a mask of {len(array):,} booleans; a mask has one for each of the {capacity:,} ids of this network")
+            raise NetworkError(
+                f"{what}: a mask of {len(array):,} booleans; a mask has one for each of the {capacity:,} ids of this network"
+            )
         return np.flatnonzero(array).astype(np.uint32)
     if array.size:
         if array.dtype.kind not in "iu":

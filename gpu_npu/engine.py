@@ -246,7 +246,11 @@ class BurstEngine:
 
     def _check_alive(self) -> None:
         if self._stopping or self._ended:
-            raise self._failure() if self.error is not None else EngineError("the engine was stopped and does not start again", python="make a new BurstEngine")
+            raise (
+                self._failure()
+                if self.error is not None
+                else EngineError("the engine was stopped and does not start again", python="make a new BurstEngine")
+            )
 
     def _failure(self) -> EngineError:
         return EngineError(f"the engine failed after burst {self._last:,}: {type(self.error).__name__}: {self.error}")

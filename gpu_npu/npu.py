@@ -841,7 +841,9 @@ def _fitting(source: SynapseSource, connectome: Connectome) -> SynapseSource:
     for name in ("weight_dtype", "psp_dtype"):
         ours, theirs = np.dtype(getattr(connectome, name)), np.dtype(getattr(source, name))
         if ours != theirs:
-            raise NetworkError(f"synapses: their {name} is {theirs}, the connectome's {ours}", python=f'make the connectome with {name}="{theirs}"')
+            raise NetworkError(
+                f"synapses: their {name} is {theirs}, the connectome's {ours}", python=f'make the connectome with {name}="{theirs}"'
+            )
     return source.within(connectome.neuron_capacity)
 
 

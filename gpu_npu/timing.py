@@ -41,7 +41,9 @@ def check_frequency(frequency: object) -> float | None:
     if frequency is None or frequency == math.inf:
         return None
     if not is_real(frequency) or not LOWEST_HZ <= frequency <= HIGHEST_HZ:
-        raise NetworkError(f"frequency: {frequency!r} is not within {LOWEST_HZ:g}..{HIGHEST_HZ:,.0f} Hz", python="None is as fast as it goes")
+        raise NetworkError(
+            f"frequency: {frequency!r} is not within {LOWEST_HZ:g}..{HIGHEST_HZ:,.0f} Hz", python="None is as fast as it goes"
+        )
     return float(frequency)
 
 

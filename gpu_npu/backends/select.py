@@ -44,7 +44,8 @@ def open_backend(
         raise NetworkError(f"backend {choice!r} is not one of {', '.join(NAMES)}")
     if device is not None and choice in ("reference", "cpu"):
         raise NetworkError(
-            f"device {device!r}: the backend {choice} has no devices to choose from", python="backend='cuda' has some, else leave device out"
+            f"device {device!r}: the backend {choice} has no devices to choose from",
+            python="backend='cuda' has some, else leave device out",
         )
     if device is not None:
         check_integer(device, "device (the number of a GPU)")

@@ -434,4 +434,4 @@ def _validate_field(name: str, array: NDArray[Any], capacity: int) -> None:
         settled = check_field(name, array, capacity)
         bad = np.flatnonzero(settled.view(np.uint32) != array.view(np.uint32))
         if bad.size:
-            raise NetworkError(f"{name}[{bad[0]}]: {array[bad[0]]} is subnormal or -0; 0 is to be written in its place", python="Connectome.write() does that")
+            raise NetworkError(f"{name}[{bad[0]}]: {array[bad[0]]} is subnormal or -0; write 0", python="Connectome.write() does so")

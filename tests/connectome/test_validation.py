@@ -48,7 +48,9 @@ def test_no_ids_and_one_id() -> None:
     ],
 )
 def test_id_out_of_range_is_named(ids: Any, way_out: str) -> None:
-    with pytest.raises(NeuronIndexError, match=rf"^target\[2\]: {ids[2]} is not a neuron id; the ids of this network are 0 to 999{way_out}$"):
+    with pytest.raises(
+        NeuronIndexError, match=rf"^target\[2\]: {ids[2]} is not a neuron id; the ids of this network are 0 to 999{way_out}$"
+    ):
         check_ids(ids, 1000, "target")
 
 
@@ -81,7 +83,11 @@ def test_what_is_masked_is_not_taken() -> None:
     with pytest.raises(NetworkError, match=r"^neurons: 1 of 3 values are masked.*\.compressed\(\)"):
         check_ids(ids, 10)
     assert check_ids(ids.compressed(), 10).tolist() == [1, 3] and check_ids(np.ma.masked_array([1, 2]), 10).tolist() == [1, 2]
-    for check in (check_potentials, lambda values, n: check_field("threshold", values, n), lambda values, n: check_weights(values, np.uint8, n)):
+    for check in (
+        check_potentials,
+        lambda values, n: check_field("threshold", values, n),
+        lambda values, n: check_weights(values, np.uint8, n),
+    ):
         with pytest.raises(NetworkError, match="1 of 3 values are masked"):
             check(ids, 3)
 

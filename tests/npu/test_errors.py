@@ -55,7 +55,12 @@ BAD: tuple[Bad, ...] = (
     ("deletion twice", lambda n: n.delete_neurons([4, 4]), NetworkError, "4 is given more than once"),
     ("parameter beyond", lambda n: n.set_parameter("threshold", [12], 1), NeuronIndexError, "12"),
     ("parameter twice", lambda n: n.set_parameter("threshold", [3, 3], 1), NetworkError, "3 is given more than once"),
-    ("parameter of none yet", lambda n: n.set_parameter("threshold", [0, 11], 1), NetworkError, "the id 11 is reserved, but its neuron was never created"),
+    (
+        "parameter of none yet",
+        lambda n: n.set_parameter("threshold", [0, 11], 1),
+        NetworkError,
+        "the id 11 is reserved, but its neuron was never created",
+    ),
     ("reading beyond", lambda n: n.get_parameter("threshold", [12]), NeuronIndexError, "12"),
     ("mapping beyond", lambda n: n.set_neuron_mapping({0: 1, 12: 1}), NeuronIndexError, "12"),
     ("outgoing beyond", lambda n: n.outgoing_synapses([12]), NeuronIndexError, "12"),
@@ -102,7 +107,7 @@ BAD: tuple[Bad, ...] = (
     ("fields of another length", lambda n: n.add_neurons(2, threshold=[1, 2, 3]), NetworkError, "3 values for 2"),
     # capacity
     ("neurons", lambda n: n.add_neurons(3), CapacityError, "3 neurons do not fit: 2 of 12.*reserve"),
-    ("synapses", lambda n: n.add_synapses([0] * 9, 1, 1, 1), CapacityError, "9 synapses do not fit: 8 of 18.*reserve"),
+    ("synapses", lambda n: n.add_synapses([0] * 9, 1, 1, 1), CapacityError, "9 synapses do not fit: 8 of the 18 reserved.*reserve"),
     ("a number of neurons below 0", lambda n: n.add_neurons(-1), NetworkError, "-1"),
     ("room below 0", lambda n: n.reserve(neurons=-5), NetworkError, "-5"),
     ("too much room", lambda n: n.reserve(neurons=2**30 + 1), CapacityError, "1,073,741,825"),
