@@ -321,9 +321,10 @@ def run(
     """Run NETWORK: a file of this project, a connectome in CSR (.npz with indptr, indices, count, sign), or a built-in
     example (gpu-npu example lists them).
 
-    WHAT is ids (1,2,3), an area by id or name (area:7, area:power), all, or a file of ids: .npy, or .npz, of which
-    the array `stim`, the only one, or the one named in FILE.npz:NAME. Options that take WHAT may be repeated. What is
-    random depends on the seed alone and is the same on every backend.
+    WHAT is ids (1,2,5-8), an area by id or name (area:7, area:power), all, or a file of ids: text with an id or a range
+    on a line, .npy, or .npz, of which the array `stim`, the only one, or the one named in FILE.npz:NAME; an array of
+    booleans is a mask of all ids. Options that take WHAT may be repeated. What is random depends on the seed alone and
+    is the same on every backend.
 
     Ctrl-C ends the run after the burst at hand, with the table, and a complete record, of what was run.
 

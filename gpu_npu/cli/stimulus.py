@@ -1,4 +1,4 @@
-"""What is injected, from the command line: WHAT is ids 1,2,3, an area by id or name (area:A), all, or a file of ids."""
+"""What is injected, from the command line: WHAT is ids 1,2,5-8, an area by id or name (area:A), all, or a file of ids."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu import Connectome, FileFormatError, NetworkError
+from gpu_npu import Connectome, NetworkError
 from gpu_npu.arrays import F32, U32
 from gpu_npu.checks import check_ids, check_potentials
+from gpu_npu.io import parse_ids, read_ids
 from gpu_npu.io.archive import Archive
 
 MOST_IMPULSES = 1000
 """Highest mean of --poisson."""
-WHAT = "ids like 1,2,3, area:A, all, or an .npy or .npz file of ids"
+WHAT = "ids like 1,2,5-8, area:A, all, or a file of ids (.npy, .npz or text)"
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,8 @@ class Stimuli:
                 at = int(bursts.argmin() if bursts.min() < 1 else bursts.argmax())
                 raise archive.error(f"burst[{at}] = {bursts[at]}; bursts are counted from 1")
             neurons = archive.array("neuron", bursts.shape)
+            if neurons.dtype.kind == "b":
+                raise archive.error("array 'neuron' is a mask; an id for each of 'burst' is needed")
             potentials: Any = archive.array("potential", bursts.shape) if "potential" in archive else self._potential
         ids = check_ids(neurons, self._connectome.neuron_capacity, f"{path}: neuron")
         amounts = check_potentials(potentials, len(ids), f"{path}: potential")
@@ -168,8 +171,9 @@ class Stimuli:
             return click.BadParameter(f"{text!r}: {why}", param_hint=option)
 
         parts = text.split(":")
+        capacity = self._connectome.neuron_capacity
         if parts[0] == "all":
-            ids, rest = np.flatnonzero(self._connectome.neurons.valid), parts[1:]
+            ids, rest = np.flatnonzero(self._connectome.neurons.valid).astype(np.uint32), parts[1:]
         elif parts[0] == "area":
             if len(parts) < 2:
                 raise wrong(f"neither {WHAT}")
@@ -179,30 +183,30 @@ class Stimuli:
             ends = [end for end in range(len(parts), 0, -1) if Path(":".join(parts[:end])).is_file()]
             end = ends[0] if ends else 1
             what, rest = ":".join(parts[:end]), parts[end:]
-            if ends or Path(what).suffix in (".npy", ".npz"):
+            if ends or Path(what).suffix in (".npy", ".npz", ".txt", ".csv"):
                 key = rest.pop(0) if rest and not _is_number(rest[0]) else None
-                ids = _ids_in_file(Path(what), key)
+                ids = read_ids(what, capacity, key)
             else:
                 try:
-                    ids = np.array([int(part) for part in what.split(",")])
-                except (ValueError, OverflowError) as error:
-                    raise wrong(f"{what!r} is neither {WHAT}") from error
+                    ids = parse_ids(what, capacity, option)
+                except NetworkError as error:
+                    raise wrong(f"{what!r} is neither {WHAT}: {error.problem.removeprefix(f'{option}: ')}") from error
         if not needed <= len(rest) <= len(names):
             form = "WHAT" + "".join(f":{name}" if i < needed else f"[:{name}]" for i, name in enumerate(names))
             raise wrong(f"{form} is expected")
         for name, number in zip(names, rest, strict=False):
             if not _is_number(number):
                 raise wrong(f"{number!r} is not a {'potential' if name == 'POTENTIAL' else 'number'}")
-        return check_ids(ids, self._connectome.neuron_capacity, option), [float(number) for number in rest]
+        return ids, [float(number) for number in rest]
 
-    def _area(self, name: str, text: str, option: str) -> NDArray[Any]:
+    def _area(self, name: str, text: str, option: str) -> U32:
         named = [area for area, flags in self._connectome.areas.items() if flags.name == name]
         if not named and not name.isdecimal():
             known = ", ".join(flags.name for flags in self._connectome.areas.values() if flags.name) or "no area has a name"
             raise click.BadParameter(f"{text!r} is neither {WHAT}: {name!r} is no id and no name of an area ({known})", param_hint=option)
         areas = named or [int(name)]
         neurons = self._connectome.neurons
-        ids = np.flatnonzero(np.isin(neurons.cortical_area, areas) & neurons.valid)
+        ids = np.flatnonzero(np.isin(neurons.cortical_area, areas) & neurons.valid).astype(np.uint32)
         if not len(ids):
             raise NetworkError(f"{option} {text}: no neuron is in area {name}")
         return ids
@@ -213,25 +217,3 @@ def _is_number(text: str) -> bool:
         return math.isfinite(float(text))
     except ValueError:
         return False
-
-
-def _ids_in_file(path: Path, key: str | None) -> NDArray[Any]:
-    """The array of a .npy file, or of an .npz file the one of this name: by default `stim`, or the only one."""
-    with path.open("rb") as file:
-        if file.read(2) != b"PK":
-            if key is not None:
-                raise FileFormatError(f"{path}: it is no .npz file, so it has no array {key!r}")
-            file.seek(0)
-            try:
-                array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-                return array
-            except (ValueError, EOFError, OverflowError) as error:
-                raise FileFormatError(f"{path}: not a readable array of ids: {error}") from error
-    with Archive(path) as archive:
-        names = archive.names.split(", ")
-        name = key or ("stim" if "stim" in names else names[0] if len(names) == 1 else None)
-        if name is None:
-            raise FileFormatError(f"{path}: which array holds the ids? It has {archive.names}; name one: {path}:NAME")
-        return archive.array(name)
-
-

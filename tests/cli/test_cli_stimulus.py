@@ -151,6 +151,11 @@ def test_who(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert fired("ids.npy") == fired("ids.npy:2") == [8, 9]
     assert fired("two.npz:b") == fired("two.npz:b:2") == [2, 3]
     assert fired("odd:name.npz") == fired("odd:name.npz:c:2") == [6]
+    assert fired("4-6,1") == fired("1,4-6:2") == [1, 4, 5, 6]
+    Path("list.txt").write_text("\ufeff# of the eye\r\n7 # left\r\n\r\n3-4, 9\r\n", encoding="utf-8")
+    assert fired("list.txt") == fired("list.txt:2") == [3, 4, 7, 9]
+    np.save("mask.npy", np.arange(1000) % 500 == 3)
+    assert fired("mask.npy") == [3, 503]
 
 
 @pytest.mark.parametrize(
@@ -163,7 +168,17 @@ def test_who(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ("--inject", "1:1e39", 4, "float32"),
         ("--inject", "-1", 5, "-1 is not a neuron id"),
         ("--inject", "1000", 5, "1000 is not a neuron id"),
-        ("--inject", "9" * 30, 4, "integer ids are needed"),
+        ("--inject", "9" * 30, 5, "looks like a label"),
+        (
+            "--inject",
+            "720575940379810000",
+            5,
+            "looks like a label, such as the root id of a data set; the ids of this network are 0 to 999",
+        ),
+        ("--inject", "990-1000", 5, "1000 is not a neuron id"),
+        ("--inject", "9-5", 2, "the range 9-5 goes down; write 5-9"),
+        ("--inject", "5-", 2, "'5-' is no id"),
+        ("--inject", "no.txt", 11, "no.txt: No such file"),
         ("--power", "all:1", 2, "WHAT is expected"),
         ("--power", "area:right", 2, "no id and no name of an area (left)"),
         ("--power", "area:77", 4, "no neuron is in area 77"),
@@ -184,3 +199,4 @@ def test_what_is_refused(file: Path, option: str, text: str, status: int, messag
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert result.stdout == ""
+    assert "reserve" not in result.stderr and "np." not in result.stderr  # advice for Python helps nobody here
