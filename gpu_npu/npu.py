@@ -19,7 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 from gpu_npu.annotate import Ranges, annotated
 from gpu_npu.arrays import U32, Flags
 from gpu_npu.backends.base import Backend, BurstOutput, Chunk
-from gpu_npu.backends.select import BackendChoice, open_backend
+from gpu_npu.backends.select import BackendChoice, open_platform
+from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.checkpoint import Snapshot
 from gpu_npu.checks import as_array, check_area_id, check_ids, check_integer, check_potentials, check_unique
 from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Area, Connectome, CustomRule, PlasticityRule, Settings, SynapseSource
@@ -43,7 +44,7 @@ class NPU(Queries):
         creates those it names. A synapse may name a reserved id and is inert until the neuron exists.
     synapse_capacity : synapses to reserve; `reserve` makes room for more of either.
     fire_ledger_window : bursts of history that are kept.
-    backend : "auto", "reference", "cpu" or "cuda"; or a Backend that holds no network yet; or a function that makes one.
+    backend : "auto", "reference", "cpu" or "cuda"; or a Platform; or a function that makes one.
     device : number of the GPU.
     weight_dtype, psp_dtype : np.uint8 or np.uint16.
     settings, areas : rules and scales of the network; area id -> flags.
@@ -160,31 +161,24 @@ class NPU(Queries):
         self._load(connectome, neurons, synapses, since)
 
     def _load(self, connectome: Connectome, neurons: int, synapses: int, since: Mapping[int, int] | None = None) -> None:
-        """Open a backend and put the network there; the NPU is then as new. since: handles of its rules -> up to when each
+        """Open a platform and put the network there; the NPU is then as new. since: handles of its rules -> up to when each
         is silent."""
         since = dict.fromkeys(range(len(connectome.plasticity)), 0) if since is None else since
         bound = SumBound()
         bound.prove(connectome, connectome.plasticity, self._more)
         with self._range("build"):
-            backend, reason = open_backend(
-                self._choice,
-                self._device,
-                neuron_capacity=neurons,
-                synapse_capacity=synapses,
-                weight_dtype=connectome.weight_dtype,
-                psp_dtype=connectome.psp_dtype,
-                ledger_window=self._window,
-            )
+            capacities = {"neuron_capacity": neurons, "synapse_capacity": synapses}
+            shape = NetworkShape.of(connectome, **capacities, ledger_window=self._window)
+            platform, reason = open_platform(self._choice, self._device, shape)
         connectome.freeze()
-        try:
-            with self._range("load"):
-                capacities = {"neuron_capacity": neurons, "synapse_capacity": synapses}
-                backend.load(connectome, **capacities, ledger_window=self._window, synapses=self._more)
+        with self._range("load"):
+            backend = platform.load(connectome, shape, self._more)
+            try:
                 for (handle, silent), rule in zip(since.items(), connectome.plasticity, strict=True):
                     backend.add_rule(handle, rule, silent)
-        except BaseException:
-            backend.close()
-            raise
+            except BaseException:
+                backend.close()
+                raise
         backend.annotate(self._ranges)
         self._resident = backend
         self._running = False
@@ -259,8 +253,7 @@ class NPU(Queries):
         power neurons stay.
 
         network=True: the whole network too goes back to the connectome that the NPU was made from, on a new backend
-        of the same kind; the list of power neurons is empty again. NetworkError for an NPU that was not made from one,
-        or from a Backend that was handed in (hand in a function that makes one).
+        of the same kind; the list of power neurons is empty again. NetworkError for an NPU that was not made from one.
         """
         backend = self._ready()
         if not network:
@@ -272,8 +265,6 @@ class NPU(Queries):
                 "this NPU was built by edits or goes on from a snapshot, so it has no connectome to go back to; "
                 "make it from one: to_connectome()"
             )
-        if isinstance(self._choice, Backend):
-            raise NetworkError("a Backend that was handed in holds one network only; make a new NPU, or hand in a function that makes one")
         self.close()
         self._load(self._loaded, *self._loaded_capacities)
 

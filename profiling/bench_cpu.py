@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from gpu_npu import NPU, Connectome, Settings
 from gpu_npu.backends.devices.cpu import CpuDevice
-from gpu_npu.backends.executor import Executor
+from gpu_npu.backends.executor import DevicePlatform
 
 NEURONS, DEGREE, GROUPS = 100_000, 100, 5
 UNREACHABLE = 1e9
@@ -143,8 +143,8 @@ def compare(fired: int, workers: int, rounds: int, **size: int) -> dict[str, Any
     connectome, power = network(fired, **size)
     by_hand = HandWritten(connectome, power, workers)
 
-    def cpu() -> Executor:
-        return Executor(CpuDevice(workers=workers))
+    def cpu() -> DevicePlatform:
+        return DevicePlatform(CpuDevice(workers=workers))
 
     with NPU.from_connectome(connectome, backend=cpu) as npu, NPU.from_connectome(connectome, backend="reference") as reference:
         npu.set_power_neurons(power)
@@ -174,7 +174,7 @@ def compare(fired: int, workers: int, rounds: int, **size: int) -> dict[str, Any
 
 def _npu(fired: int, workers: int, size: dict[str, int]) -> NPU:
     connectome, power = network(fired, **size)
-    npu = NPU.from_connectome(connectome, backend=lambda: Executor(CpuDevice(workers=workers)))
+    npu = NPU.from_connectome(connectome, backend=lambda: DevicePlatform(CpuDevice(workers=workers)))
     npu.set_power_neurons(power)
     npu.run(2 * GROUPS)
     return npu

@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 
 from gpu_npu import PairRule, PlasticityRule, WindowRule
-from gpu_npu.backends.base import Backend
+from gpu_npu.backends.base import Platform
 from gpu_npu.backends.devices.cpu import CpuDevice
-from gpu_npu.backends.executor import Executor
+from gpu_npu.backends.executor import DevicePlatform
 from profiling import workloads
 from profiling.workloads import GROUPS
 
@@ -66,7 +66,7 @@ def compare(
     layout: str,
     share: float,
     rounds: int,
-    backend: Callable[[], Backend],
+    backend: Callable[[], Platform],
     *,
     neurons: int,
     degree: int,
@@ -134,8 +134,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     end = time.perf_counter() + options.budget
 
-    def cpu() -> Executor:
-        return Executor(CpuDevice(workers=options.workers))
+    def cpu() -> DevicePlatform:
+        return DevicePlatform(CpuDevice(workers=options.workers))
 
     backend = cpu if options.backend == "cpu" else workloads.maker(options.backend)
     size = {"neurons": 1_000_000 if options.backend == "cuda" else 100_000, "degree": 100}

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from gpu_npu import NPU, STATE_FIELDS, NpuError, PairRule, WindowRule
-from gpu_npu.backends.base import Backend
+from gpu_npu.backends.base import Platform
 from gpu_npu.doctor import small_network
 from profiling import bench, workloads
 
@@ -68,7 +68,7 @@ def script(npu: NPU, on_device: Callable[[Any], Any]) -> tuple[list[str], list[b
     return digests, state
 
 
-def generated(make: Callable[[], Backend]) -> str:
+def generated(make: Callable[[], Platform]) -> str:
     """The digest of a network whose synapses are made on the device."""
     network = workloads.silent(300, 20)
     with network.on(make) as npu:
@@ -76,7 +76,7 @@ def generated(make: Callable[[], Backend]) -> str:
         return npu.run(BURSTS).digest
 
 
-def learning(make: Callable[[], Backend]) -> tuple[str, list[str], bytes]:
+def learning(make: Callable[[], Platform]) -> tuple[str, list[str], bytes]:
     """Both rules, phase by phase too, and what a checkpoint carries to another NPU: digest, what fired, weights."""
     with NPU.from_connectome(small_network(), backend=make) as npu:
         npu.register_plasticity(WindowRule(0, 1, 2, 3, 1))
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         on_device = cupy.asarray
     make = workloads.maker(options.backend, options.device)
 
-    def outcome(make: Callable[[], Backend], place: Callable[[Any], Any]) -> tuple[Any, ...]:
+    def outcome(make: Callable[[], Platform], place: Callable[[Any], Any]) -> tuple[Any, ...]:
         with NPU.from_connectome(small_network(), backend=make, neuron_capacity=320, synapse_capacity=10_000) as npu:
             return (*script(npu, place), generated(make), learning(make))
 

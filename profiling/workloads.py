@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu import NPU, Connectome, Settings, SynapseSource
-from gpu_npu.backends.base import Backend
+from gpu_npu.backends.base import Platform
 from gpu_npu.backends.devices.base import Device, Program
-from gpu_npu.backends.executor import Executor
+from gpu_npu.backends.executor import DevicePlatform, Tuning
 from gpu_npu.backends.select import BackendChoice
 from gpu_npu.connectome.generators import RandomSynapses
 from gpu_npu.doctor import cuda_driver, kernel_digest
@@ -66,13 +66,13 @@ def open_device(backend: str, device: int | None = None, program: Program | None
     return CpuDevice(program=program)
 
 
-def maker(backend: str, device: int | None = None, strategy: str | None = None) -> Callable[[], Backend]:
-    """Makes new backends of this kind. strategy: of propagation (layout.STRATEGIES); None: what suits the device."""
+def maker(backend: str, device: int | None = None, strategy: str | None = None) -> Callable[[], Platform]:
+    """Makes new platforms of this kind. strategy: of propagation (layout.STRATEGIES); None: what suits the device."""
     if backend == "reference":
-        from gpu_npu.backends.reference import Reference
+        from gpu_npu.backends.reference import ReferencePlatform
 
-        return Reference
-    return lambda: Executor(open_device(backend, device), propagation=strategy)
+        return ReferencePlatform
+    return lambda: DevicePlatform(open_device(backend, device), Tuning(propagation=strategy))
 
 
 def facts(backend: str, device: int | None = None, commit: str | None = None) -> dict[str, Any]:

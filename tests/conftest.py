@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from gpu_npu.backends.base import Backend
+from gpu_npu.backends.base import Platform
 from gpu_npu.backends.devices.base import Device
 
-BackendFactory = Callable[[], Backend]
+BackendFactory = Callable[[], Platform]
 DeviceFactory = Callable[[], Device]
 
 settings.register_profile("default", max_examples=40, deadline=None, derandomize=True, database=None)
 settings.register_profile("long", max_examples=10_000, deadline=None, database=None, print_blob=True)
 settings.load_profile("default")
 
-EMULATED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # id -> options of the emulated device, of the executor
+EMULATED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # id -> options of the emulated device, its tuning
     "emulated-32": ({"block": 32, "seed": 1}, {"heavy_row": 5}),
     "emulated-64-unpacked": ({"block": 64, "seed": 2, "cache_bytes": 1024}, {"propagation": "blocked", "packed": False, "heavy_row": 40}),
     "emulated-96-slices": ({"block": 96, "blocks": 5, "seed": 4, "shared": 512}, {"propagation": "slices", "heavy_row": 7}),
@@ -44,24 +44,24 @@ def gpu_mode(pytestconfig: pytest.Config) -> str:
     return str(pytestconfig.getoption("--gpu"))
 
 
-def reference_backend() -> Backend:
-    from gpu_npu.backends.reference import Reference
+def reference_backend() -> Platform:
+    from gpu_npu.backends.reference import ReferencePlatform
 
-    return Reference()
+    return ReferencePlatform()
 
 
-def cpu_backend() -> Backend:
+def cpu_backend() -> Platform:
     from gpu_npu.backends.devices.cpu import CpuDevice
-    from gpu_npu.backends.executor import Executor
+    from gpu_npu.backends.executor import DevicePlatform
 
-    return Executor(CpuDevice())
+    return DevicePlatform(CpuDevice())
 
 
-def emulated_backend(device: dict[str, Any], executor: dict[str, Any]) -> Backend:
+def emulated_backend(device: dict[str, Any], executor: dict[str, Any]) -> Platform:
     from gpu_npu.backends.devices.emulated import EmulatedDevice
-    from gpu_npu.backends.executor import Executor
+    from gpu_npu.backends.executor import DevicePlatform, Tuning
 
-    return Executor(EmulatedDevice(**device), **executor)
+    return DevicePlatform(EmulatedDevice(**device), Tuning(**executor))
 
 
 def cuda_device(gpu_mode: str) -> Device:
@@ -80,15 +80,15 @@ def cuda_device(gpu_mode: str) -> Device:
         pytest.skip(f"no GPU: {error}")
 
 
-def cuda_backend(gpu_mode: str) -> Backend:
-    from gpu_npu.backends.executor import Executor
+def cuda_backend(gpu_mode: str) -> Platform:
+    from gpu_npu.backends.executor import DevicePlatform
 
-    return Executor(cuda_device(gpu_mode))
+    return DevicePlatform(cuda_device(gpu_mode))
 
 
 @pytest.fixture(scope="session", params=BACKENDS)
 def backend_factory(request: pytest.FixtureRequest, gpu_mode: str) -> BackendFactory:
-    """Makes new backends of one kind; a test that takes it runs once on every kind."""
+    """Makes new platforms of one kind; a test that takes it runs once on every kind."""
     if request.param == "reference":
         return reference_backend
     if request.param == "cpu":

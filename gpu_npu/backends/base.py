@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from gpu_npu.annotate import Ranges
 from gpu_npu.arrays import F32, U32
+from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.connectome import Area, Connectome, PlasticityRule, Settings, SynapseBatch, SynapseSource
 
 Columns = Mapping[str, NDArray[Any]]
@@ -148,6 +149,35 @@ class Flight:
     memory: Memory = field(default_factory=Memory)
 
 
+class Platform(ABC):
+    """What networks run on. It says what it is and how much memory a network would take there, and loads one."""
+
+    name: str
+
+    @property
+    @abstractmethod
+    def description(self) -> str:
+        """One line for people: the device, the build, the workers."""
+
+    @abstractmethod
+    def memory(self) -> tuple[int, int]:
+        """(free, total) bytes."""
+
+    @abstractmethod
+    def plan(self, connectome: Connectome, shape: NetworkShape, synapses: SynapseSource | None = None) -> tuple[dict[str, int], int]:
+        """What `load` with the same arguments would take: bytes by piece, as `Backend.memory` then says, and what the load takes
+        beside them for a moment. Every synapse is read once; what plasticity rules take is not counted."""
+
+    @abstractmethod
+    def load(self, connectome: Connectome, shape: NetworkShape, synapses: SynapseSource | None = None) -> Backend:
+        """A backend that holds this network and more synapses, younger than those of the connectome. Neurons that are not valid
+        in the connectome are not valid there. A source that breaks its word raises from here; nothing is held then."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what there is without a network. A backend that was loaded gives everything back when it closes."""
+
+
 class Backend(ABC):
     """One network, resident and running."""
 
@@ -161,19 +191,6 @@ class Backend(ABC):
         """One line for people: the device, the build, the workers."""
 
     # -- life ----------------------------------------------------------------------------------------------------
-    @abstractmethod
-    def load(
-        self,
-        connectome: Connectome,
-        *,
-        neuron_capacity: int,
-        synapse_capacity: int,
-        ledger_window: int,
-        synapses: SynapseSource | None = None,
-    ) -> None:
-        """Take the network in, and more synapses, younger than those of the connectome. Called once. Neurons that are not
-        valid in the connectome are not valid here. A source that breaks its word raises from here."""
-
     @abstractmethod
     def reserve(self, *, neuron_capacity: int, synapse_capacity: int) -> None:
         """Grow to at least these capacities; nothing else changes."""
@@ -189,7 +206,7 @@ class Backend(ABC):
 
     @abstractmethod
     def resume(self, flight: Flight) -> None:
-        """Go on from there: called once, after `load` of the network as it stood and `add_rule` of its rules, with their
+        """Go on from there: called once, on a backend that was loaded with the network as it stood and given its rules, with their
         handles and `since` of the memory, and before anything else."""
 
     @abstractmethod

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.arrays import F32, U32
-from gpu_npu.backends.base import Backend, BurstOutput, Chunk, Columns, Flight
+from gpu_npu.backends.base import Backend, BurstOutput, Chunk, Columns, Flight, Platform
 from gpu_npu.backends.devices.base import Device, Launch, Lent
 from gpu_npu.backends.layout import (
     ARRAYS,
@@ -28,21 +29,19 @@ from gpu_npu.backends.layout import (
     RING_HEADER,
     STATE_DTYPE,
     STRATEGIES,
-    arena_estimate,
-    cell_bits,
-    count_bits,
-    estimate_bytes,
     lengths,
     queue_stride,
 )
+from gpu_npu.backends.memory import arena_estimate, cell_bits, count_bits, estimate_bytes, load_bytes
 from gpu_npu.backends.plasticity import Plasticity, bit_set
 from gpu_npu.backends.rows import FEW, MAX_IN_DEGREE, RowStore
 from gpu_npu.backends.schedule import Schedule
+from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.backends.staging import Staging
 from gpu_npu.checks import settle
 from gpu_npu.connectome import NEURON_FIELDS, Area, Connectome, PlasticityRule, Settings, SynapseBatch, SynapseSource
 from gpu_npu.connectome.sums import fixed_point_bits
-from gpu_npu.errors import CapacityError, DeviceMemoryError
+from gpu_npu.errors import CapacityError, DeviceMemoryError, NetworkError
 
 RING = (4096, 2**18)
 """Bursts, and fired ids, that a launch may compute before the host looks at them: 1.3 MB of host memory, twice."""
@@ -99,31 +98,70 @@ class _Ring:
         return Chunk(first, begin, fired, numbers[:, : len(COUNTERS)], numbers[:, len(COUNTERS)].astype(np.int64)), bool(unread)
 
 
-class Executor(Backend):
-    """One network on one device.
+@dataclass(frozen=True)
+class Tuning:
+    """What changes speed and memory only.
 
-    propagation: its strategy, one of layout.STRATEGIES; None: what suits the device. packed: whether arrivals may be
-    counted inside the accumulators. heavy_row: a row of more synapses is the work of several warps. ring: bursts and fired
-    ids that a launch may compute before the host looks at them. These change speed and memory only.
+    propagation : its strategy, one of layout.STRATEGIES; None: what suits the device.
+    packed : whether arrivals may be counted inside the accumulators.
+    heavy_row : a row of more synapses is the work of several warps.
+    ring : bursts and fired ids that a launch may compute before the host looks at them.
     """
 
-    def __init__(
-        self,
-        device: Device,
-        *,
-        propagation: str | None = None,
-        packed: bool = True,
-        heavy_row: int = HEAVY_ROW,
-        ring: tuple[int, int] = RING,
-    ) -> None:
+    propagation: str | None = None
+    packed: bool = True
+    heavy_row: int = HEAVY_ROW
+    ring: tuple[int, int] = RING
+
+
+class DevicePlatform(Platform):
+    """A device that runs kernels. It holds one network at a time."""
+
+    def __init__(self, device: Device, tuning: Tuning = Tuning()) -> None:
         self.name = device.name
-        self._device = device
-        self._heavy_row = heavy_row
-        self._may_pack = packed
-        self._ring_size = ring
+        self.device, self.tuning = device, tuning
+
+    @property
+    def description(self) -> str:
+        return self.device.description
+
+    def memory(self) -> tuple[int, int]:
+        return self.device.memory()
+
+    def plan(self, connectome: Connectome, shape: NetworkShape, synapses: SynapseSource | None = None) -> tuple[dict[str, int], int]:
+        return load_bytes(connectome, shape, synapses, owned=(self.tuning.propagation or self.device.propagation) == "owned")
+
+    def load(self, connectome: Connectome, shape: NetworkShape, synapses: SynapseSource | None = None) -> Executor:
+        if self.device.allocated:
+            raise NetworkError(f"{self.description}: a network is loaded there already; close it, or take another Platform")
+        free, _ = self.memory()
+        executor = Executor(self.device, self.tuning)
+        try:
+            executor.load(connectome, shape, synapses)
+        except DeviceMemoryError as problem:
+            executor.close()
+            raise DeviceMemoryError(
+                f"{self.description}: the network needs about {estimate_bytes(shape):,} bytes and {free:,} are free: "
+                f"reserve fewer neurons ({shape.neuron_capacity:,}) or synapses ({shape.synapse_capacity:,}), or take a larger device"
+            ) from problem
+        except BaseException:
+            executor.close()
+            raise
+        return executor
+
+    def close(self) -> None:
+        self.device.close()
+
+
+class Executor(Backend):
+    """One network on one device."""
+
+    def __init__(self, device: Device, tuning: Tuning) -> None:
+        self.name = device.name
+        self._device, self._tuning = device, tuning
         self._state = np.zeros(1, STATE_DTYPE)
-        self._state["strategy"] = STRATEGIES.index(propagation or device.propagation)
-        self._state["heavy_row"] = heavy_row
+        self._state["strategy"] = STRATEGIES.index(tuning.propagation or device.propagation)
+        self._state["heavy_row"] = tuning.heavy_row
         self._state["resident_neurons"] = max(device.cache_bytes * 3 // 4 // _ARRAY["accumulator"].dtype.itemsize, 1)
         self._untold = False  # the tasks of the last queue are those of rows before an edit
         self._arrays: dict[str, Any] = {}
@@ -138,32 +176,13 @@ class Executor(Backend):
         return self._device.description
 
     # -- life ----------------------------------------------------------------------------------------------------
-    def load(
-        self,
-        connectome: Connectome,
-        *,
-        neuron_capacity: int,
-        synapse_capacity: int,
-        ledger_window: int,
-        synapses: SynapseSource | None = None,
-    ) -> None:
-        free, _ = self._device.memory()
-        try:
-            self._load(connectome, neuron_capacity, synapse_capacity, ledger_window, synapses)
-        except DeviceMemoryError as problem:
-            need = estimate_bytes(neuron_capacity, synapse_capacity, connectome.weight_dtype, connectome.psp_dtype, ledger_window)
-            raise DeviceMemoryError(
-                f"{self._device.description}: the network needs about {need:,} bytes and {free:,} are free: "
-                f"reserve fewer neurons ({neuron_capacity:,}) or synapses ({synapse_capacity:,}), or take a larger device"
-            ) from problem
-
-    def _load(
-        self, connectome: Connectome, neuron_capacity: int, synapse_capacity: int, ledger_window: int, more: SynapseSource | None
-    ) -> None:
+    def load(self, connectome: Connectome, shape: NetworkShape, more: SynapseSource | None) -> None:
+        """What makes this a backend: called once, by DevicePlatform."""
         sources = [connectome.synapses] if more is None else [connectome.synapses, more]
-        given = sum(source.total for source in sources)
-        self._neurons, self._synapse_capacity = neuron_capacity, max(synapse_capacity, given)
-        self._window, self._slots = ledger_window, max(ledger_window, 2)  # this burst's fired neurons and those of the one before
+        given, synapse_capacity = sum(source.total for source in sources), shape.synapse_capacity
+        self._neurons, self._synapse_capacity = shape.neuron_capacity, max(synapse_capacity, given)
+        self._window, self._slots = shape.ledger_window, max(shape.ledger_window, 2)  # of this burst and the one before, at least
+        self._shape = shape
         self._dtypes = (np.dtype(connectome.weight_dtype), np.dtype(connectome.psp_dtype))
         self._no_synapses = SynapseBatch.empty(connectome.weight_dtype, connectome.psp_dtype)
         self._state["weight_bytes"], self._state["psp_bytes"] = (dtype.itemsize for dtype in self._dtypes)
@@ -172,14 +191,14 @@ class Executor(Backend):
             if array.group != "rows":
                 self._arrays[array.name] = self._device.alloc(length[array.per] * array.width, array.dtype)
         self._staging, self._schedule = Staging(self._device, self._state), Schedule(self._device, self._state)
-        self._rings = [_Ring(self._device, self._state, *self._ring_size) for _ in range(2)]
+        self._rings = [_Ring(self._device, self._state, *self._tuning.ring) for _ in range(2)]
 
         neurons = connectome.neurons
         self._areas = dict(connectome.areas)
         for name in NEURON_FIELDS:
             if name in self._arrays:
                 self._device.upload(self._arrays[name], self._padded(name, getattr(neurons, name)))
-        flags = np.zeros(neuron_capacity, np.uint8)
+        flags = np.zeros(self._neurons, np.uint8)
         flags[: len(neurons.valid)] = (
             neurons.valid * FLAG["valid"]
             | neurons.created * FLAG["created"]
@@ -189,13 +208,13 @@ class Executor(Backend):
         self._device.upload(self._arrays["flags"], flags)
 
         # Space for synapses to come; without any, the arena becomes just as long as the rows are.
-        spare = arena_estimate(synapse_capacity, neuron_capacity, *self._dtypes) if synapse_capacity > given else 0
-        self._rows = RowStore(self._device, self._state, neuron_capacity, spare, *self._dtypes)
+        spare = arena_estimate(shape) if synapse_capacity > given else 0
+        self._rows = RowStore(self._device, self._state, self._neurons, spare, *self._dtypes)
         self._plasticity = Plasticity(
             self._device,
             self._state,
             self._rows,
-            neurons=neuron_capacity,
+            neurons=self._neurons,
             largest=256 ** self._dtypes[0].itemsize - 1,
             areas_of=lambda: self._fetch("cortical_area", self._neurons),
             last_burst=lambda: self._burst,
@@ -213,7 +232,7 @@ class Executor(Backend):
         return self._lengths_of(self._neurons, self._synapse_capacity, split)
 
     def _lengths_of(self, neurons: int, synapses: int, split: bool) -> dict[str, int]:
-        owned, heavy_row = self._state["strategy"][0] == STRATEGIES.index("owned"), self._heavy_row
+        owned, heavy_row = self._state["strategy"][0] == STRATEGIES.index("owned"), self._tuning.heavy_row
         return lengths(neurons, synapses=synapses, ledger_slots=self._slots, arena_bytes=0, split=split, owned=owned, heavy_row=heavy_row)
 
     def _padded(self, name: str, values: NDArray[Any]) -> NDArray[Any]:
@@ -242,6 +261,7 @@ class Executor(Backend):
 
     def reserve(self, *, neuron_capacity: int, synapse_capacity: int) -> None:
         synapses, neurons = max(synapse_capacity, self._synapse_capacity), max(neuron_capacity, self._neurons)
+        shape = replace(self._shape, neuron_capacity=neurons, synapse_capacity=synapses)
         split = self._arrays["arrivals"].nbytes > 0
         before, after = self._lengths(split=split), self._lengths_of(neurons, synapses, split)
         resident = [array for array in ARRAYS if array.group != "rows" and after[array.per] > before[array.per]]
@@ -249,7 +269,7 @@ class Executor(Backend):
         plastic: dict[str, Any] = {}
         try:
             plastic = self._plasticity.reserve(neurons)
-            self._rows.reserve(neurons, arena_estimate(synapses, neurons, *self._dtypes))
+            self._rows.reserve(neurons, arena_estimate(shape))
         except BaseException:
             self._device.release(*fresh, *plastic.values())
             raise
@@ -508,8 +528,8 @@ class Executor(Backend):
     def _count_arrivals(self, fraction_bits: int, in_degree: int) -> None:
         """Arrivals are counted in the low bits of the accumulators where sum and count provably fit 63 bits together, else
         apart. Called before the change that makes it necessary, as it may need memory."""
-        bits = count_bits(*self._dtypes)
-        apart = not self._may_pack or fraction_bits > 0 or in_degree >= 1 << bits
+        bits = count_bits(self._shape)
+        apart = not self._tuning.packed or fraction_bits > 0 or in_degree >= 1 << bits
         allocated = self._arrays["arrivals"].nbytes > 0
         if apart != allocated and self._neurons:
             fresh = self._device.alloc(self._neurons if apart else 0, np.uint32)
@@ -518,7 +538,7 @@ class Executor(Backend):
             self._arrays["arrivals"] = fresh
             self._state["arrivals"] = self._device.address(fresh) if apart else 0
         self._state["arrival_bits"] = 0 if apart else bits
-        self._state["cell_bits"] = 0 if apart else cell_bits(*self._dtypes, in_degree)
+        self._state["cell_bits"] = 0 if apart else cell_bits(self._shape, in_degree)
 
     def set_area(self, area: int, flags: Area) -> None:
         areas = {**self._areas, area: flags}
@@ -637,7 +657,7 @@ class Executor(Backend):
         few = len(batch) * 8 < self._neurons
         arrivals = np.unique(batch.target, return_counts=True)[1] if few else np.bincount(batch.target)
         bound = self._in_degree_bound + int(arrivals.max())
-        if bound >= 1 << count_bits(*self._dtypes):
+        if bound >= 1 << count_bits(self._shape):
             degrees = np.bincount(batch.target, minlength=self._neurons)
             for part in self._rows.list():
                 degrees += np.bincount(part.target, minlength=self._neurons)

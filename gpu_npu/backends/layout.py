@@ -1,7 +1,7 @@
 """What lies on the device: every array and number that the kernels see, once.
 
 The tables below make the C++ header `state.cuh` (struct State, struct Row, the constants), the NumPy dtypes that mirror
-them, the allocations and the memory estimate. Change a line here and both sides change.
+them, the allocations and (in memory.py) the estimates. Change a line here and both sides change.
 """
 
 from __future__ import annotations
@@ -10,12 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
 
-from gpu_npu.connectome import Connectome, SynapseChain, SynapseSource
 from gpu_npu.connectome.fields import MAX_NEURONS, NEURON_FIELDS, POTENTIAL_OF_FORCED
 from gpu_npu.connectome.plasticity import RESIDUE_BITS, TRACE_BITS
-from gpu_npu.connectome.sums import fixed_point_bits
 
 WORD_NEURONS = 32
 """Neurons in a word of a bit set."""
@@ -312,86 +309,3 @@ def task_room(synapses: int, heavy_row: int) -> int:
 def queue_stride(neurons: int) -> int:
     """Words from the queue of even bursts to that of odd ones, as in turn.cuh."""
     return -(-(QUEUE_HEADER + neurons) // 4) * 4
-
-
-def synapse_bytes(weight_dtype: DTypeLike, psp_dtype: DTypeLike) -> int:
-    """Bytes of a synapse in a row whose synapses have a psp each."""
-    return 4 + np.dtype(weight_dtype).itemsize + np.dtype(psp_dtype).itemsize
-
-
-def arena_estimate(synapses: int, neurons: int, weight_dtype: DTypeLike, psp_dtype: DTypeLike) -> int:
-    """Bytes of an arena into which this many synapses, spread over this many rows, fit for sure when loaded at once."""
-    return synapses * synapse_bytes(weight_dtype, psp_dtype) + min(synapses, neurons) * (BLOCK_ALIGNMENT - 1)
-
-
-def estimate_bytes(
-    neuron_capacity: int, synapse_capacity: int, weight_dtype: DTypeLike, psp_dtype: DTypeLike, ledger_window: int
-) -> int:
-    """Device bytes of a network of these capacities, before it is loaded."""
-    arena = arena_estimate(synapse_capacity, neuron_capacity, weight_dtype, psp_dtype)
-    slots = max(ledger_window, 2)
-    length = lengths(neuron_capacity, synapses=synapse_capacity, ledger_slots=slots, arena_bytes=arena, split=True, owned=True)
-    return sum(length[array.per] * array.width * array.dtype.itemsize for array in ARRAYS)
-
-
-def cell_bits(weight_dtype: DTypeLike, psp_dtype: DTypeLike, in_degree: int) -> int:
-    """Low bits of a 32-bit sum that count up to `in_degree` arrivals; 0 where no term of either sign fits beside them."""
-    bits = max(in_degree.bit_length(), 1)
-    return bits if 8 * (np.dtype(weight_dtype).itemsize + np.dtype(psp_dtype).itemsize) + bits <= 31 else 0
-
-
-def count_bits(weight_dtype: DTypeLike, psp_dtype: DTypeLike) -> int:
-    """Low bits of an accumulator that can count arrivals. With c of them and terms of t bits: in-degree < 2^c and
-    |sum| < 2^(t + c), so t + 2 c <= 62 leaves room for both."""
-    return (62 - 8 * (np.dtype(weight_dtype).itemsize + np.dtype(psp_dtype).itemsize)) // 2
-
-
-def _units(nbytes: NDArray[np.int64]) -> NDArray[np.int64]:
-    units: NDArray[np.int64] = -(-nbytes // BLOCK_ALIGNMENT)
-    return units
-
-
-def _rows_of(synapses: SynapseSource, neurons: int) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """(synapses of each row, units of its block, largest in-degree) once exactly these synapses are loaded."""
-    slots, arriving = np.zeros(neurons, np.int64), np.zeros(neurons, np.int64)
-    one_psp, each = np.zeros(neurons, synapses.psp_dtype), np.zeros(neurons, np.bool_)
-    for batch in synapses:
-        fresh = slots[batch.source] == 0
-        one_psp[batch.source[fresh]] = batch.psp[fresh]
-        each[batch.source[batch.psp != one_psp[batch.source]]] = True
-        slots += np.bincount(batch.source, minlength=neurons)
-        arriving += np.bincount(batch.target, minlength=neurons)
-    bytes_each = synapse_bytes(synapses.weight_dtype, synapses.psp_dtype)
-    slot_bytes = np.where(each, bytes_each, bytes_each - one_psp.itemsize)
-    return slots, _units(slots * slot_bytes), int(arriving.max(initial=0))
-
-
-def load_bytes(
-    connectome: Connectome, neuron_capacity: int, synapse_capacity: int, ledger_window: int, more: SynapseSource | None = None,
-    *, owned: bool = False,
-) -> tuple[dict[str, int], int]:  # fmt: skip
-    """Device bytes by piece once this network is loaded, as `Backend.memory` then says, and what the load takes beside them.
-
-    `owned`: for a device whose strategy of propagation that is (the CPU).
-    Reads every synapse once: what `estimate_bytes` bounds from the capacities alone is exact here.
-    """
-    dtypes = connectome.weight_dtype, connectome.psp_dtype
-    synapses = connectome.synapses if more is None else SynapseChain(connectome.synapses, more)
-    slots, units, in_degree = _rows_of(synapses, connectome.neuron_capacity)
-    arena, count = int(units.sum()) * BLOCK_ALIGNMENT, synapses.total
-    if synapse_capacity > count:
-        spare = arena_estimate(synapse_capacity, neuron_capacity, *dtypes)
-        arena = max(arena, -(-spare // BLOCK_ALIGNMENT) * BLOCK_ALIGNMENT)
-    split = bool(fixed_point_bits(connectome.areas)) or in_degree >= 1 << count_bits(*dtypes)
-    most = max(synapse_capacity, count)
-    window = max(ledger_window, 2)
-    length = lengths(neuron_capacity, synapses=most, ledger_slots=window, arena_bytes=arena, split=split, owned=owned)
-    pieces = {"rows": 0, "neurons": 0, "tasks": 0, "ledger": 0, "control": 0, "staging": 3 * 4 * STAGING_ITEMS}
-    for array in ARRAYS:
-        pieces[array.group] += length[array.per] * array.width * array.dtype.itemsize
-    # While synapses are counted: a chunk of them and the in-degrees. While rows are sorted: their scratch, and what says where.
-    counting = min(count, UPLOAD_SYNAPSES) * synapse_bytes(*dtypes) + 4 * (neuron_capacity + 1)
-    packed = (units + _units(slots * TAIL_KEY_BYTES)) * BLOCK_ALIGNMENT
-    scratch = min(int(packed.sum()), max(SCRATCH_BYTES, int(packed.max(initial=0))))
-    sorting = scratch + int(np.count_nonzero(slots)) * (4 + ROW_DTYPE.itemsize + 8 + 4)
-    return pieces, max(counting, sorting) if count else 0

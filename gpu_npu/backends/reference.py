@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.arrays import F32, U32, Indices
-from gpu_npu.backends.base import Backend, BurstOutput, Columns, Flight, Scheduled
+from gpu_npu.backends.base import Backend, BurstOutput, Columns, Flight, Platform, Scheduled
 from gpu_npu.backends.reference_plasticity import Plasticity
+from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.checks import settle
 from gpu_npu.connectome import Area, Connectome, PlasticityRule, Settings, SynapseBatch, SynapseSource
 from gpu_npu.connectome.fields import NEURON_FIELDS, POTENTIAL_OF_FORCED, STATE_FIELDS
@@ -31,6 +32,41 @@ LOW_32_BITS = 0xFFFFFFFF
 BATCH = 1 << 20
 """Synapses a batch of synapses_from."""
 
+DESCRIPTION = f"plain NumPy {np.__version__} on one core: the oracle"
+
+
+class ReferencePlatform(Platform):
+    """The host, without a kernel."""
+
+    name = "reference"
+
+    @property
+    def description(self) -> str:
+        return DESCRIPTION
+
+    def memory(self) -> tuple[int, int]:
+        from gpu_npu.backends.devices.cpu import host_memory
+
+        return host_memory()
+
+    def plan(self, connectome: Connectome, shape: NetworkShape, synapses: SynapseSource | None = None) -> tuple[dict[str, int], int]:
+        """A connectome of these capacities is held; queues and ledger hold what fired and no more."""
+        fields = sum(np.dtype(field.dtype).itemsize * field.width for field in NEURON_FIELDS.values())
+        one_synapse = sum(array.itemsize for array in connectome.synapses.arrays())
+        neurons = shape.neuron_capacity * (fields + 2)
+        return {"rows": shape.synapse_capacity * one_synapse, "neurons": neurons, "ledger": 0, "staging": 0, "queues": 0}, 0
+
+    def load(self, connectome: Connectome, shape: NetworkShape, synapses: SynapseSource | None = None) -> Reference:
+        network, synapse_capacity = connectome.copy(), shape.synapse_capacity
+        if synapses is not None:  # slots of removed synapses are not free
+            synapse_capacity = max(synapse_capacity, network.synapses.count + synapses.total)
+        network.reserve(neurons=shape.neuron_capacity, synapses=synapse_capacity)
+        for batch in synapses or ():
+            network.synapses.append(batch)
+        return Reference(network, shape.ledger_window)
+
+    def close(self) -> None:
+        return
 
 
 class Reference(Backend):
@@ -38,36 +74,19 @@ class Reference(Backend):
 
     name = "reference"
 
-    def __init__(self) -> None:
-        self._resident: Connectome | None = None
+    def __init__(self, network: Connectome, ledger_window: int) -> None:
+        self._resident: Connectome | None = network
+        self._window = ledger_window
         self._power = _no_ids()
         self._edits = dict.fromkeys(("bytes_touched", "rows_moved", "compactions", "bytes_compacted", "growths"), 0)
-        self._window = 1
         self._plasticity = Plasticity()
         self._forget()
 
     @property
     def description(self) -> str:
-        return f"plain NumPy {np.__version__} on one core: the oracle"
+        return DESCRIPTION
 
     # -- life ----------------------------------------------------------------------------------------------------
-    def load(
-        self,
-        connectome: Connectome,
-        *,
-        neuron_capacity: int,
-        synapse_capacity: int,
-        ledger_window: int,
-        synapses: SynapseSource | None = None,
-    ) -> None:
-        network = connectome.copy()
-        if synapses is not None:  # slots of removed synapses are not free
-            synapse_capacity = max(synapse_capacity, network.synapses.count + synapses.total)
-        network.reserve(neurons=neuron_capacity, synapses=synapse_capacity)
-        for batch in synapses or ():
-            network.synapses.append(batch)
-        self._resident, self._window = network, ledger_window
-
     def reserve(self, *, neuron_capacity: int, synapse_capacity: int) -> None:
         network = self._network
         self._edits["growths"] += neuron_capacity > network.neuron_capacity or synapse_capacity > network.synapse_capacity
@@ -120,7 +139,7 @@ class Reference(Backend):
     @property
     def _network(self) -> Connectome:
         if self._resident is None:
-            raise NpuError("this backend holds no network: it was closed, or none was loaded yet")
+            raise NpuError("this backend is closed")
         return self._resident
 
     def _column(self, field: str) -> NDArray[Any]:

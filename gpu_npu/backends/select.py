@@ -3,43 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from gpu_npu.backends.base import Backend
-from gpu_npu.backends.layout import estimate_bytes
+from gpu_npu.backends.base import Platform
+from gpu_npu.backends.memory import estimate_bytes
+from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.checks import check_integer
 from gpu_npu.errors import BackendUnavailableError, DeviceMemoryError, KernelError, NetworkError
 
 NAMES = ("auto", "reference", "cpu", "cuda")
-BackendChoice = str | Backend | Callable[[], Backend]
-"""One of NAMES, a backend that holds no network yet, or a function that makes one."""
+BackendChoice = str | Platform | Callable[[], Platform]
+"""One of NAMES, a Platform, or a function that makes one."""
 
 
-def open_backend(
-    choice: BackendChoice,
-    device: int | None = None,
-    *,
-    neuron_capacity: int,
-    synapse_capacity: int,
-    weight_dtype: Any,
-    psp_dtype: Any,
-    ledger_window: int,
-) -> tuple[Backend, str]:
-    """A backend that holds no network yet, and the reason it was taken, for people.
+def open_platform(choice: BackendChoice, device: int | None = None, shape: NetworkShape | None = None) -> tuple[Platform, str]:
+    """A platform, and the reason it was taken, for people.
 
-    choice: "auto" takes CUDA where a GPU is usable and a network of this size fits by the estimate, else
+    choice: "auto" takes CUDA where a GPU is usable and a network of this shape fits by the estimate, else
     the CPU, else the reference. device: number of the GPU, for "cuda" and "auto"; with "auto" it must then be usable.
-    None is the current GPU of the process.
+    None is the current GPU of the process. shape: None where any fits.
 
     BackendUnavailableError: an explicit choice that cannot run here. DeviceMemoryError: one that is too small.
     """
     if not isinstance(choice, str):
         if device is not None:
-            raise NetworkError(f"device {device!r}: a backend that is handed in has its device already", python="leave device out")
-        backend = choice if isinstance(choice, Backend) else choice() if callable(choice) else None
-        if not isinstance(backend, Backend):
-            raise NetworkError(f"backend: {choice!r} is neither one of {', '.join(NAMES)}, nor a Backend, nor a function that makes one")
-        return backend, "handed in"
+            raise NetworkError(f"device {device!r}: a platform that is handed in has its device already", python="leave device out")
+        platform = choice if isinstance(choice, Platform) else choice() if callable(choice) else None
+        if not isinstance(platform, Platform):
+            raise NetworkError(f"backend: {choice!r} is neither one of {', '.join(NAMES)}, nor a Platform, nor a function that makes one")
+        return platform, "handed in"
     if choice not in NAMES:
         raise NetworkError(f"backend {choice!r} is not one of {', '.join(NAMES)}")
     if device is not None and choice in ("reference", "cpu"):
@@ -49,7 +40,7 @@ def open_backend(
         )
     if device is not None:
         check_integer(device, "device (the number of a GPU)")
-    needed = estimate_bytes(neuron_capacity, synapse_capacity, weight_dtype, psp_dtype, ledger_window)
+    needed = 0 if shape is None else estimate_bytes(shape)
     if choice == "reference":
         return _reference(), "chosen"
     if choice == "cpu":
@@ -59,7 +50,7 @@ def open_backend(
     if device is not None:
         return _cuda(device, needed), f"auto, with device={device} given"
     passed: list[str] = []
-    makers: tuple[tuple[str, Callable[[], Backend]], ...] = (("cuda", lambda: _cuda(None, needed)), ("cpu", _cpu))
+    makers: tuple[tuple[str, Callable[[], Platform]], ...] = (("cuda", lambda: _cuda(None, needed)), ("cpu", _cpu))
     for name, make in makers:
         try:
             return make(), "; ".join(["auto took the first that runs here", *passed])
@@ -68,26 +59,26 @@ def open_backend(
     return _reference(), "; ".join(["auto took the last resort", *passed])
 
 
-def _reference() -> Backend:
-    from gpu_npu.backends.reference import Reference
+def _reference() -> Platform:
+    from gpu_npu.backends.reference import ReferencePlatform
 
-    return Reference()
+    return ReferencePlatform()
 
 
-def _cpu() -> Backend:
+def _cpu() -> Platform:
     from gpu_npu.backends.devices.cpu import CpuDevice
-    from gpu_npu.backends.executor import Executor
+    from gpu_npu.backends.executor import DevicePlatform
 
-    return Executor(CpuDevice())
+    return DevicePlatform(CpuDevice())
 
 
-def _cuda(index: int | None, needed: int) -> Backend:
+def _cuda(index: int | None, needed: int) -> Platform:
     from gpu_npu.backends.devices.cuda import CudaDevice
-    from gpu_npu.backends.executor import Executor
+    from gpu_npu.backends.executor import DevicePlatform
 
     device = CudaDevice(index)
     free, _ = device.memory()
     if needed > free:
         device.close()
         raise DeviceMemoryError(f"{device.description}: the network needs about {needed:,} bytes, {free:,} are free")
-    return Executor(device)
+    return DevicePlatform(device)

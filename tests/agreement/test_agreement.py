@@ -13,24 +13,21 @@ from networks import SWITCHES, Maker, Plan, agree, assert_equal, perform, plans
 from scalar_model import draw
 
 from gpu_npu import NPU, Rules
-from gpu_npu.backends.base import Backend
-from gpu_npu.backends.reference import Reference
+from gpu_npu.backends.base import Platform
+from gpu_npu.backends.reference import ReferencePlatform
+from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.connectome import Area, Connectome, Settings
 
 others = pytest.mark.parametrize("backend_factory", [name for name in BACKENDS if name != "reference"], indirect=True)
 
 
-def run_beside_reference(plan: Plan, factory: Callable[[], Backend]) -> None:
-    backend = factory()
-    try:
-        agree(plan, backend, Reference())
-    finally:
-        backend.close()
+def run_beside_reference(plan: Plan, factory: Callable[[], Platform]) -> None:
+    agree(plan, factory(), ReferencePlatform())
 
 
 @others
 @given(plan=plans())
-def test_random_networks(backend_factory: Callable[[], Backend], plan: Plan) -> None:
+def test_random_networks(backend_factory: Callable[[], Platform], plan: Plan) -> None:
     run_beside_reference(plan, backend_factory)
 
 
@@ -41,7 +38,7 @@ def test_random_networks(backend_factory: Callable[[], Backend], plan: Plan) -> 
     ids=("free", "bounded", "rectified"),
 )
 @pytest.mark.parametrize("scale", [1.0, 1e-44, 3e-43, 1e-38, 1e33, 3e38, -3e38])
-def test_many_neighbours_integrate_and_leak(backend_factory: Callable[[], Backend], scale: float, rules: Rules) -> None:
+def test_many_neighbours_integrate_and_leak(backend_factory: Callable[[], Platform], scale: float, rules: Rules) -> None:
     """Nearly every neuron is a candidate and few fire, at the limits of what a float can hold."""
     rng, count = np.random.default_rng(5), 300
     extremes = np.array([0.0, 1e-45, -1e-38, 1e-38, 3.4e38, -3.4e38, 39.0, -49.0, 1.0], np.float32)
@@ -73,7 +70,7 @@ def test_many_neighbours_integrate_and_leak(backend_factory: Callable[[], Backen
 
 @pytest.mark.long
 @others
-def test_ten_thousand_random_networks(backend_factory: Callable[[], Backend], request: pytest.FixtureRequest) -> None:
+def test_ten_thousand_random_networks(backend_factory: Callable[[], Platform], request: pytest.FixtureRequest) -> None:
     """New ones at every run: 10,000 on the CPU, and 2,500 on each emulated device and on a GPU."""
     count = 10_000 if "[cpu]" in request.node.name else 2_500
 
@@ -89,13 +86,11 @@ def test_the_plans_of_the_default_profile_are_active() -> None:
     """A comparison of silent networks would prove nothing: each switch, each large size is met by spikes."""
     met: Counter[str] = Counter()
 
-    @settings(settings.get_profile("default"))
+    @settings(settings.get_profile("default"), max_examples=80)
     @given(plan=plans())
     def look(plan: Plan) -> None:
-        maker, backend = Maker(plan), Reference()
-        backend.load(
-            maker.connectome, neuron_capacity=maker.capacity, synapse_capacity=maker.synapse_capacity, ledger_window=plan.bursts
-        )
+        maker = Maker(plan)
+        backend = ReferencePlatform().load(maker.connectome, maker.shape(plan.bursts))
         outputs = [perform(backend, name, arguments) for name, arguments in maker.make_script()]
         spikes = sum(len(output.fired) for output in outputs if hasattr(output, "fired"))
         carried = sum(output.synaptic_injections for output in outputs if hasattr(output, "fired"))
@@ -109,7 +104,7 @@ def test_the_plans_of_the_default_profile_are_active() -> None:
     assert not weak, f"too few active networks with these: {weak}"
 
 
-def test_shares_of_a_divided_psp_are_rounded_exactly(backend_factory: Callable[[], Backend]) -> None:
+def test_shares_of_a_divided_psp_are_rounded_exactly(backend_factory: Callable[[], Platform]) -> None:
     """k equal shares of m, less m itself, leave k * floor((m * 2^F + floor(k / 2)) / k) - m * 2^F: few units of 2^-F.
 
     Float32 hides the last bits of a share in any other sum, so only such a cancellation shows how it was rounded.
@@ -124,8 +119,7 @@ def test_shares_of_a_divided_psp_are_rounded_exactly(backend_factory: Callable[[
     connectome.add_neurons(3 * count, cortical_area=np.repeat([1, 0, 0], count), threshold=np.repeat([1.0, 1.0, 1e9], count))
     connectome.add_synapses(divided.repeat(k), target.repeat(k), weight.repeat(k), psp.repeat(k))
     connectome.add_synapses(whole, target, weight, psp, True)
-    backend = backend_factory()
-    backend.load(connectome, neuron_capacity=3 * count, synapse_capacity=connectome.synapse_capacity, ledger_window=2)
+    backend = backend_factory().load(connectome, NetworkShape.of(connectome, ledger_window=2))
     backend.inject(np.arange(2 * count, dtype=np.uint32), np.ones(2 * count, np.float32))
     assert len(backend.burst(1).fired) == 2 * count
     backend.burst(2)
@@ -137,7 +131,7 @@ def test_shares_of_a_divided_psp_are_rounded_exactly(backend_factory: Callable[[
     np.testing.assert_array_equal(potentials, np.array(left) / 2.0**32)
 
 
-def test_excitability_is_compared_exactly(backend_factory: Callable[[], Backend]) -> None:
+def test_excitability_is_compared_exactly(backend_factory: Callable[[], Platform]) -> None:
     """A neuron whose excitability is its draw does not fire; with the next float32 above it does, below it does not."""
     burst, seed, third = 1, 12345, 700
     draws = np.array([float(draw(j, burst, seed)) for j in range(3 * third)], np.float32)
@@ -147,8 +141,7 @@ def test_excitability_is_compared_exactly(backend_factory: Callable[[], Backend]
     usual = excitability < np.float32(0.999)  # from there on nothing is drawn
     connectome = Connectome(3 * third, 0, settings=Settings(random_seed=seed))
     connectome.add_neurons(3 * third, excitability=np.where(usual, excitability, 0))
-    backend = backend_factory()
-    backend.load(connectome, neuron_capacity=3 * third, synapse_capacity=0, ledger_window=2)
+    backend = backend_factory().load(connectome, NetworkShape.of(connectome, ledger_window=2))
     backend.inject(np.arange(3 * third, dtype=np.uint32), np.ones(3 * third, np.float32))
     fired = backend.burst(burst).fired
     backend.close()

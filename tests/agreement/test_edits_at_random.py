@@ -12,7 +12,7 @@ from faulty import FaultyCpu
 
 from gpu_npu import NPU, DeviceMemoryError, NpuError, PairRule, PlasticityRule, WindowRule
 from gpu_npu.backends import plasticity, rows
-from gpu_npu.backends.executor import Executor
+from gpu_npu.backends.executor import DevicePlatform, Tuning
 from gpu_npu.connectome.generators import fixed_out_degree
 
 Edit = Callable[[NPU], object]
@@ -144,7 +144,7 @@ def check(seed: int, folder: Path) -> tuple[int, int]:
     }
     device = FaultyCpu(workers=1)
     room = {"neuron_capacity": neurons + 30, "synapse_capacity": network.synapse_count + int(rng.choice([0, 200, 3_000]))}
-    npu = NPU.from_connectome(network, backend=Executor(device, **choices), **room)
+    npu = NPU.from_connectome(network, backend=DevicePlatform(device, Tuning(**choices)), **room)
     reference = NPU.from_connectome(network, backend="reference", **room)
 
     def same(where: str) -> None:
@@ -182,7 +182,7 @@ def check(seed: int, folder: Path) -> tuple[int, int]:
             snapshots = npu.snapshot(), reference.snapshot()
             npu.close()
             device = FaultyCpu(workers=1)
-            npu = NPU.from_snapshot(snapshots[1], backend=Executor(device, **choices))
+            npu = NPU.from_snapshot(snapshots[1], backend=DevicePlatform(device, Tuning(**choices)))
             reference = NPU.from_snapshot(snapshots[0], backend="reference")
         else:
             edit = EDITS[int(rng.integers(len(EDITS)))](rng, reference)

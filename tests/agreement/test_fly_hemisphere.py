@@ -9,7 +9,7 @@ import pytest
 from conftest import shared_data
 
 from gpu_npu import NPU
-from gpu_npu.backends.base import Backend
+from gpu_npu.backends.base import Platform
 from gpu_npu.io import load
 
 THRESHOLD, LEAK, REFRACTORY = 60.0, 0.25, 2
@@ -21,7 +21,7 @@ DIGESTS = {
 """Of the first so many bursts."""
 
 
-def run_fly(factory: Callable[[], Backend], bursts: int) -> tuple[str, np.ndarray]:
+def run_fly(factory: Callable[[], Platform], bursts: int) -> tuple[str, np.ndarray]:
     """Digest, and fired neurons of each burst; the stimulus drives its neurons to threshold in every burst."""
     folder = shared_data()
     connectome = load(folder / "flywire_right.npz", threshold=THRESHOLD, leak_coefficient=LEAK, refractory_period=REFRACTORY)
@@ -34,7 +34,7 @@ def run_fly(factory: Callable[[], Backend], bursts: int) -> tuple[str, np.ndarra
     return result.digest, result.fired_counts
 
 
-def test_the_first_bursts(backend_factory: Callable[[], Backend]) -> None:
+def test_the_first_bursts(backend_factory: Callable[[], Platform]) -> None:
     """A thousand, and twenty where each takes long."""
     bursts = 20 if backend_factory().name == "emulated" else 1000
     digest, counts = run_fly(backend_factory, bursts)
@@ -43,5 +43,5 @@ def test_the_first_bursts(backend_factory: Callable[[], Backend]) -> None:
 
 
 @pytest.mark.long
-def test_a_thousand_bursts(backend_factory: Callable[[], Backend]) -> None:
+def test_a_thousand_bursts(backend_factory: Callable[[], Platform]) -> None:
     assert run_fly(backend_factory, 1000)[0] == DIGESTS[1000]

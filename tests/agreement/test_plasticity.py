@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from scalar_model import ScalarModel, decay
 
 from gpu_npu import NPU, STATE_FIELDS, Area, Connectome, CustomRule, NetworkError, PairRule, PlasticityRule, SynapseBatch, WindowRule
-from gpu_npu.backends.base import Backend
-from gpu_npu.backends.reference import Reference
+from gpu_npu.backends.base import Platform
+from gpu_npu.backends.reference import ReferencePlatform
+from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.connectome.generators import fixed_out_degree
 from gpu_npu.connectome.plasticity import decay_table
 
-Factory = Callable[[], Backend]
+Factory = Callable[[], Platform]
 learners = pytest.mark.parametrize("backend_factory", BACKENDS, indirect=True)
 small_plans = plastic_plans(sizes=SMALL_SIZES, hubs=(0, 0, 40))
 
@@ -63,7 +64,7 @@ def test_random_rules_agree_with_the_scalar_model() -> None:
     @given(small_plans)
     def look(plan: Plan) -> None:
         model = ScalarModel()
-        agree(plan, Reference(), model)
+        agree(plan, ReferencePlatform(), model)
         seen.update(model.seen)
 
     look()
@@ -75,18 +76,14 @@ def test_random_rules_agree_with_the_scalar_model() -> None:
 @settings(max_examples=5_000)
 @given(small_plans)
 def test_five_thousand_random_networks_learn_as_the_scalar_model(plan: Plan) -> None:
-    agree(plan, Reference(), ScalarModel())
+    agree(plan, ReferencePlatform(), ScalarModel())
 
 
 @pytest.mark.parametrize("backend_factory", [name for name in BACKENDS if name != "reference"], indirect=True)
 @settings(max_examples=25)
 @given(plan=plastic_plans())
 def test_random_networks_learn_as_on_the_reference(backend_factory: Factory, plan: Plan) -> None:
-    backend = backend_factory()
-    try:
-        agree(plan, backend, Reference())
-    finally:
-        backend.close()
+    agree(plan, backend_factory(), ReferencePlatform())
 
 
 @pytest.mark.long
@@ -95,11 +92,7 @@ def test_two_thousand_random_networks_learn_as_on_the_reference(backend_factory:
     @settings(max_examples=2_000, derandomize=False, print_blob=True)
     @given(plan=plastic_plans())
     def look(plan: Plan) -> None:
-        backend = backend_factory()
-        try:
-            agree(plan, backend, Reference())
-        finally:
-            backend.close()
+        agree(plan, backend_factory(), ReferencePlatform())
 
     look()
 
@@ -124,8 +117,7 @@ class Net:
         self.connectome.add_neurons(len(areas), threshold=1e30, cortical_area=areas)
         source, target, weight = zip(*synapses, strict=True)
         self.connectome.add_synapses(source, target, weight, 1)
-        self.backend = factory()
-        self.backend.load(self.connectome, neuron_capacity=len(areas), synapse_capacity=len(synapses), ledger_window=2)
+        self.backend = factory().load(self.connectome, NetworkShape.of(self.connectome, ledger_window=2))
         for handle, rule in enumerate(rules):
             self.backend.add_rule(handle, rule, 0)
         self.now = 0
@@ -260,7 +252,7 @@ def test_self_loops_and_parallel_synapses_learn(backend_factory: Factory) -> Non
     net.fire(0)
     net.fire(1)
     model = ScalarModel()
-    model.load(net.connectome, neuron_capacity=2, synapse_capacity=3, ledger_window=2)
+    model.load(net.connectome, NetworkShape.of(net.connectome, ledger_window=2))
     model.add_rule(0, rule, 0)
     for burst, fired in enumerate(([0], [0], [1]), 1):
         model.force(fired)
@@ -440,7 +432,7 @@ def test_many_bursts_in_one_run_learn_as_one_by_one(backend_factory: Factory) ->
     network.write("cortical_area", np.arange(300), np.arange(300) % 3)
     network.set_plasticity([PairRule(0, 1, 3.3, 2.2, 8, 8, "all"), WindowRule(1, 2, 2, 3, 1), PairRule(1, 2, 1, 1, 20, 9, w_max=99)])
     network.set_settings(replace(network.settings, power_amount=11.0))
-    one, many = NPU.from_connectome(network, backend=Reference), NPU.from_connectome(network, backend=backend_factory)
+    one, many = NPU.from_connectome(network, backend=ReferencePlatform), NPU.from_connectome(network, backend=backend_factory)
     rng = np.random.default_rng(0)
     forced = rng.integers(0, 300, 200), rng.integers(1, 61, 200)
     many.schedule_force(forced[1], forced[0])
@@ -451,13 +443,13 @@ def test_many_bursts_in_one_run_learn_as_one_by_one(backend_factory: Factory) ->
     assert many.run(60).fired_counts.tolist() == counts and sum(counts) > 3000
     assert_bits(many.synapse_array.weight, one.synapse_array.weight, "weight")
     assert_bits(many.synapse_residues(), one.synapse_residues(), "residue")
-    changed = one.synapse_array.weight != NPU.from_connectome(network, backend=Reference).synapse_array.weight
+    changed = one.synapse_array.weight != NPU.from_connectome(network, backend=ReferencePlatform).synapse_array.weight
     assert np.count_nonzero(changed) > 300
     many.close()
 
 
 def test_a_rule_that_does_not_fit_changes_nothing() -> None:
-    npu = NPU.from_connectome(pair_of_areas(), backend=Reference)
+    npu = NPU.from_connectome(pair_of_areas(), backend=ReferencePlatform)
     for rule, message in (
         ("pair", "'pair' is not a rule"),
         (replace(PAIR, w_max=256), "w_max: 256 is more than 255"),
@@ -535,7 +527,7 @@ class Hebb(CustomRule):
 
 
 def test_a_rule_written_in_python_runs_on_the_reference() -> None:
-    npu = NPU.from_connectome(pair_of_areas(), backend=Reference)
+    npu = NPU.from_connectome(pair_of_areas(), backend=ReferencePlatform)
     handle = npu.register_plasticity(Hebb(0, 1))
     assert (npu.plasticity[handle].name, npu.plasticity[handle].parameters) == ("hebb", {"source_area": 0, "target_area": 1})
     npu.register_plasticity(WindowRule(0, 1, 1, 0, 1))
@@ -564,8 +556,8 @@ def test_the_plastic_plans_learn() -> None:
     @given(plan=plastic_plans())
     def look(plan: Plan) -> None:
         nonlocal changed
-        maker, backend = Maker(plan), Reference()
-        backend.load(maker.connectome, neuron_capacity=maker.capacity, synapse_capacity=maker.synapse_capacity, ledger_window=4)
+        maker = Maker(plan)
+        backend = ReferencePlatform().load(maker.connectome, maker.shape(4))
         moved = 0
         for name, arguments in maker.make_script():
             before = backend._network.synapses.weight.copy() if name == "burst" else None

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gpu_npu import NPU
 from gpu_npu.backends.devices.cpu import CpuDevice
 from gpu_npu.backends.devices.emulated import EmulatedDevice
-from gpu_npu.backends.executor import Executor
+from gpu_npu.backends.executor import DevicePlatform, Tuning
 from gpu_npu.connectome import (
     Area,
     CapacityError,
@@ -122,7 +122,7 @@ def test_any_edge_list_in_any_chunks(seed: int, neurons: int, count: int, chunk:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gpu_npu.backends.rows.UPLOAD_SYNAPSES", chunk)
         options, executor_options = EMULATED[device]
-        for backend in (Executor(EmulatedDevice(**options), **executor_options), Executor(CpuDevice(workers=2))):
+        for backend in (DevicePlatform(EmulatedDevice(**options), Tuning(**executor_options)), DevicePlatform(CpuDevice(workers=2))):
             with NPU.from_connectome(bare(neurons, source), synapses=source, backend=backend) as npu:
                 order = np.lexsort((everything.target, everything.source))
                 names = ("source", "target", "weight", "psp", "inhibitory")
@@ -143,7 +143,7 @@ def test_a_hub_that_fills_many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     everything = edges(rng, 30, 5_000)
     everything.source[rng.random(5_000) < 0.8] = 7
     source, built = Listed(everything), []
-    for backend in (Executor(EmulatedDevice(block=96, seed=5)), Executor(CpuDevice()), "reference"):
+    for backend in (DevicePlatform(EmulatedDevice(block=96, seed=5)), DevicePlatform(CpuDevice()), "reference"):
         with NPU.from_connectome(bare(30, source), synapses=source, backend=backend) as npu:
             built.append(listed(npu))
     assert_same(built[0], built[2])
@@ -206,7 +206,7 @@ def test_a_source_that_changes_between_the_passes() -> None:
         for device in (CpuDevice(), EmulatedDevice(block=64, seed=1)):
             source = Listed(one, changed=(changed,))
             with pytest.raises(NetworkError, match="gave others the second time"):
-                NPU.from_connectome(bare(10, source), synapses=source, backend=Executor(device))
+                NPU.from_connectome(bare(10, source), synapses=source, backend=DevicePlatform(device))
 
 
 def test_dtypes_and_sizes_of_a_source_are_those_of_the_connectome() -> None:

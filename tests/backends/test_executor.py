@@ -11,7 +11,7 @@ from conftest import DeviceFactory
 
 from gpu_npu import NPU
 from gpu_npu.backends.devices.emulated import EmulatedDevice
-from gpu_npu.backends.executor import Executor
+from gpu_npu.backends.executor import DevicePlatform, Tuning
 from gpu_npu.connectome import Area, Connectome
 from gpu_npu.connectome.generators import fixed_out_degree
 
@@ -53,7 +53,7 @@ def network(neurons: int = 200, seed: int = 0) -> Connectome:
 def test_a_burst_is_one_launch_and_no_transfer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fired ids and counters come back in memory that the kernel writes and the host reads."""
     device = CountingDevice(block=32)
-    with NPU.from_connectome(network(), backend=Executor(device)) as npu:
+    with NPU.from_connectome(network(), backend=DevicePlatform(device)) as npu:
         npu.set_power_neurons([1, 2, 3])
         npu.set_power_amount(100.0)
         npu.process_burst()
@@ -77,7 +77,7 @@ def test_a_burst_is_one_launch_and_no_transfer(monkeypatch: pytest.MonkeyPatch) 
 def test_more_fired_than_the_ring_holds() -> None:
     device = CountingDevice(block=32)
     with (
-        NPU.from_connectome(network(), backend=Executor(device, ring=(3, 10))) as npu,
+        NPU.from_connectome(network(), backend=DevicePlatform(device, Tuning(ring=(3, 10)))) as npu,
         NPU.from_connectome(network(), backend="reference") as reference,
     ):
         for count in (0, 9, 10, 11, 150):
@@ -90,7 +90,7 @@ def test_more_fired_than_the_ring_holds() -> None:
 
 
 def test_timing_phases_changes_no_result(device_factory: DeviceFactory) -> None:
-    plain, timed = (NPU.from_connectome(network(), backend=Executor(device_factory())) for _ in range(2))
+    plain, timed = (NPU.from_connectome(network(), backend=DevicePlatform(device_factory())) for _ in range(2))
     with plain, timed:
         timed.time_phases(True)
         for npu in (plain, timed):
@@ -110,7 +110,7 @@ def test_networks_side_by_side_do_not_meet(device_factory: DeviceFactory) -> Non
 
     def digests(interleaved: bool) -> list[str]:
         npus = [
-            NPU.from_connectome(network(100 + 50 * k, seed=k), backend=Executor(device))
+            NPU.from_connectome(network(100 + 50 * k, seed=k), backend=DevicePlatform(device))
             for k, device in enumerate((device_factory(), device_factory(), EmulatedDevice(block=64)))
         ]
         for npu in npus:
@@ -130,7 +130,7 @@ def test_networks_side_by_side_do_not_meet(device_factory: DeviceFactory) -> Non
 def test_injection_where_the_arrays_are(device_factory: DeviceFactory) -> None:
     """What one NPU fired is injected into another on the same device, without a way through the host."""
     device = device_factory()
-    npu = NPU.from_connectome(network(), backend=Executor(device))
+    npu = NPU.from_connectome(network(), backend=DevicePlatform(device))
     potentials = device.alloc(3, np.float32)
     device.upload(potentials, np.array([70, 80, 90], np.float32))
     npu.force_fire([4, 9, 100])
@@ -153,7 +153,7 @@ def test_injection_where_the_arrays_are(device_factory: DeviceFactory) -> None:
 
 
 def test_no_neurons_at_all(device_factory: DeviceFactory) -> None:
-    with NPU(backend=Executor(device_factory())) as npu:
+    with NPU(backend=DevicePlatform(device_factory())) as npu:
         assert npu.process_burst().neuron_count == 0
         npu.reserve(neurons=3, synapses=1)
         npu.add_neurons(2, threshold=1.0)
@@ -166,7 +166,7 @@ def test_no_neurons_at_all(device_factory: DeviceFactory) -> None:
 def test_areas_of_ids_that_do_not_exist_yet(device_factory: DeviceFactory) -> None:
     """Flags of an area reach neurons that are created, moved and reserved later."""
     areas = {3: Area(psp_uniform=False)}
-    backends = (Executor(device_factory()), "reference")
+    backends = (DevicePlatform(device_factory()), "reference")
     seen = []
     for backend in backends:
         with NPU(4, 20, areas=areas, backend=backend) as npu:

@@ -14,7 +14,7 @@ from faulty import FaultyCpu, FaultyEmulated
 
 from gpu_npu import NPU
 from gpu_npu.backends.devices.cuda import call_all
-from gpu_npu.backends.executor import Executor
+from gpu_npu.backends.executor import DevicePlatform, Executor
 from gpu_npu.connectome.generators import fixed_out_degree
 
 
@@ -84,7 +84,7 @@ def test_a_signal_leaves_no_power_neuron() -> None:
     """One that was being made a power neuron when the signal came is none after others were set."""
     network = fixed_out_degree(200, 9, seed=3)
     device = FaultyCpu(workers=1)
-    with NPU.from_connectome(network, backend=Executor(device)) as npu:
+    with NPU.from_connectome(network, backend=DevicePlatform(device)) as npu:
         interrupted = True
         for after in range(100):
             npu.set_power_neurons([after])

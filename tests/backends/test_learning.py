@@ -15,8 +15,8 @@ from networks import PLASTIC, Maker, Plan, assert_equal, joined, perform
 from gpu_npu import NPU, Connectome, DeviceMemoryError, NetworkError, PairRule, WindowRule
 from gpu_npu.backends import plasticity
 from gpu_npu.backends.devices.emulated import EmulatedDevice
-from gpu_npu.backends.executor import Executor
-from gpu_npu.backends.reference import Reference
+from gpu_npu.backends.executor import DevicePlatform
+from gpu_npu.backends.reference import ReferencePlatform
 from gpu_npu.connectome.generators import fixed_out_degree
 from gpu_npu.connectome.plasticity import CustomRule
 from profiling import bench_plasticity
@@ -37,11 +37,9 @@ def test_what_nobody_looks_at_for_long_is_right_when_somebody_does(make: Factory
     switches = {PLASTIC, "power", "forced", "deleted", "inhibitory", "refractory"} | ({"synapse_edits", "writes"} if seed % 2 else set())
     plan = Plan(1000 + seed, (20, 33, 100, 8)[seed % 4], 3, (4, 10)[seed % 2], (0, 40)[seed % 2], 30, frozenset(switches))
     maker = Maker(plan)
-    capacity, synapse_capacity = maker.capacity, maker.synapse_capacity
-    script = maker.make_script()
-    backends = make(), Reference()
+    shape, script = maker.shape(2), maker.make_script()
+    backends = [platform.load(maker.connectome, shape) for platform in (make(), ReferencePlatform())]
     for backend in backends:
-        backend.load(maker.connectome, neuron_capacity=capacity, synapse_capacity=synapse_capacity, ledger_window=2)
         for name, arguments in script:
             perform(backend, name, arguments)
     subject, oracle = backends
@@ -130,7 +128,7 @@ def test_a_synapse_is_found_in_a_row_longer_than_a_guess_can_say() -> None:
 def test_a_rule_that_does_not_fit_changes_nothing() -> None:
     device = EmulatedDevice(block=64)
     with (
-        NPU.from_connectome(small(), backend=lambda: Executor(device)) as npu,
+        NPU.from_connectome(small(), backend=lambda: DevicePlatform(device)) as npu,
         NPU.from_connectome(small(), backend="reference") as reference,
     ):
         device._limit = device.allocated + 1000
@@ -149,7 +147,7 @@ def test_an_edit_that_does_not_fit_changes_nothing() -> None:
     device = EmulatedDevice(block=64)
     refused = 0
     with (
-        NPU.from_connectome(small(), backend=lambda: Executor(device), synapse_capacity=10_000) as npu,
+        NPU.from_connectome(small(), backend=lambda: DevicePlatform(device), synapse_capacity=10_000) as npu,
         NPU.from_connectome(small(), backend="reference", synapse_capacity=10_000) as reference,
     ):
         for one in (npu, reference):

@@ -11,7 +11,7 @@ from faulty import FaultyCpu
 
 from gpu_npu import NPU, Area, Connectome, DeviceMemoryError, PairRule, SumOverflowError, WindowRule
 from gpu_npu.backends import plasticity, rows
-from gpu_npu.backends.executor import Executor
+from gpu_npu.backends.executor import DevicePlatform
 from gpu_npu.connectome.generators import fixed_out_degree
 
 Edit = Callable[[NPU], object]
@@ -100,7 +100,6 @@ def test_whatever_does_not_fit_changes_nothing(look: bool, monkeypatch: pytest.M
     monkeypatch.setattr(rows, "UPLOAD_SYNAPSES", 100)
     monkeypatch.setattr(plasticity, "CLOCK_SPAN", CLOCK)
     device = FaultyCpu(workers=1)
-    executor = Executor(device)
     refusals = dict.fromkeys(EDITS, 0)
 
     def written(npu: NPU) -> bytes:
@@ -108,7 +107,7 @@ def test_whatever_does_not_fit_changes_nothing(look: bool, monkeypatch: pytest.M
         return (tmp_path / "state").read_bytes()
 
     with (
-        NPU.from_connectome(network(), backend=executor, neuron_capacity=150, synapse_capacity=2_600) as npu,
+        NPU.from_connectome(network(), backend=DevicePlatform(device), neuron_capacity=150, synapse_capacity=2_600) as npu,
         NPU.from_connectome(network(), backend="reference", neuron_capacity=150, synapse_capacity=2_600) as reference,
     ):
         uncounted = uncounted_by(npu, device)
@@ -134,14 +133,14 @@ def test_whatever_does_not_fit_changes_nothing(look: bool, monkeypatch: pytest.M
                 np.testing.assert_array_equal(*(one.process_burst().fired_neurons for one in (npu, reference)), err_msg=name)
         assert written(npu) == written(reference)
         npu.rebuild_indexes()
-        assert not executor._rows._read_all()["columns"].any(), "rows have columns, and there is no rule"
+        assert not npu._open()._rows._read_all()["columns"].any(), "rows have columns, and there is no rule"
     assert {name for name, count in refusals.items() if not count} == TAKES_NONE
 
 
 def test_a_refused_burst_forgets_no_area_that_drives() -> None:
     """It is refused when it hands over a synapse that was pending."""
     device = FaultyCpu(workers=1)
-    with NPU.from_connectome(network(), backend=Executor(device), synapse_capacity=2_600) as npu:
+    with NPU.from_connectome(network(), backend=DevicePlatform(device), synapse_capacity=2_600) as npu:
         npu.set_area(1, power=True)
         npu.add_synapse(1, 2, 3, 4)
         device.left = 0
@@ -155,7 +154,7 @@ def test_a_clock_that_finds_no_memory_to_start_again(monkeypatch: pytest.MonkeyP
     """Until it does, synapses owe nothing, whatever their columns say in bursts of the old one."""
     monkeypatch.setattr(plasticity, "CLOCK_SPAN", 2**17)
     device = FaultyCpu(workers=1)
-    with NPU.from_connectome(network(), backend=Executor(device)) as npu:
+    with NPU.from_connectome(network(), backend=DevicePlatform(device)) as npu:
         npu.register_plasticity(WindowRule(1, 2, window=3, plus=2, minus=1))
         npu.set_power_neurons(ids[::9])
         npu.run(2**17)
@@ -187,7 +186,7 @@ def test_a_refused_edit_makes_no_room_in_the_sums(name: str) -> None:
     network.add_neurons(5)
     network.add_synapses([0], [1], *LARGEST.values())
     device = FaultyCpu(workers=1)
-    with NPU.from_connectome(network, backend=Executor(device)) as npu:
+    with NPU.from_connectome(network, backend=DevicePlatform(device)) as npu:
         for left in range(1_000):
             device.left = left
             try:

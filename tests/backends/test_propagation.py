@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -10,11 +11,14 @@ import pytest
 from hypothesis import given, settings
 from networks import Plan, agree, plans
 
+from gpu_npu.backends.base import Platform
 from gpu_npu.backends.devices.base import Launch
 from gpu_npu.backends.devices.emulated import EmulatedDevice
-from gpu_npu.backends.executor import Executor
-from gpu_npu.backends.layout import STRATEGIES, cell_bits
-from gpu_npu.backends.reference import Reference
+from gpu_npu.backends.executor import DevicePlatform, Executor, Tuning
+from gpu_npu.backends.layout import STRATEGIES
+from gpu_npu.backends.memory import cell_bits
+from gpu_npu.backends.reference import ReferencePlatform
+from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.connectome import Connectome
 
 WIDE_TERMS = {"weight16", "psp16", "nonuniform"}
@@ -35,11 +39,7 @@ def without_wide_terms(plan: Plan) -> Plan:
 
 def agrees(shape: str, plan: Plan) -> None:
     device, options = SHAPES[shape]
-    backend = Executor(EmulatedDevice(**device), **options)
-    try:
-        agree(plan, backend, Reference())
-    finally:
-        backend.close()
+    agree(plan, DevicePlatform(EmulatedDevice(**device), Tuning(**options)), ReferencePlatform())
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -60,16 +60,13 @@ def test_many_networks_by_every_strategy(shape: str) -> None:
     look()
 
 
-def delivered(network: Connectome, fired: Any, backend: Any) -> tuple[Any, Any]:
+def delivered(network: Connectome, fired: Any, platform: Platform) -> tuple[Any, Any]:
     """What arrives when these neurons fire: ids and potentials."""
-    backend.load(network, neuron_capacity=network.neuron_capacity, synapse_capacity=network.synapse_capacity, ledger_window=2)
-    backend.force(fired)
-    backend.burst(1)
-    backend.burst(2)
-    try:
-        return backend.candidates()  # type: ignore[no-any-return]
-    finally:
-        backend.close()
+    with closing(platform.load(network, NetworkShape.of(network, ledger_window=2))) as backend:
+        backend.force(fired)
+        backend.burst(1)
+        backend.burst(2)
+        return backend.candidates()
 
 
 @pytest.mark.parametrize("inhibitory", [0.0, 0.5, 1.0])
@@ -80,14 +77,14 @@ def test_sums_beyond_a_cell(inhibitory: float) -> None:
     network.add_neurons(sources + targets, threshold=1e30)
     sign = np.random.default_rng(1).random(sources * targets) < inhibitory
     network.add_synapses(np.repeat(np.arange(sources), targets), np.tile(np.arange(targets), sources) + sources, 255, 255, sign)
-    bits = cell_bits(np.uint8, np.uint8, sources)
+    bits = cell_bits(NetworkShape.of(network), sources)
     assert (sources * 65025 << bits) > 10 * 2**32  # the sum is that of ten wraps, where all have one sign
     fired = np.arange(sources, dtype=np.uint32)
-    ids, potentials = delivered(network, fired, Reference())
+    ids, potentials = delivered(network, fired, ReferencePlatform())
     assert len(ids) == targets
     for shape in ("one block, tiny slices", "several blocks a slice"):
         device, options = SHAPES[shape]
-        ours = delivered(network, fired, Executor(EmulatedDevice(**device), **options))
+        ours = delivered(network, fired, DevicePlatform(EmulatedDevice(**device), Tuning(**options)))
         np.testing.assert_array_equal(ours[0], ids)
         np.testing.assert_array_equal(ours[1], potentials)
 
@@ -106,7 +103,7 @@ def test_sums_beyond_a_cell(inhibitory: float) -> None:
     ],
 )
 def test_a_cell_has_room_for_all_arrivals_and_a_term_of_either_sign(weight: Any, psp: Any, in_degree: int, bits: int) -> None:
-    assert cell_bits(weight, psp, in_degree) == bits
+    assert cell_bits(NetworkShape(1, 0, 1, weight, psp), in_degree) == bits
     if bits:
         assert in_degree < 1 << bits
         assert int(np.iinfo(weight).max) * int(np.iinfo(psp).max) << bits < 2**31
@@ -132,8 +129,8 @@ def large_gpu() -> Any:
     network = Connectome(40, 40)
     network.add_neurons(40)
     network.add_synapses(0, 1, 1, 1)
-    executor = Executor(EmulatedDevice(block=32, blocks=132, shared=232_448, cache_bytes=62_914_560))
-    executor.load(network, neuron_capacity=40, synapse_capacity=40, ledger_window=2)
+    platform = DevicePlatform(EmulatedDevice(block=32, blocks=132, shared=232_448, cache_bytes=62_914_560))
+    executor = platform.load(network, NetworkShape.of(network, ledger_window=2))
     yield executor
     executor.close()
 
@@ -141,7 +138,7 @@ def large_gpu() -> Any:
 @pytest.mark.parametrize(("neurons", "fired", "synapses", "strategy"), CASES)
 def test_the_strategy_fits_the_activity(large_gpu: Executor, neurons: int, fired: int, synapses: int, strategy: str) -> None:
     device, state = large_gpu._device, large_gpu._state.copy()
-    state["neurons"], state["cell_bits"] = neurons, cell_bits(np.uint8, np.uint8, 1_000)
+    state["neurons"], state["cell_bits"] = neurons, cell_bits(NetworkShape(neurons, 0), 1_000)
     out = device.alloc(5, np.uint32)
     args = (state, np.uint32(fired), np.uint32(0), np.uint64(synapses), out)
     device.launch([Launch("choice_of_propagation", args)])

@@ -14,7 +14,8 @@ from scalar_model import ScalarModel
 
 from gpu_npu.backends import reference
 from gpu_npu.backends.base import PHASES
-from gpu_npu.backends.reference import Reference
+from gpu_npu.backends.reference import Reference, ReferencePlatform
+from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.connectome import Connectome, NetworkError, NeuronIndexError, NpuError, SynapseBatch
 
 small_plans = plans(sizes=SMALL_SIZES, hubs=(0, 0, 40))
@@ -64,7 +65,7 @@ def test_random_networks_agree_with_the_scalar_model() -> None:
     @given(small_plans)
     def look(plan: Plan) -> None:
         model = ScalarModel()
-        agree(plan, Reference(), model)
+        agree(plan, ReferencePlatform(), model)
         seen.update(model.seen)
 
     look()
@@ -76,7 +77,7 @@ def test_random_networks_agree_with_the_scalar_model() -> None:
 @settings(max_examples=10_000)
 @given(small_plans)
 def test_ten_thousand_random_networks_agree_with_the_scalar_model(plan: Plan) -> None:
-    agree(plan, Reference(), ScalarModel())
+    agree(plan, ReferencePlatform(), ScalarModel())
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in ("edge_hubs", "edge_sum_int64")])
@@ -91,11 +92,7 @@ def loaded(connectome: Connectome | None = None, window: int = 3) -> Reference:
         connectome = Connectome(4, 10)
         connectome.add_neurons(3, threshold=1.0)
         connectome.add_synapses([0, 1], [1, 2], [10, 20], [1, 1])
-    backend = Reference()
-    backend.load(
-        connectome, neuron_capacity=connectome.neuron_capacity, synapse_capacity=connectome.synapse_capacity, ledger_window=window
-    )
-    return backend
+    return ReferencePlatform().load(connectome, NetworkShape.of(connectome, ledger_window=window))
 
 
 def ids(*values: int) -> Any:

@@ -9,12 +9,15 @@ import pytest
 from conftest import DeviceFactory
 from numpy.typing import NDArray
 
+from gpu_npu.backends.base import Backend
 from gpu_npu.backends.devices.cpu import CpuDevice
 from gpu_npu.backends.devices.emulated import EmulatedDevice
-from gpu_npu.backends.executor import Executor
-from gpu_npu.backends.layout import ARRAYS, estimate_bytes
-from gpu_npu.backends.reference import Reference
+from gpu_npu.backends.executor import DevicePlatform, Executor
+from gpu_npu.backends.layout import ARRAYS
+from gpu_npu.backends.memory import estimate_bytes
+from gpu_npu.backends.reference import ReferencePlatform
 from gpu_npu.backends.rows import pair_order
+from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.connectome import Connectome, DeviceMemoryError, SynapseBatch
 
 
@@ -34,14 +37,8 @@ def random_network(
 
 
 def loaded(connectome: Connectome, *, synapse_capacity: int | None = None, device: Any = None, window: int = 2) -> Executor:
-    executor = Executor(device or CpuDevice(workers=1))
-    executor.load(
-        connectome,
-        neuron_capacity=connectome.neuron_capacity,
-        synapse_capacity=synapse_capacity or connectome.synapse_count,
-        ledger_window=window,
-    )
-    return executor
+    shape = NetworkShape.of(connectome, synapse_capacity=synapse_capacity or connectome.synapse_count, ledger_window=window)
+    return DevicePlatform(device or CpuDevice(workers=1)).load(connectome, shape)
 
 
 def random_batch(rng: np.random.Generator, neurons: int, count: int) -> SynapseBatch:
@@ -80,7 +77,7 @@ def test_bytes_of_a_neuron_and_of_everything() -> None:
 @pytest.mark.parametrize("degree", [1, 7, 100])
 def test_the_estimate_before_loading_holds(degree: int) -> None:
     executor = loaded(random_network(5_000, degree))
-    estimate = estimate_bytes(5_000, 5_000 * degree, np.uint8, np.uint8, 2)
+    estimate = estimate_bytes(NetworkShape(5_000, 5_000 * degree, 2))
     memory = executor.memory()
     assert memory["rows"] + memory["neurons"] + memory["ledger"] <= estimate
 
@@ -144,8 +141,8 @@ def test_tails_are_merged_by_age(device_factory: DeviceFactory) -> None:
     rng = np.random.default_rng(3)
     connectome = Connectome(50, 3_000)
     connectome.add_neurons(50)
-    backends = [loaded(connectome, device=device_factory()), Reference()]
-    backends[1].load(connectome, neuron_capacity=50, synapse_capacity=3_000, ledger_window=2)
+    reference = ReferencePlatform().load(connectome, NetworkShape.of(connectome))
+    backends: list[Backend] = [loaded(connectome, device=device_factory()), reference]
     for _ in range(12):
         additions = random_batch(rng, 50, 100)
         additions = SynapseBatch(additions.source % 2, additions.target % 7, additions.weight, additions.psp, additions.inhibitory)
@@ -226,8 +223,8 @@ def test_in_degrees_beyond_the_packed_count(device_factory: DeviceFactory) -> No
     connectome.add_neurons(4, threshold=1e30)
     first, second = 32_760, 20
     connectome.add_synapses(np.zeros(first, np.uint32), np.ones(first, np.uint32), np.full(first, 65_535), np.full(first, 65_535), False)
-    executor, reference = loaded(connectome, synapse_capacity=40_000, device=device_factory()), Reference()
-    reference.load(connectome, neuron_capacity=4, synapse_capacity=40_000, ledger_window=2)
+    executor = loaded(connectome, synapse_capacity=40_000, device=device_factory())
+    reference = ReferencePlatform().load(connectome, NetworkShape.of(connectome))
     small = np.full(second, 9, np.uint16)
     more = SynapseBatch(np.zeros(second, np.uint32), np.ones(second, np.uint32), small, small, np.ones(second, np.bool_))
     bits = []
@@ -247,14 +244,12 @@ def test_in_degrees_beyond_the_packed_count(device_factory: DeviceFactory) -> No
 
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.6, 0.95])
 def test_no_memory_for_a_load_names_what_is_needed_and_free(share: float) -> None:
-    """Wherever the load stops, the error speaks of the whole network, and closing gives everything back."""
+    """Wherever the load stops, the error speaks of the whole network, and everything is given back."""
     connectome = random_network(500, 50)
     limit = int(share * sum(loaded(connectome, device=EmulatedDevice()).memory().values()))
     device = EmulatedDevice(memory_limit=limit)
-    executor = Executor(device)
     with pytest.raises(DeviceMemoryError, match=rf"the network needs about [\d,]+ bytes and {limit:,} are free"):
-        executor.load(connectome, neuron_capacity=500, synapse_capacity=25_000, ledger_window=2)
-    executor.close()
+        DevicePlatform(device).load(connectome, NetworkShape.of(connectome, synapse_capacity=25_000, ledger_window=2))
     assert device.allocated == 0
 
 

@@ -13,7 +13,7 @@ from gpu_npu import NPU, CapacityError, Connectome, SynapseBatch
 from gpu_npu.backends.devices.base import Launch
 from gpu_npu.backends.devices.cpu import CpuDevice, host_memory
 from gpu_npu.backends.devices.emulated import EmulatedDevice
-from gpu_npu.backends.executor import Executor
+from gpu_npu.backends.executor import DevicePlatform
 from gpu_npu.backends.layout import BLOCK_ALIGNMENT, PSP_EACH, ROW_DTYPE, STATE_DTYPE
 from gpu_npu.backends.rows import MAX_ROW, RowStore, _check_degrees
 from gpu_npu.connectome.generators import RandomSynapses
@@ -58,12 +58,11 @@ def test_rows_beyond_32_gigabytes_of_arena() -> None:
     connectome.add_neurons(200, threshold=3000.0, leak_coefficient=0.5)
     first = random_batch(np.random.default_rng(0), 200, 2_000)
     connectome.add_synapses(first.source, first.target, first.weight, first.psp, first.inhibitory)
-    executor = Executor(SparseDevice())
     with (
-        NPU.from_connectome(connectome, backend=executor, synapse_capacity=2**33) as far,
+        NPU.from_connectome(connectome, backend=DevicePlatform(SparseDevice()), synapse_capacity=2**33) as far,
         NPU.from_connectome(connectome, backend="reference", synapse_capacity=20_000) as reference,
     ):
-        rows = executor._rows
+        rows = far._open()._rows
         assert far.memory()["rows"] > 2**35
         rng = np.random.default_rng(1)
         for end in (FAR, 2**32 // BLOCK_ALIGNMENT - 3, FAR + 2**28):  # across 4 GiB, and beyond 32
@@ -153,12 +152,12 @@ def test_a_row_that_is_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     """With limits that a test can reach: at a load, and by an edit, which changes nothing."""
     monkeypatch.setattr("gpu_npu.backends.rows.MAX_ROW", 50)
     monkeypatch.setattr("gpu_npu.backends.executor.MAX_IN_DEGREE", 300)
-    monkeypatch.setattr("gpu_npu.backends.executor.count_bits", lambda *dtypes: 6)
+    monkeypatch.setattr("gpu_npu.backends.executor.count_bits", lambda shape: 6)
     connectome = Connectome(20, 400)
     connectome.add_neurons(20)
     connectome.add_synapses(np.arange(200) % 4, np.arange(200) % 20, 1, 1)
     for device in (CpuDevice(), EmulatedDevice(block=32)):
-        with NPU.from_connectome(connectome, backend=Executor(device)) as npu:
+        with NPU.from_connectome(connectome, backend=DevicePlatform(device)) as npu:
             before = listed(npu)
             with pytest.raises(CapacityError, match="neuron 2: 60 synapses leave it"):
                 npu.add_synapses([2] * 10, np.arange(10), 1, 1)
@@ -170,7 +169,7 @@ def test_a_row_that_is_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     longer = connectome.copy()
     longer.add_synapses(0, 1, 1, 1)
     with pytest.raises(CapacityError, match="neuron 0: 51 synapses leave it"):
-        NPU.from_connectome(longer, backend=Executor(CpuDevice()))
+        NPU.from_connectome(longer, backend=DevicePlatform(CpuDevice()))
 
 
 @pytest.mark.long

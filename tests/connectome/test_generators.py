@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpu_npu.backends.base import Backend
+from gpu_npu.backends.base import Platform
+from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.connectome import Area, CapacityError, Connectome, NetworkError, Settings, SynapseBatch
 from gpu_npu.connectome.generators import (
     RandomSynapses,
@@ -163,10 +164,8 @@ def test_random_synapses_at_their_ends() -> None:
     assert (RandomSynapses(1, 9, seed=2**70).batch(0, 9).target == 0).all()
 
 
-def fired_share(backend: Backend, network: Connectome, bursts: int) -> Any:
-    backend.load(
-        network, neuron_capacity=network.neuron_capacity, synapse_capacity=network.synapse_capacity, ledger_window=1
-    )
+def fired_share(platform: Platform, network: Connectome, bursts: int) -> Any:
+    backend = platform.load(network, NetworkShape.of(network, ledger_window=1))
     powered = [area for area, flags in network.areas.items() if flags.power]
     backend.set_power(np.flatnonzero(np.isin(network.neurons.cortical_area, powered)).astype(np.uint32))
     return np.array([len(backend.burst(number).fired) for number in range(1, bursts + 1)]) / network.neuron_count

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from platforms import running
 
 from gpu_npu import (
     NPU,
@@ -30,7 +31,8 @@ from gpu_npu import (
 from gpu_npu import (
     engine as engine_module,
 )
-from gpu_npu.backends.reference import Reference
+from gpu_npu.backends.base import Platform
+from gpu_npu.backends.reference import Reference, ReferencePlatform
 from gpu_npu.checkpoint import Snapshot
 from gpu_npu.connectome.generators import fixed_out_degree, seed_example
 from gpu_npu.streams import Stimulus
@@ -266,7 +268,7 @@ class Leisurely(Reference):
     @classmethod
     def engine(cls) -> BurstEngine:
         cls.gate, cls.begun = threading.Semaphore(0), 0
-        return BurstEngine(ring(), backend=cls)
+        return BurstEngine(ring(), backend=running(cls, ReferencePlatform()))
 
     def burst(self, number: int) -> Any:
         Leisurely.begun += 1
@@ -571,6 +573,10 @@ def test_names_of_streams(engine: BurstEngine) -> None:
         engine.subscribe(print, name="mine")
 
 
+def broken() -> Platform:
+    return running(Broken, ReferencePlatform())
+
+
 class Broken(Reference):
     """Its third burst does not work."""
 
@@ -581,7 +587,7 @@ class Broken(Reference):
 
 
 def broken_burst() -> tuple[BurstEngine, str]:
-    return BurstEngine(ring(), backend=Broken), "KernelError: burst 3: the device is gone"
+    return BurstEngine(ring(), backend=broken), "KernelError: burst 3: the device is gone"
 
 
 def broken_sink() -> tuple[BurstEngine, str]:
@@ -636,12 +642,12 @@ def test_what_goes_wrong_ends_the_engine_and_is_told(make: Callable[[], tuple[Bu
 
 
 def test_a_step_that_fails_says_so() -> None:
-    with pytest.raises(EngineError, match="the engine failed after burst 2: KernelError"), BurstEngine(ring(), backend=Broken) as engine:
+    with pytest.raises(EngineError, match="the engine failed after burst 2: KernelError"), BurstEngine(ring(), backend=broken) as engine:
         engine.step(5)
 
 
 def test_an_error_of_the_block_is_not_hidden() -> None:
-    with pytest.raises(ZeroDivisionError), BurstEngine(ring(), backend=Broken) as engine:
+    with pytest.raises(ZeroDivisionError), BurstEngine(ring(), backend=broken) as engine:
         engine.start()
         until(lambda: engine.state == "failed")
         raise ZeroDivisionError
@@ -671,7 +677,7 @@ class Slow(Reference):
 
 
 def test_overruns_are_counted_and_what_was_missed_is_skipped() -> None:
-    with BurstEngine(ring(), 50, backend=Slow) as engine:  # 20 ms a period
+    with BurstEngine(ring(), 50, backend=running(Slow, ReferencePlatform())) as engine:  # 20 ms a period
         engine.start()
         until(lambda: engine.status().bursts >= 12)
         engine.pause()

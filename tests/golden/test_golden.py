@@ -9,15 +9,13 @@ import pytest
 from golden_cases import CASES, FOLDER, PLASTIC_CASES, load_case, run_case
 from scalar_model import WORD, draw
 
-from gpu_npu.backends.base import Backend
+from gpu_npu.backends.base import Platform
 from gpu_npu.backends.reference import excitability_draw
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_case(name: str, backend_factory: Callable[[], Backend]) -> None:
-    backend = backend_factory()
-    run_case(load_case(name), backend)
-    backend.close()
+def test_case(name: str, backend_factory: Callable[[], Platform]) -> None:
+    run_case(load_case(name), backend_factory())
 
 
 @pytest.mark.parametrize("name", PLASTIC_CASES)

@@ -6,6 +6,7 @@ The files and their README lie in `golden/`; an independent implementation of th
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.backends.base import BurstOutput
+from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.connectome import Area, Connectome, Rules, Settings, SynapseBatch, WindowRule
 from gpu_npu.connectome.fields import NEURON_FIELDS, STATE_FIELDS
 
@@ -108,10 +110,13 @@ def load_case(name: str) -> Case:
     return Case(name, connectome, data)
 
 
-def run_case(case: Case, backend: Any) -> None:
-    """Load the case into a new backend (or the scalar model), run its script; everything is equal or an assertion fails."""
-    capacity = case.connectome.neuron_capacity
-    backend.load(case.connectome, neuron_capacity=capacity, synapse_capacity=case.connectome.synapse_capacity, ledger_window=LEDGER_WINDOW)
+def run_case(case: Case, platform: Any) -> None:
+    """Load the case there (or into the scalar model), run its script; everything is equal or an assertion fails."""
+    with closing(platform.load(case.connectome, NetworkShape.of(case.connectome, ledger_window=LEDGER_WINDOW))) as backend:
+        _run_script(case, backend)
+
+
+def _run_script(case: Case, backend: Any) -> None:
     for handle, rule in enumerate(case.connectome.plasticity):
         backend.add_rule(handle, rule, 0)
     backend.set_power(np.unique(case.data["in_power"]).astype(np.uint32))

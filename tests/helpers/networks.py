@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from gpu_npu.backends.base import BurstOutput
 from gpu_npu.backends.executor import Executor
+from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.checks import settle
 from gpu_npu.connectome import (
     NEURON_FIELDS,
@@ -128,6 +130,11 @@ class Maker:
         self.unit = self.contribution * self.settings.contribution_scale
         self.areas = {area: self.some_area() for area in AREAS[: self.rng.integers(0, len(AREAS))]}
         self.connectome = self.make_network()
+
+    def shape(self, ledger_window: int) -> NetworkShape:
+        """Of the network before the script, which grows it."""
+        capacities = {"neuron_capacity": self.capacity, "synapse_capacity": self.synapse_capacity}
+        return NetworkShape.of(self.connectome, **capacities, ledger_window=ledger_window)
 
     # -- pieces ----------------------------------------------------------------------------------------------------
     def chance(self, p: float) -> bool:
@@ -406,12 +413,14 @@ class Maker:
 
 # -- two backends side by side ------------------------------------------------------------------------------------------
 def agree(plan: Plan, subject: Any, oracle: Any) -> None:
-    """Run the plan on both; whatever comes out must be equal, to the bit."""
+    """Run the plan on two platforms; whatever comes out must be equal, to the bit."""
     maker = Maker(plan)
-    capacity, synapse_capacity = maker.capacity, maker.synapse_capacity
-    script = maker.make_script()
-    for backend in (subject, oracle):
-        backend.load(maker.connectome, neuron_capacity=capacity, synapse_capacity=synapse_capacity, ledger_window=LEDGER_WINDOW)
+    shape, script = maker.shape(LEDGER_WINDOW), maker.make_script()
+    with closing(subject.load(maker.connectome, shape)) as backend:
+        _agree(plan, script, backend, oracle.load(maker.connectome, shape))
+
+
+def _agree(plan: Plan, script: list[Any], subject: Any, oracle: Any) -> None:
     number = 0
     for at, (name, arguments) in enumerate(script):
         what = f"step {at} of {plan}: {name}"

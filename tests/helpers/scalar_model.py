@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from gpu_npu.backends.base import BurstOutput
+from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.connectome import Area, Connectome, PairRule, PlasticityRule, Settings, SynapseBatch, SynapseSource, WindowRule
 from gpu_npu.connectome.fields import NEURON_FIELDS, STATE_FIELDS
 
@@ -145,16 +146,9 @@ class Learning:
 class ScalarModel:
     """A network and its bursts; method names and meanings are those of `gpu_npu.backends.base.Backend`."""
 
-    def load(
-        self,
-        connectome: Connectome,
-        *,
-        neuron_capacity: int,
-        synapse_capacity: int,
-        ledger_window: int,
-        synapses: SynapseSource | None = None,
-    ) -> None:
-        self.neurons = [Neuron() for _ in range(neuron_capacity)]
+    def load(self, connectome: Connectome, shape: NetworkShape, synapses: SynapseSource | None = None) -> ScalarModel:
+        """The platform is the model itself."""
+        self.neurons = [Neuron() for _ in range(shape.neuron_capacity)]
         for j in range(connectome.neuron_capacity):
             self.neurons[j].created = bool(connectome.neurons.created[j])
             self.neurons[j].valid = bool(connectome.neurons.valid[j])
@@ -168,12 +162,13 @@ class ScalarModel:
         for batch in synapses or ():
             self.add_synapses(batch)
         self.weight_dtype, self.psp_dtype = connectome.weight_dtype, connectome.psp_dtype
-        self.settings, self.areas, self.window = connectome.settings, dict(connectome.areas), ledger_window
+        self.settings, self.areas, self.window = connectome.settings, dict(connectome.areas), shape.ledger_window
         self.power: list[int] = []
         self.rules: dict[int, Learning] = {}
         self.seen: Counter[str] = Counter()
         """How often each branch of the semantics was taken."""
         self._forget()
+        return self
 
     def _forget(self) -> None:
         self.staged: list[tuple[int, Fraction]] = []

@@ -136,7 +136,7 @@ import numpy as np
 from gpu_npu import NPU, Connectome
 from gpu_npu.backends.devices.base import Device
 from gpu_npu.backends.devices.cpu import CpuDevice
-from gpu_npu.backends.executor import Executor
+from gpu_npu.backends.executor import DevicePlatform
 from gpu_npu.connectome.generators import RandomSynapses, fixed_out_degree
 from gpu_npu.io import save, stream
 
@@ -155,7 +155,7 @@ else:
     bare, source = stream(path)
 device = CpuDevice(workers=1)
 before = peak()
-npu = NPU.from_connectome(bare, synapses=source, backend=Executor(device))
+npu = NPU.from_connectome(bare, synapses=source, backend=DevicePlatform(device))
 assert npu.get_synapse_count() == 100_000 * degree
 print(peak() - before - sum(npu.memory().values()))
 """

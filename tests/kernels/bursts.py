@@ -18,8 +18,8 @@ from networks import PLASTIC, SWITCHES, Plan, agree
 from gpu_npu import NPU, PairRule, PlasticityRule, WindowRule
 from gpu_npu.backends.devices.base import Program
 from gpu_npu.backends.devices.emulated import EmulatedDevice
-from gpu_npu.backends.executor import Executor
-from gpu_npu.backends.reference import Reference
+from gpu_npu.backends.executor import DevicePlatform, Executor, Tuning
+from gpu_npu.backends.reference import ReferencePlatform
 from gpu_npu.connectome.generators import fixed_out_degree
 
 
@@ -119,7 +119,7 @@ def main(sanitizer: str, bug: str = "", wide: str = "") -> None:
     for device, options in shapes:
 
         def backend(device: dict[str, Any] = device, options: dict[str, Any] = options) -> Executor:
-            return Executor(EmulatedDevice(**device, sanitize=sanitizer, program=program), **options)
+            return DevicePlatform(EmulatedDevice(**device, sanitize=sanitizer, program=program), Tuning(**options))
 
         for name in ("edits", "edge_forced_feagi_2_6", *(golden_cases.CASES if wide else ())):
             subject = backend()
@@ -130,7 +130,7 @@ def main(sanitizer: str, bug: str = "", wide: str = "") -> None:
             assert run_digest(backend(), *rules) == run_digest("reference", *rules), "other neurons fired in a run"
         for plan in networks(bool(wide)):
             subject = backend()
-            agree(plan, subject, Reference())
+            agree(plan, subject, ReferencePlatform())
             subject.close()
     print("done")
 

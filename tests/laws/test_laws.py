@@ -97,7 +97,7 @@ def test_files_know_no_backend(path: Path) -> None:
 
 def test_the_npu_knows_backends_by_their_contract() -> None:
     known = {module for file in ("npu.py", "queries.py") for module, _ in imports(PACKAGE / file) if within(module, "gpu_npu.backends")}
-    assert known <= {"gpu_npu.backends.base", "gpu_npu.backends.select"}
+    assert known <= {"gpu_npu.backends.base", "gpu_npu.backends.select", "gpu_npu.backends.shape"}
 
 
 def test_the_npu_has_no_clock_thread_or_file() -> None:

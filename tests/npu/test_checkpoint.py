@@ -33,7 +33,8 @@ from gpu_npu import (
     WindowRule,
 )
 from gpu_npu.backends.base import BurstOutput
-from gpu_npu.backends.reference import Reference
+from gpu_npu.backends.reference import ReferencePlatform
+from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.checkpoint import Snapshot
 from gpu_npu.connectome.generators import fixed_out_degree
 from gpu_npu.io.atomic import replacing
@@ -54,9 +55,10 @@ class Relay:
         self.factories, self.path, self.rng, self.p = factories, path, np.random.default_rng(seed), p
         self.cuts = 0
 
-    def load(self, connectome: Connectome, *, neuron_capacity: int, synapse_capacity: int, ledger_window: int) -> None:
-        capacities = {"neuron_capacity": neuron_capacity, "synapse_capacity": synapse_capacity}
-        self.npu = NPU.from_connectome(connectome, fire_ledger_window=ledger_window, backend=self.factories[0], **capacities)
+    def load(self, connectome: Connectome, shape: NetworkShape) -> Relay:
+        capacities = {"neuron_capacity": shape.neuron_capacity, "synapse_capacity": shape.synapse_capacity}
+        self.npu = NPU.from_connectome(connectome, fire_ledger_window=shape.ledger_window, backend=self.factories[0], **capacities)
+        return self
 
     def close(self) -> None:
         self.npu.close()
@@ -122,8 +124,7 @@ class Relay:
 # -- any network, any script, cut anywhere -----------------------------------------------------------------------------
 def relayed(plan: Plan, order: list[str], p: float, path: Path) -> int:
     relay = Relay([KINDS[name] for name in order], path, plan.seed, p)
-    agree(plan, relay, Reference())
-    relay.close()
+    agree(plan, relay, ReferencePlatform())
     return relay.cuts
 
 

@@ -29,7 +29,7 @@ from gpu_npu import (
     SumOverflowError,
 )
 from gpu_npu.backends import select
-from gpu_npu.backends.base import Backend
+from gpu_npu.backends.base import Backend, Platform
 from gpu_npu.io import load, save
 
 NAN, INF = float("nan"), float("inf")
@@ -120,7 +120,7 @@ BAD: tuple[Bad, ...] = (
 )
 
 
-def lively(factory: Callable[[], Backend]) -> NPU:
+def lively(factory: Callable[[], Platform]) -> NPU:
     """10 of 12 neurons, 10 of 18 synapses, three bursts done, something staged."""
     npu = NPU(12, 18, backend=factory, areas={0: Area(psp_uniform=False)})
     npu.add_neurons(10, threshold=1.0, leak_coefficient=0.5)
@@ -132,7 +132,7 @@ def lively(factory: Callable[[], Backend]) -> NPU:
     return npu
 
 
-def test_bad_input_changes_nothing(backend_factory: Callable[[], Backend]) -> None:
+def test_bad_input_changes_nothing(backend_factory: Callable[[], Platform]) -> None:
     npu, untouched = lively(backend_factory), lively(backend_factory)
     before, settings, statistics = untouched.to_connectome(), untouched.settings, untouched.statistics()
     for what, call, kind, message in BAD:

@@ -29,12 +29,14 @@ from gpu_npu import (
     SumOverflowError,
     WindowRule,
 )
-from gpu_npu.backends.base import Backend
-from gpu_npu.backends.reference import Reference
-from gpu_npu.backends.select import open_backend
+from gpu_npu.backends.base import Platform
+from gpu_npu.backends.devices.base import Device
+from gpu_npu.backends.executor import DevicePlatform
+from gpu_npu.backends.reference import ReferencePlatform
+from gpu_npu.backends.select import open_platform
 from gpu_npu.edits import PendingSynapses
 
-Factory = Callable[[], Backend]
+Factory = Callable[[], Platform]
 
 
 def chain(factory: Factory, **options: Any) -> NPU:
@@ -108,7 +110,7 @@ def test_the_seed_snippet(backend_factory: Factory) -> None:
 def test_golden_cases_through_the_npu(name: str) -> None:
     """What the backend contract gives (test_golden) the NPU gives too, edits and all."""
     case = load_case(name)
-    npu = NPU.from_connectome(case.connectome, backend=Reference)
+    npu = NPU.from_connectome(case.connectome, backend=ReferencePlatform)
     npu.set_power_neurons(case.data["in_power"])
     for burst in range(1, case.bursts + 1):
         for operation, arguments, answer in case.operations(burst):
@@ -217,7 +219,7 @@ def test_single_additions_are_batched_and_never_late(backend_factory: Factory) -
 
 def test_single_additions_are_handed_over_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PendingSynapses, "MOST", 3)
-    npu = NPU(3, 10, backend=Reference)
+    npu = NPU(3, 10, backend=ReferencePlatform)
     for i in range(10):
         npu.add_synapse(0, i % 3, i, 1)
     assert npu.outgoing_synapses([0]).weight.tolist() == [0, 3, 6, 9, 1, 4, 7, 2, 5, 8]
@@ -488,14 +490,20 @@ def test_reset_of_the_network_undoes_edits(backend_factory: Factory) -> None:
 
 
 def test_reset_of_the_network_where_there_is_none() -> None:
-    npu = NPU(2, backend=Reference)
+    npu = NPU(2, backend=ReferencePlatform)
     with pytest.raises(NetworkError, match="to_connectome"):
         npu.reset(network=True)
-    npu = NPU.from_connectome(network(), backend=Reference())
-    npu.run(3)
-    with pytest.raises(NetworkError, match="a function that makes one"):
+
+
+def test_a_platform_holds_one_network_after_the_other(device_factory: Callable[[], Device]) -> None:
+    platform = DevicePlatform(device_factory())
+    with NPU.from_connectome(network(), backend=platform) as npu:
+        first = npu.run(3).digest
+        with pytest.raises(NetworkError, match="a network is loaded there already"):
+            NPU.from_connectome(network(), backend=platform)
         npu.reset(network=True)
-    assert npu.get_burst_count() == 3
+        assert npu.run(3).digest == first
+    assert NPU.from_connectome(network(), backend=platform).run(3).digest == first
 
 
 def test_to_connectome_round_trip(backend_factory: Factory) -> None:
@@ -537,7 +545,7 @@ BIG = {"weight": 60000, "psp": 35000}
 
 def shared_psp() -> NPU:
     """u16 counts on both sides; 0 and 1 are in area 0, 2 to 5 in area 1, which shares its psp."""
-    npu = NPU(6, 50, backend=Reference, weight_dtype=np.uint16, psp_dtype=np.uint16, areas={1: Area(psp_uniform=False)})
+    npu = NPU(6, 50, backend=ReferencePlatform, weight_dtype=np.uint16, psp_dtype=np.uint16, areas={1: Area(psp_uniform=False)})
     npu.add_neurons(6, cortical_area=[0, 0, 1, 1, 1, 1])
     return npu
 
@@ -600,7 +608,7 @@ def test_sums_that_fit_because_they_are_shared() -> None:
 
 
 def test_products_of_mp_driven_sources_count_255() -> None:
-    npu = NPU(6, 600, backend=Reference, weight_dtype=np.uint16, areas={0: Area(psp_uniform=False, mp_driven_psp=True)})
+    npu = NPU(6, 600, backend=ReferencePlatform, weight_dtype=np.uint16, areas={0: Area(psp_uniform=False, mp_driven_psp=True)})
     npu.add_neurons(6, cortical_area=[0, 0, 1, 1, 1, 1])
     npu.add_synapses([2] * 128, [5] * 128, 65535, 1)
     npu.set_area(1, mp_driven_psp=True)
@@ -608,7 +616,7 @@ def test_products_of_mp_driven_sources_count_255() -> None:
 
 
 def test_moving_a_source_is_an_edit_of_its_sums() -> None:
-    npu = NPU(6, 600, backend=Reference, weight_dtype=np.uint16, areas={1: Area(mp_driven_psp=True), 7: Area(psp_uniform=False)})
+    npu = NPU(6, 600, backend=ReferencePlatform, weight_dtype=np.uint16, areas={1: Area(mp_driven_psp=True), 7: Area(psp_uniform=False)})
     npu.add_neurons(6)
     npu.add_synapses([2] * 129, [5] * 129, 65535, 1)
     refused(
@@ -663,7 +671,7 @@ edits = st.one_of(
 @settings(max_examples=150)
 @given(st.lists(edits, min_size=1, max_size=25))
 def test_an_edit_is_refused_exactly_where_the_network_would_not_be_allowed(steps: list[tuple[Any, ...]]) -> None:
-    npu = NPU(4, 100, backend=Reference, weight_dtype=np.uint16, psp_dtype=np.uint16)
+    npu = NPU(4, 100, backend=ReferencePlatform, weight_dtype=np.uint16, psp_dtype=np.uint16)
     npu.add_neurons(4)
     for name, *arguments in steps:
         host = npu.to_connectome()
@@ -734,15 +742,13 @@ def test_chosen_backend_and_its_reason() -> None:
     assert auto.backend in ("cuda", "cpu", "reference")
     assert auto.backend_reason.startswith("auto took")
     assert auto.backend == "cuda" or "not cuda: " in auto.backend_reason
-    types = {"weight_dtype": np.uint8, "psp_dtype": np.uint8}
-    sizes: dict[str, Any] = {"neuron_capacity": 1, "synapse_capacity": 1, "ledger_window": 2, **types}
     for choice, device, message in (
         ("gpu", None, "'gpu' is not one of auto, reference, cpu, cuda"),
         ("cpu", 0, "has no devices"),
         ("cuda", -1, "the number of a GPU.: -1 is not"),
-        (Reference, 1, "has its device already"),
+        (ReferencePlatform, 1, "has its device already"),
         (3, None, "3 is neither"),
         (dict, None, "is neither"),
     ):
         with pytest.raises(NetworkError, match=message):
-            open_backend(choice, device, **sizes)  # type: ignore[arg-type]
+            open_platform(choice, device)  # type: ignore[arg-type]

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from gpu_npu import NPU, NetworkError, NpuError
 from gpu_npu.backends import executor
-from gpu_npu.backends.base import Backend
+from gpu_npu.backends.base import Backend, Platform
 from gpu_npu.backends.devices.cpu import CpuDevice
 from gpu_npu.backends.devices.emulated import EmulatedDevice
-from gpu_npu.backends.executor import Executor
+from gpu_npu.backends.executor import DevicePlatform, Tuning
 from gpu_npu.connectome import STATE_FIELDS, Connectome
 from gpu_npu.connectome.generators import fixed_out_degree
 
@@ -84,11 +84,11 @@ def test_a_run_is_its_bursts(ring: tuple[int, int], seed: int, spans: list[int])
     devices: list[Callable[[], Any]] = [CpuDevice, lambda: EmulatedDevice(block=96, blocks=2, seed=seed)]
     expected = seen("reference", one_by_one=True)
     for device in devices:
-        assert seen(Executor(device(), ring=ring), one_by_one=False) == expected
+        assert seen(DevicePlatform(device(), Tuning(ring=ring)), one_by_one=False) == expected
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_golden_cases_in_runs(name: str, backend_factory: Callable[[], Backend]) -> None:
+def test_golden_cases_in_runs(name: str, backend_factory: Callable[[], Platform]) -> None:
     """Operations are done between runs; what is injected and forced in one is scheduled before it."""
     case = load_case(name)
     stops = [burst for burst in range(1, case.bursts + 1) if case.operations(burst)] + [case.bursts + 1]
@@ -116,7 +116,7 @@ def test_golden_cases_in_runs(name: str, backend_factory: Callable[[], Backend])
     np.testing.assert_array_equal(weights, case.final_synapses()[2])
 
 
-def test_on_every_backend(backend_factory: Callable[[], Backend]) -> None:
+def test_on_every_backend(backend_factory: Callable[[], Platform]) -> None:
     with NPU.from_connectome(network(5), backend=backend_factory, synapse_capacity=3000) as npu:
         seen = results_of(npu, 5, [40, 3], one_by_one=False)
     with NPU.from_connectome(network(5), backend="reference", synapse_capacity=3000) as npu:
@@ -125,7 +125,7 @@ def test_on_every_backend(backend_factory: Callable[[], Backend]) -> None:
 
 def test_a_launch_ends_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """With no time at all each launch computes one burst; the run goes on with the next."""
-    with NPU.from_connectome(network(1), backend=Executor(CpuDevice())) as npu:
+    with NPU.from_connectome(network(1), backend=DevicePlatform(CpuDevice())) as npu:
         expected = npu.run(50).digest
         npu.reset()
         monkeypatch.setattr(executor, "LAUNCH_NANOSECONDS", 0)
@@ -137,7 +137,7 @@ def test_a_launch_ends_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_who_watches_slowly_holds_the_device_up_and_loses_nothing() -> None:
     device = EmulatedDevice(block=32)
-    with NPU.from_connectome(network(2), backend=Executor(device, ring=(5, 10_000))) as npu:
+    with NPU.from_connectome(network(2), backend=DevicePlatform(device, Tuning(ring=(5, 10_000)))) as npu:
         chunks = npu._chunks(100)
         first = next(chunks)
         assert (first.first, len(first)) == (1, 5)
@@ -153,7 +153,7 @@ def test_who_leaves_early_finds_the_bursts_done() -> None:
         if result.burst == 7:
             raise ZeroDivisionError
 
-    with NPU.from_connectome(network(3), backend=Executor(CpuDevice(), ring=(5, 10_000))) as npu:
+    with NPU.from_connectome(network(3), backend=DevicePlatform(CpuDevice(), Tuning(ring=(5, 10_000)))) as npu:
         prepare(npu, 3, 50)
         with pytest.raises(ZeroDivisionError):
             npu.run(100, watch=watch)
@@ -169,7 +169,7 @@ def test_who_leaves_early_finds_the_bursts_done() -> None:
 
 
 def test_who_watches_may_not_touch() -> None:
-    with NPU.from_connectome(network(4), backend=Executor(CpuDevice())) as npu:
+    with NPU.from_connectome(network(4), backend=DevicePlatform(CpuDevice())) as npu:
         with pytest.raises(NetworkError, match="ahead of who watches: pass run\\(\\) a callback"):
             npu.run(5, watch=lambda result: npu.inject([1], 1.0))
         npu.inject([1], 1.0)
@@ -200,7 +200,7 @@ def test_a_schedule_longer_than_the_device_holds(monkeypatch: pytest.MonkeyPatch
     when = np.concatenate((rng.integers(1, 60, 150), rng.integers(200, 230, 60), np.full(50, 300)))
     who = rng.integers(0, 150, len(when))
     digests = []
-    for backend in (Executor(CpuDevice()), Executor(EmulatedDevice(block=64)), "reference"):
+    for backend in (DevicePlatform(CpuDevice()), DevicePlatform(EmulatedDevice(block=64)), "reference"):
         with NPU.from_connectome(network(7), backend=backend) as npu:
             npu.schedule(when, who, 130.0)
             digests.append([npu.run(n).digest for n in (10, 100, 195)])
@@ -221,7 +221,7 @@ def test_other_threads_go_on_while_the_device_computes() -> None:
             ticks += 1
 
     thread = threading.Thread(target=tick)
-    with NPU.from_connectome(network(8, 2000), backend=Executor(CpuDevice(workers=1), ring=(10**6, 0))) as npu:
+    with NPU.from_connectome(network(8, 2000), backend=DevicePlatform(CpuDevice(workers=1), Tuning(ring=(10**6, 0)))) as npu:
         thread.start()
         npu.run(20_000)
         stop.set()

@@ -9,7 +9,8 @@ import pytest
 from conftest import BackendFactory, shared_data
 
 from gpu_npu import NPU, Area, Connectome
-from gpu_npu.backends.layout import load_bytes
+from gpu_npu.backends.memory import load_bytes
+from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.connectome.generators import RandomSynapses, fixed_out_degree, fixed_probability, seed_example
 from gpu_npu.io import load
 from gpu_npu.sizing import plan_memory
@@ -53,7 +54,7 @@ def test_what_is_planned_is_what_is_used(name: str, backend_factory: BackendFact
     with NPU.from_connectome(connectome, fire_ledger_window=7, backend=backend_factory) as npu:
         used = npu.memory()
         if npu.backend == "emulated":
-            packed, apart = load_bytes(connectome, connectome.neuron_capacity, connectome.synapse_capacity, 7)[0], 4 * npu.neuron_capacity
+            packed, apart = load_bytes(connectome, NetworkShape.of(connectome, ledger_window=7))[0], 4 * npu.neuron_capacity
             used["tasks"] = packed["tasks"]  # more where rows are heavy early
             # One variant never packs, one has accumulators twice.
             assert used in [{**packed, "neurons": packed["neurons"] + more} for more in (0, apart, 2 * apart)]
@@ -102,7 +103,8 @@ def test_a_target_with_more_arrivals_than_an_accumulator_counts_beside_its_sum()
     connectome.add_synapses(np.arange(2**15) % 4, 4, 1, 1)
     with NPU.from_connectome(connectome, backend="cpu") as npu:
         assert plan_memory(connectome, backend="cpu").pieces == npu.memory()
-        few, _ = load_bytes(fixed_out_degree(5, 1, seed=0, weight=300, psp=300), 5, 5, 20, owned=True)
+        less = fixed_out_degree(5, 1, seed=0, weight=300, psp=300)
+        few, _ = load_bytes(less, NetworkShape.of(less), owned=True)
         assert npu.memory()["neurons"] == few["neurons"] + 4 * 5
 
 

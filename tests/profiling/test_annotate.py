@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import BackendFactory
+from platforms import running
 
 from gpu_npu import NPU, BackendUnavailableError, CapacityError, Connectome, KernelError, NetworkError, annotate
-from gpu_npu.backends.base import PHASES, Backend, BurstOutput
+from gpu_npu.backends.base import PHASES, BurstOutput
+from gpu_npu.backends.reference import Reference, ReferencePlatform
 from gpu_npu.cli import EXIT_STATUS, main
 from gpu_npu.connectome.generators import fixed_out_degree, seed_example
 
@@ -169,10 +171,8 @@ def test_time_covers_the_phases_that_are_shown(nvtx: Recorder) -> None:
         assert seconds is not None and tuple(seconds) == PHASES and all(value > 0 for value in seconds.values())
 
 
-class Failing(Backend):
-    """A backend in whose phase something fails; the rest is not asked."""
-
-    burst_count = 0
+class Failing(Reference):
+    """A backend in whose phase something fails."""
 
     def burst(self, number: int) -> BurstOutput:
         with self._phase("injection", number):
@@ -181,11 +181,8 @@ class Failing(Backend):
             raise KernelError("lost")
 
 
-Failing.__abstractmethods__ = frozenset()
-
-
 def test_a_failing_phase_leaves_nothing_open(nvtx: Recorder) -> None:
-    npu = NPU.from_connectome(chain(), backend=Failing(), annotate=True)
+    npu = NPU.from_connectome(chain(), backend=running(Failing, ReferencePlatform()), annotate=True)
     nvtx.take()
     npu.time_phases(True)
     with pytest.raises(KernelError, match="lost"):
@@ -215,7 +212,7 @@ def test_a_build_or_load_that_fails_leaves_nothing_open(nvtx: Recorder, monkeypa
     with pytest.raises(KernelError):
         NPU.from_connectome(chain(), backend=fail, annotate=True)
     assert nvtx.take() == [(0, "build", 0)]
-    failing = Failing()
+    failing = ReferencePlatform()
     monkeypatch.setattr(failing, "load", fail)
     with pytest.raises(KernelError):
         NPU.from_connectome(chain(), backend=failing, annotate=True)

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 from golden_cases import CASES
+from platforms import running
 
 from gpu_npu.backends.base import PHASES, Backend
 from gpu_npu.backends.devices.base import Launch
 from gpu_npu.backends.devices.cpu import CpuDevice
+from gpu_npu.backends.executor import Executor
 from gpu_npu.backends.toolchain import compile_cubin, parameter_sizes, usage
 from gpu_npu.connectome import BackendUnavailableError
 from profiling import bench, compare, probe, small_run, workloads
@@ -109,19 +111,19 @@ def test_a_strategy_that_was_asked_for(tmp_path: Path, monkeypatch: pytest.Monke
     asked: list[Any] = []
     monkeypatch.setattr(bench, "golden", lambda *_: 0)
     monkeypatch.setattr(bench, "measured_rates", lambda *_: RATES)
-    executor = workloads.Executor
+    platform = workloads.DevicePlatform
 
-    def noting(device: Any, *, propagation: Any) -> Any:
-        asked.append(propagation)
-        return executor(device, propagation=propagation)
+    def noting(device: Any, tuning: Any) -> Any:
+        asked.append(tuning.propagation)
+        return platform(device, tuning)
 
-    monkeypatch.setattr(workloads, "Executor", noting)
+    monkeypatch.setattr(workloads, "DevicePlatform", noting)
     status, report = run(tmp_path / "b.json", "--only", "latency", "--budget", "1", "--strategy", "rows")
     assert (status, report["strategy"], report["workloads"][0]["agrees_with"]) == (0, "rows", "reference")
     assert asked[-1] == "rows"
 
 
-class Liar(workloads.Executor):
+class Liar(Executor):
     """Fires one neuron less in burst 7, at each of its runs or at every second one."""
 
     always = True
@@ -142,7 +144,7 @@ def test_what_is_wrong_is_not_timed(always: bool, said: str, tmp_path: Path, mon
     right = workloads.maker
 
     def lying(backend: str, device: int | None = None, strategy: str | None = None) -> Callable[[], Any]:
-        return right(backend, device) if backend == "reference" else lambda: Liar(workloads.open_device(backend, device))
+        return right(backend, device) if backend == "reference" else lambda: running(Liar, right(backend, device)())
 
     monkeypatch.setattr(workloads, "maker", lying)
     monkeypatch.setattr(Liar, "always", always)
@@ -158,7 +160,7 @@ def test_what_is_wrong_is_not_timed(always: bool, said: str, tmp_path: Path, mon
 
 def test_nothing_is_timed_where_a_golden_case_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right = workloads.maker
-    monkeypatch.setattr(workloads, "maker", lambda *_: lambda: Liar(right("cpu")()._device))
+    monkeypatch.setattr(workloads, "maker", lambda *_: lambda: running(Liar, right("cpu")()))
     monkeypatch.setattr(bench, "measured_rates", lambda *_: RATES)
     status, report = run(tmp_path / "b.json", "--only", "latency")
     assert status == 1

@@ -15,7 +15,8 @@ import pytest
 
 from gpu_npu import NPU
 from gpu_npu.backends.devices.cpu import CpuDevice
-from gpu_npu.backends.executor import Executor
+from gpu_npu.backends.executor import DevicePlatform
+from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.connectome import Connectome
 from profiling import bench_plasticity
 from profiling.bench_cpu import GROUPS, compare, network, scaling
@@ -27,7 +28,7 @@ WORKERS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 
 
 
 def on_cpu(connectome: Connectome, power: np.ndarray, **options: int) -> NPU:
-    npu = NPU.from_connectome(connectome, backend=lambda: Executor(CpuDevice(workers=WORKERS)), **options)
+    npu = NPU.from_connectome(connectome, backend=lambda: DevicePlatform(CpuDevice(workers=WORKERS)), **options)
     npu.set_power_neurons(power)
     return npu
 
@@ -207,11 +208,11 @@ def test_rows_are_built_no_slower_than_sorted_on_the_host(ordered: bool) -> None
     bare, batch = Connectome(neurons), connectome.synapses.batch()
     seconds: tuple[list[float], list[float]] = [], []
     for _ in range(3):
-        built, added = (Executor(CpuDevice(workers=WORKERS)) for _ in range(2))
+        platforms = [DevicePlatform(CpuDevice(workers=WORKERS)) for _ in range(2)]
         start = time.perf_counter()
-        built.load(connectome, neuron_capacity=neurons, synapse_capacity=count, ledger_window=2)
+        built = platforms[0].load(connectome, NetworkShape.of(connectome, ledger_window=2))
         seconds[0].append(time.perf_counter() - start)
-        added.load(bare, neuron_capacity=neurons, synapse_capacity=2 * count, ledger_window=2)
+        added = platforms[1].load(bare, NetworkShape.of(bare, synapse_capacity=2 * count, ledger_window=2))
         start = time.perf_counter()
         added.add_synapses(batch)
         seconds[1].append(time.perf_counter() - start)
@@ -226,8 +227,8 @@ def test_rows_are_built_no_slower_than_sorted_on_the_host(ordered: bool) -> None
 def test_a_burst_with_plasticity_takes_at_most_twice_as_long() -> None:
     """10 M synapses, 1 M of them plastic, 1 % fire; what a window rule costs follows the plastic synapses of those that do."""
 
-    def backend() -> Executor:
-        return Executor(CpuDevice(workers=min(WORKERS, 2)))
+    def backend() -> DevicePlatform:
+        return DevicePlatform(CpuDevice(workers=min(WORKERS, 2)))
 
     extra = []
     cases = [("spread", 0.1, GROUPS), ("dense", 0.1, GROUPS), ("spread", 0.1, EVERYONE), ("scattered", 0.1, EVERYONE)]
