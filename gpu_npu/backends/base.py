@@ -110,18 +110,18 @@ class Scheduled(NamedTuple):
 
     def after(self, burst: int) -> Scheduled:
         """What is to come after this burst."""
-        at = int(np.searchsorted(self.burst, burst, side="right"))
+        at = int(np.searchsorted(self.burst, np.uint64(burst), side="right"))
         return Scheduled(self.burst[at:], self.neuron[at:], self.potential[at:])
 
-    def of(self, burst: int) -> tuple[U32, F32]:
-        """Neurons and potentials of one burst."""
-        here = slice(*(int(np.searchsorted(self.burst, burst, side=side)) for side in ("left", "right")))
-        return self.neuron[here], self.potential[here]
+    def upto(self, burst: int) -> Scheduled:
+        """What is to come up to this burst."""
+        at = int(np.searchsorted(self.burst, np.uint64(burst), side="right"))
+        return Scheduled(self.burst[:at], self.neuron[:at], self.potential[:at])
 
-    def plus(self, burst: NDArray[np.uint64], neuron: U32, potential: F32 | None) -> Scheduled:
-        """With more items; None: to be forced."""
-        if potential is None:
-            potential = np.full(len(neuron), np.nan, np.float32)
+    def plus(self, burst: NDArray[np.uint64], neuron: U32, potential: F32) -> Scheduled:
+        """With more items, younger than these."""
+        if not len(burst):
+            return self
         bursts, neurons = np.concatenate((self.burst, burst)), np.concatenate((self.neuron, neuron))
         order = np.lexsort((neurons, bursts))
         return Scheduled(bursts[order], neurons[order], np.concatenate((self.potential, potential))[order])

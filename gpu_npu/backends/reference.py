@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.arrays import F32, U32, Indices
-from gpu_npu.backends.base import Backend, BurstOutput, Columns, Flight, Platform, Scheduled
+from gpu_npu.backends.base import Backend, BurstOutput, Columns, Flight, Platform
 from gpu_npu.backends.reference_plasticity import Plasticity
+from gpu_npu.backends.scheduled import ScheduleStore
 from gpu_npu.backends.shape import NetworkShape
-from gpu_npu.checks import settle
+from gpu_npu.checks import LARGEST, SMALLEST_NORMAL, settle
 from gpu_npu.connectome import Area, Connectome, PlasticityRule, Settings, SynapseBatch, SynapseSource
 from gpu_npu.connectome.fields import NEURON_FIELDS, POTENTIAL_OF_FORCED, STATE_FIELDS
 from gpu_npu.connectome.sums import fixed_point_bits
@@ -29,6 +31,8 @@ UNLIMITED = (0, 65535)
 """Values of consecutive_fire_limit that mean: no limit."""
 U16_MAX = 65535
 LOW_32_BITS = 0xFFFFFFFF
+MOST_ROUNDS = 64
+"""Of additions to many neurons at a time, where some are injected into several times."""
 BATCH = 1 << 20
 """Synapses a batch of synapses_from."""
 
@@ -109,7 +113,7 @@ class Reference(Backend):
                 np.concatenate([*(values for _, values in self._staged), np.empty(0, np.float32)]),
             ),
             forced=np.unique(np.concatenate([*self._forced, _no_ids()])),
-            scheduled=self._scheduled,
+            scheduled=self._schedule.after(self._burst),
             memory=self._plasticity.memory(self._burst, self._network.neuron_capacity, self.residues()),
         )
 
@@ -119,7 +123,7 @@ class Reference(Backend):
         self._ledger.update(enumerate(flight.ledger, flight.burst - len(flight.ledger) + 1))
         self.inject(*flight.staged)
         self.force(flight.forced)
-        self._scheduled = flight.scheduled
+        self._schedule.add(*flight.scheduled)
         self._plasticity.resume(flight.memory, self._in_order(np.flatnonzero(self._network.synapses.valid)))
 
     def close(self) -> None:
@@ -130,7 +134,7 @@ class Reference(Backend):
         """As before the first burst: nothing staged, nothing fired."""
         self._staged: list[tuple[U32, F32]] = []
         self._forced: list[U32] = []
-        self._scheduled = Scheduled.none()
+        self._schedule = ScheduleStore()
         self._fired, self._previous, self._candidates = _empty_queue(), _empty_queue(), _empty_queue()
         self._ledger: dict[int, U32] = {}
         self._plasticity.forget()
@@ -170,7 +174,7 @@ class Reference(Backend):
         self._forced.append(neurons.copy())
 
     def schedule(self, bursts: NDArray[np.uint64], neurons: U32, potentials: F32 | None) -> None:
-        self._scheduled = self._scheduled.plus(bursts, neurons, potentials)
+        self._schedule.add(bursts, neurons, potentials)
 
     def set_power(self, neurons: U32) -> None:
         self._power = neurons.copy()
@@ -181,8 +185,8 @@ class Reference(Backend):
 
     def burst(self, number: int) -> BurstOutput:
         network = self._network
-        who, how_much = self._scheduled.of(number)
-        self._scheduled = self._scheduled.after(number)
+        _, who, how_much = self._schedule.upto(number)
+        self._schedule.forget(number)
         self.inject(who[~np.isnan(how_much)], how_much[~np.isnan(how_much)])
         self.force(who[np.isnan(how_much)])
         neurons, synapses, settings = network.neurons, network.synapses, network.settings
@@ -206,8 +210,7 @@ class Reference(Backend):
             staged = np.concatenate([*(ids for ids, _ in self._staged), _no_ids()])
             amounts = np.concatenate([*(values for _, values in self._staged), np.empty(0, np.float32)])
             staged, amounts = staged[valid[staged]], amounts[valid[staged]]
-            for here, values in _rounds(staged, amounts):
-                external[here] = settle(external[here] + values)
+            _add_in_order(external, staged, amounts)
             candidate[staged] = True
 
             # Then power_amount once for each power neuron.
@@ -469,15 +472,21 @@ def excitability_draw(neurons: U32, burst: int, seed: int) -> F32:
     return draw
 
 
-def _rounds(ids: U32, values: F32) -> Iterator[tuple[U32, F32]]:
-    """Cut a sequence into rounds without repeated ids: the first entry of every id, then the second of those that have one..."""
+def _add_in_order(sums: F32, ids: U32, values: F32) -> None:
+    """sums[ids[i]] = settle(sums[ids[i]] + values[i]), one after the other. Round r adds the r-th value of every id that has so
+    many; beyond MOST_ROUNDS, where few ids are left, one value is added at a time."""
     by_id = np.argsort(ids, kind="stable")
     ids, values = ids[by_id], values[by_id]
-    first = np.searchsorted(ids, ids)
-    rank = np.arange(len(ids)) - first
-    by_rank = np.argsort(rank, kind="stable")
-    bounds = np.flatnonzero(np.diff(rank[by_rank])) + 1
-    return zip(np.split(ids[by_rank], bounds), np.split(values[by_rank], bounds), strict=True)
+    rank = np.arange(len(ids)) - np.searchsorted(ids, ids)
+    rest = rank >= MOST_ROUNDS
+    by_rank = np.argsort(rank[~rest], kind="stable")
+    here, added = ids[~rest][by_rank], values[~rest][by_rank]
+    bounds = np.searchsorted(rank[~rest][by_rank], np.arange(min(int(rank.max(initial=-1)) + 1, MOST_ROUNDS) + 1)).tolist()
+    for begin, end in pairwise(bounds):
+        sums[here[begin:end]] = settle(sums[here[begin:end]] + added[begin:end])
+    for neuron, value in zip(ids[rest].tolist(), values[rest].tolist(), strict=True):
+        total = np.float32(float(sums[neuron]) + value)  # exact: a sum of two float32 rounds twice to the same
+        sums[neuron] = 0 if abs(total) < SMALLEST_NORMAL else min(max(total, -LARGEST), LARGEST)
 
 
 def _host_array(what: str, value: object, dtype: type[np.generic]) -> NDArray[Any]:

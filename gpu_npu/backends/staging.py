@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,15 @@ class _Buffer:
         return self.array
 
 
+@dataclass
+class _Segment:
+    """Items `first` to `first + count - 1` of the buffers: from these parts on the host, or (None) on the device already."""
+
+    first: int
+    count: int
+    parts: list[tuple[U32, F32]] | None
+
+
 class Staging:
     """External potentials, as segments in the order staged, and forced neurons.
 
@@ -48,7 +58,7 @@ class Staging:
     def clear(self) -> None:
         """Nothing is staged."""
         self._used = 0
-        self._segments: list[tuple[int, int, list[tuple[U32, F32]] | None]] = []  # first, count, parts from the host
+        self._segments: list[_Segment] = []
         self._to_force: list[U32] = []
 
     @property
@@ -60,12 +70,12 @@ class Staging:
         """Stage from the host."""
         if not len(neurons):
             return
-        part = (neurons.copy(), potentials.copy())
-        first, count, parts = self._segments.pop() if self._segments else (self._used, 0, [])
-        if parts is None:  # what came before lies on the device already: a segment of its own follows
-            self._segments.append((first, count, None))
-            first, count, parts = self._used, 0, []
-        self._segments.append((first, count + len(neurons), [*parts, part]))
+        if not self._segments or self._segments[-1].parts is None:  # what came before lies on the device already
+            self._segments.append(_Segment(self._used, 0, []))
+        segment = self._segments[-1]
+        assert segment.parts is not None
+        segment.parts.append((neurons.copy(), potentials.copy()))
+        segment.count += len(neurons)
         self._used += len(neurons)
 
     def inject_device(self, neurons: object, potentials: object, capacity: int) -> None:
@@ -90,7 +100,7 @@ class Staging:
             code = int(self._device.fetched(wrong, 1)[0])
         if code != 2**64 - 1:
             raise self._refusal(code >> 2, code & 3, first, capacity)
-        self._segments.append((first, count, None))
+        self._segments.append(_Segment(first, count, None))
         self._used += count
 
     def _refusal(self, position: int, reason: int, first: int, capacity: int) -> Exception:
@@ -112,9 +122,10 @@ class Staging:
         """(ids and potentials in the order staged; ids to force, ascending, each once)."""
         ids: list[U32] = [np.zeros(0, np.uint32)]
         potentials: list[F32] = [np.zeros(0, np.float32)]
-        for first, count, parts in self._segments:
+        for segment in self._segments:
+            at, parts = (segment.count, segment.first), segment.parts
             if parts is None:
-                parts = [(self._device.fetched(self._ids.array, count, first), self._device.fetched(self._potentials.array, count, first))]
+                parts = [(self._device.fetched(self._ids.array, *at), self._device.fetched(self._potentials.array, *at))]
             ids += [part[0] for part in parts]
             potentials += [part[1] for part in parts]
         return (np.concatenate(ids), np.concatenate(potentials)), np.unique(np.concatenate([ids[0], *self._to_force]))
@@ -125,10 +136,10 @@ class Staging:
             return []
         buffers = (self._ids.reserve(self._used, self._used), self._potentials.reserve(self._used, self._used))
         launches = []
-        for index, (first, count, parts) in enumerate(self._segments):
-            if parts is not None:
-                self._upload(first, parts)
-            launches.append(self._reused("inject", index, buffers, first, count))
+        for index, segment in enumerate(self._segments):
+            if segment.parts is not None:
+                self._upload(segment.first, segment.parts)
+            launches.append(self._reused("inject", index, buffers, segment.first, segment.count))
         if self._to_force:
             forced = np.unique(np.concatenate(self._to_force))
             buffer = self._forced.reserve(len(forced), 0)
