@@ -59,10 +59,6 @@ class Recorder:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        if self.path.exists() and not self.path.is_file():
-            raise OSError(errno.EINVAL, "exists and is not a file", str(self.path))
-        if self.path.exists() and not os.access(self.path, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.path))
         self._unfinished = Unfinished(self.path)
         self._file = self._unfinished.file
         self._bursts = tempfile.SpooledTemporaryFile(max_size=COUNTS_IN_MEMORY)  # noqa: SIM115
@@ -143,7 +139,7 @@ class Recorder:
             self._finish()
             self._unfinished.finish()
         except OSError as error:
-            raise type(error)(error.errno, error.strerror, str(self.path)) from error
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         finally:
             self._let_go()
 

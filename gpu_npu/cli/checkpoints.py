@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -103,6 +104,28 @@ def _is_of_a_run(note: Any) -> bool:
     return True
 
 
+def outputs(record: Path | None, first: int | None, checkpoint: Path | None, resume: Path | None) -> list[tuple[str, Path]]:
+    """The files that a run writes, with their options. first: the first burst of a record in parts. A checkpoint may replace
+    the one that the run goes on from; then it is no output that could destroy anything."""
+    records = [] if record is None else [record] if first is None else sorted({_part(record, first), *_parts(record, first)})
+    new = checkpoint is not None and (resume is None or checkpoint.resolve() != resume.resolve())
+    return [*(("--record", path) for path in records), *([("--checkpoint", checkpoint)] if checkpoint is not None and new else [])]
+
+
+def _part(record: Path, first: int) -> Path:
+    """The part of a record that begins with this burst."""
+    return record.with_name(f"{record.stem}.{first:012d}{record.suffix}")
+
+
+def _parts(record: Path, first: int, names: Iterable[str] | None = None) -> list[Path]:
+    """Those of the files in its folder (or of these names) that are parts of a record and begin with burst `first` or later."""
+    if names is None:
+        names = os.listdir(record.parent) if record.parent.is_dir() else []
+    pattern = re.compile(rf"{re.escape(record.stem)}\.([0-9]{{12}}|[1-9][0-9]{{12,}}){re.escape(record.suffix)}")
+    found = (pattern.fullmatch(name) for name in names)
+    return [record.with_name(match[0]) for match in found if match and int(match[1]) >= first]
+
+
 class Parts:
     """A record in parts: one for each stretch between two checkpoints, complete before its checkpoint is written.
 
@@ -130,10 +153,7 @@ class Parts:
 
     def _begin(self, first: int) -> None:
         self._first = first
-        self._recorder = Recorder(self._part(first))
-
-    def _part(self, first: int) -> Path:
-        return self.path.with_name(f"{self.path.stem}.{first:012d}{self.path.suffix}")
+        self._recorder = Recorder(_part(self.path, first))
 
     def __call__(self, result: BurstResult) -> None:
         """Record one burst."""
@@ -144,17 +164,12 @@ class Parts:
 
     def _remove_others(self) -> None:
         """Parts of earlier processes, and what killed ones left of them. OSError: one of them is being written."""
-        names = [found.name for found in self.path.parent.iterdir()]
-        begun = [name.removeprefix(".").removesuffix(UNFINISHED) for name in names if name.startswith(".") and name.endswith(UNFINISHED)]
-        for first in self._firsts(begun) - {self._first}:  # that one is ours
-            Unfinished(self._part(first)).discard()
-        for first in self._firsts(names):
-            self._part(first).unlink()
-
-    def _firsts(self, names: Iterable[str]) -> set[int]:
-        """The first bursts of those of these names that are parts from our first on."""
-        part = re.compile(rf"{re.escape(self.path.stem)}\.([0-9]{{12}}|[1-9][0-9]{{12,}}){re.escape(self.path.suffix)}")
-        return {first for name in names if (match := part.fullmatch(name)) and (first := int(match[1])) >= self._first}
+        hidden = [name[1:] for name in os.listdir(self.path.parent) if name.startswith(".") and name.endswith(UNFINISHED)]
+        names = [name.removesuffix(UNFINISHED) for name in hidden]
+        for part in {*_parts(self.path, self._first, names)} - {_part(self.path, self._first)}:  # that one is ours
+            Unfinished(part).discard()
+        for part in _parts(self.path, self._first):
+            part.unlink()
 
     def cut(self) -> None:
         """End a part; the next burst begins another."""

@@ -7,14 +7,15 @@ from pathlib import Path
 import click
 
 from gpu_npu.io import save
+from gpu_npu.io.outputs import check_outputs
 
-from .networks import EXAMPLES
+from .networks import EXAMPLES, REPLACED
 from .progress import Bar
 
 
 @click.command(short_help="List the built-in networks, or write one to a file.")
 @click.argument("name", required=False)
-@click.option("-o", "--out", "out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="File to write.")
+@click.option("-o", "--out", "out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help=f"File to write; {REPLACED}.")
 def example(name: str | None, out: Path | None) -> None:
     """Write the built-in network NAME to a file that `gpu-npu run` reads; without a NAME, list them."""
     if name is None:
@@ -28,11 +29,9 @@ def example(name: str | None, out: Path | None) -> None:
         raise click.BadParameter(f"there is no example {name!r}; there are: {', '.join(EXAMPLES)}", param_hint="NAME")
     if out is None:
         raise click.UsageError(f"where to? gpu-npu example {name} -o {name}.npz", click.get_current_context())
+    check_outputs([("--out", out)])
     with Bar() as bar:
         bar.step(f"writing {out}")
         network = EXAMPLES[name].make()
-        try:
-            save(network, out)
-        except OSError as error:
-            raise type(error)(error.errno, error.strerror, str(out)) from error  # not the name of an unfinished file
+        save(network, out)
     click.echo(f"{out}: {network.neuron_count:,} neurons, {network.synapse_count:,} synapses; try: gpu-npu run {out}")

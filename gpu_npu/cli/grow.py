@@ -8,14 +8,17 @@ import click
 
 from gpu_npu.genome import grow as grow_genome
 from gpu_npu.io import save
+from gpu_npu.io.outputs import check_outputs
 
-from .networks import tell
+from .networks import REPLACED, tell
 from .progress import Bar
 
 
 @click.command(short_help="Grow a FEAGI genome into a network file.")
 @click.argument("genome")
-@click.option("-o", "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="File to write.")
+@click.option(
+    "-o", "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help=f"File to write; {REPLACED}."
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of mappings of which a share is drawn.")
 @click.option("--rules", type=click.Choice(["feagi-2.6", "feagi-2.6-fp32"]), default="feagi-2.6", show_default=True)
 @click.option(
@@ -35,6 +38,7 @@ from .progress import Bar
 @click.option("--delays", type=click.Choice(["one", "refuse"]), default="one", show_default=True, help="Delays above one burst.")
 def grow(genome: str, out: Path, seed: int, rules: str, bad_rules: str, fractions: str, delays: str) -> None:
     """Grow GENOME (a .json file of FEAGI) and write the network, with its areas and their names, to a file for run and info."""
+    check_outputs([("--out", out)], [("GENOME", Path(genome))])
     with Bar() as bar:
         bar.step(f"growing {genome}")
 

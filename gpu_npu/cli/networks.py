@@ -14,6 +14,9 @@ from gpu_npu.connectome.generators import fixed_out_degree, seed_example
 from gpu_npu.genome import Grown, Imported, grow, read_export
 from gpu_npu.io import load
 
+REPLACED = "a file that is there is replaced"
+"""For --help: the one rule of all outputs (gpu_npu.io.atomic)."""
+
 
 @dataclass(frozen=True)
 class Example:
@@ -63,6 +66,11 @@ def read(name: str) -> Connectome | Grown | Imported:
         return load(name)
     tell(made.report.warnings)
     return made
+
+
+def file_of(name: str | None, argument: str = "NETWORK") -> list[tuple[str, Path]]:
+    """The file that a network of this name is read from, with the name of the argument; none where it is an example."""
+    return [] if name is None or name in EXAMPLES else [(argument, Path(name))]
 
 
 def network(name: str) -> Connectome:

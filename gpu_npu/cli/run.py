@@ -21,13 +21,14 @@ from rich.table import Table
 
 import gpu_npu
 from gpu_npu import NPU, BurstResult, CheckpointError, Digest, Snapshot
+from gpu_npu.io.outputs import check_outputs
 from gpu_npu.recording import COUNTERS, Recorder
 
-from .checkpoints import Checkpoints, Parts, noted
-from .networks import backend_options, network
+from .checkpoints import Checkpoints, Parts, noted, outputs
+from .networks import REPLACED, backend_options, file_of, network
 from .progress import Bar
 from .status import EXIT_STATUS, fail
-from .stimulus import Stimuli
+from .stimulus import Stimuli, files_named
 
 TARGETS = {"propagation": 0.5e-3, "dynamics": 2e-3, "burst": 5e-3}
 """Seconds; what the project set out to stay below."""
@@ -281,9 +282,13 @@ class Run:
     help="Replaces the network's random_seed: the draws of excitability, of --rate and of --poisson.",
 )
 @backend_options
-@click.option("--record", type=click.Path(path_type=Path), metavar="FILE", help="Write the fired ids of every burst to this .npz file.")
+@click.option(
+    "--record", type=click.Path(path_type=Path), metavar="FILE", help=f"Write the fired ids of every burst to this .npz file; {REPLACED}."
+)
 @click.option("--checkpoint-every", type=click.IntRange(min=1), metavar="N", help="Write a checkpoint every N bursts, and at the end.")
-@click.option("--checkpoint", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Where to.  [default: NETWORK.ckpt]")
+@click.option(
+    "--checkpoint", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help=f"Where to; {REPLACED}.  [default: NETWORK.ckpt]"
+)
 @click.option(
     "--resume",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -331,6 +336,8 @@ def run(
     A run with --checkpoint-every that ended, was interrupted or killed goes on with --resume, with the network, the
     stimulation and the options it was begun with, on any backend: it ends with the digest of a run that never stopped.
     Its --record is in parts, FILE.<first burst>.npz, one for each checkpoint.
+
+    No output may be an input of the same command; but the file of --checkpoint may be that of --resume.
     """
     began = time.perf_counter()
     failure: OSError | None = None
@@ -355,13 +362,21 @@ def run(
         if bursts < int(begun.get("bursts", 0)):
             raise click.BadParameter(f"{bursts:,} are less than the {begun['bursts']:,} that the run has behind it", param_hint="--bursts")
         name = str(network_name)
-        checkpoints: Checkpoints | None = None
         if checkpoint_every is not None:
-            checkpoints = stack.enter_context(Checkpoints(checkpoint or resume or Path(f"{Path(name).stem}.ckpt"), checkpoint_every))
+            checkpoint = checkpoint or resume or Path(f"{Path(name).stem}.ckpt")
+        first = 1 if snapshot is None else snapshot.burst + 1
+        in_parts = checkpoint is not None or snapshot is not None
+        inputs = file_of(name) if resume is None else [("--resume", resume)]
+        for option, texts in (("--power", power), ("--inject", inject), ("--rate", rate), ("--poisson", poisson)):
+            inputs += files_named(texts, option)
+        inputs += [("--schedule", path) for path in schedule]
+        check_outputs(outputs(record, first if in_parts else None, checkpoint, resume), inputs)
+        checkpoints: Checkpoints | None = None
+        if checkpoint is not None and checkpoint_every is not None:
+            checkpoints = stack.enter_context(Checkpoints(checkpoint, checkpoint_every))
         recorder: Recorder | Parts | None = None
         if record is not None:
-            first = 1 if snapshot is None else snapshot.burst + 1
-            recorder = Recorder(record) if checkpoints is None and snapshot is None else Parts(record, first)
+            recorder = Parts(record, first) if in_parts else Recorder(record)
             stack.enter_context(recorder)
         driven = []
         if snapshot is not None:
@@ -418,7 +433,10 @@ def run(
                 this.time_phases(stop, bar)
             if recorder is not None:
                 bar.step(f"writing {record}")
-                recorder.close()
+                try:
+                    recorder.close()
+                except OSError as error:
+                    failure = failure or error
         facts = {
             "version": gpu_npu.__version__,
             "network": name,

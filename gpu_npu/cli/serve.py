@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from gpu_npu import NPU, BurstEngine, CheckpointError, Connectome, EngineError, MissingPackageError, NpuError
 from gpu_npu.checkpoint import Snapshot
+from gpu_npu.io.outputs import check_outputs
 from gpu_npu.streams.places import cortical_ids
 
-from .networks import backend_options, read
+from .networks import REPLACED, backend_options, file_of, read
 from .progress import Bar
 from .run import Stop
 from .status import fail, status_of, told
-from .stimulus import Stimuli
+from .stimulus import Stimuli, files_named
 from .streams import FORM, Address, Streams, address
 
 PORT = 8765
@@ -74,7 +75,9 @@ token_option = click.option(
 @token_option
 @click.option("--publish", multiple=True, type=address, metavar="URL", help=f"Send what fires to subscribers at {FORM}.")
 @click.option("--sense", multiple=True, type=address, metavar="URL", help=f"Take sensory input at {FORM}.")
-@click.option("--checkpoint", type=FILE, metavar="FILE", help="Written by POST /checkpoint and at the end.  [default: --resume]")
+@click.option(
+    "--checkpoint", type=FILE, metavar="FILE", help=f"Written by POST /checkpoint and at the end; {REPLACED}.  [default: --resume]"
+)
 @click.option("--checkpoint-every", type=click.FloatRange(min=1), metavar="SECONDS", help="Write it every so often, too.")
 @click.option("--resume", type=FILE, metavar="FILE", help="Go on from this checkpoint, in place of a NETWORK.")
 @backend_options
@@ -117,6 +120,9 @@ def serve(
     checkpoint = checkpoint or resume
     if checkpoint_every is not None and checkpoint is None:
         raise click.UsageError("--checkpoint-every needs --checkpoint FILE")
+    if checkpoint is not None:
+        tokens = [] if token_file is None else [("--token-file", token_file)]
+        check_outputs([("--checkpoint", checkpoint)], [*file_of(network_name), *files_named(power, "--power"), *tokens])
     token = read_token(token_file)
     ip = resolve(host, port)[1]
     if token is None and not is_loopback(ip):

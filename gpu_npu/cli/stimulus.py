@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,11 +179,9 @@ class Stimuli:
                 raise wrong(f"neither {WHAT}")
             ids, rest = self._area(parts[1], text, option), parts[2:]
         else:
-            # The longest beginning that is a file, for paths may have colons in them.
-            ends = [end for end in range(len(parts), 0, -1) if Path(":".join(parts[:end])).is_file()]
-            end = ends[0] if ends else 1
-            what, rest = ":".join(parts[:end]), parts[end:]
-            if ends or Path(what).suffix in (".npy", ".npz", ".txt", ".csv"):
+            end = _end_of_path(parts)
+            what, rest = ":".join(parts[: end or 1]), parts[end or 1 :]
+            if end or Path(what).suffix in (".npy", ".npz", ".txt", ".csv"):
                 key = rest.pop(0) if rest and not _is_number(rest[0]) else None
                 ids = read_ids(what, capacity, key)
             else:
@@ -210,6 +208,21 @@ class Stimuli:
         if not len(ids):
             raise NetworkError(f"{option} {text}: no neuron is in area {name}")
         return ids
+
+
+def files_named(texts: Iterable[str], option: str) -> list[tuple[str, Path]]:
+    """The files among the WHATs of an option, with the name of the option."""
+    found = []
+    for text in texts:
+        parts = text.split(":")
+        if parts[0] not in ("all", "area") and (end := _end_of_path(parts)):
+            found.append((option, Path(":".join(parts[:end]))))
+    return found
+
+
+def _end_of_path(parts: list[str]) -> int:
+    """How many of the parts of a WHAT are the path of a file: the most that are one, for paths may have colons in them."""
+    return next((end for end in range(len(parts), 0, -1) if Path(":".join(parts[:end])).is_file()), 0)
 
 
 def _is_number(text: str) -> bool:

@@ -1,52 +1,84 @@
-"""Files that appear whole or not at all, whatever happens while they are written."""
+"""Every file that this package writes is opened here: it appears whole, where its path leads, or not at all.
+
+One rule for all outputs: a regular file that is there already and may be written to is replaced, and keeps its mode, and its
+owner and group where the system allows that. Symbolic links are followed. Anything else at the path (a folder, a named pipe,
+a device) is an error. New files get the mode that the umask leaves.
+"""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import secrets
+import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 UNFINISHED = ".unfinished"
 _NT = os.name == "nt"
 """Where an open file can be neither renamed nor removed, and has no lock to lose."""
+_SAFELY = sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
+"""How files are opened: through no symbolic link, without waiting for the other end of a pipe."""
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+_NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What file systems answer that cannot lock, or bring a file to the disk."""
+_NO_FOLDER_SYNC = (*_NO_SYNC, errno.EBADF, errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR)
+"""The same for a folder, which may also be one that cannot be opened for reading."""
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 class Unfinished:
     """A file that takes the place of what is at `path` when it is finished; `file` is open for writing and reading.
 
-    Until then it is `.NAME.unfinished` beside it, and what is at `path` stays. A process that is killed leaves one behind,
-    which the next for the same path takes over. OSError, with `path` in it: not writable, or another process writes it.
+    Until then it is `.NAME.unfinished`, beside the file that the path leads to, and what is at `path` stays. A process that
+    is killed leaves one behind, which the next for the same path removes. A file of that name that belongs to somebody else,
+    or is a link, stays as it is: another name is taken.
+
+    OSError, with `path` in it: no regular file can be written there (see `destination`), or another process is writing it.
+    On a file system without locks, the first of two processes that write the same file is told so when it finishes.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._beside = self.path.with_name(f".{self.path.name}{UNFINISHED}")
-        try:
-            self.file = _ours(self._beside)
-        except OSError as error:
-            raise _told(error, self.path) from error
+        self._over = False
+        with _naming(self.path):
+            self._target, there = destination(self.path)
+            self.file, self._beside = _opened(self._target, 0o666 if there is None else 0o600)
 
     def finish(self) -> None:
         """Close it, once all of it and its name are on the disk. OSError: it is not finished; discard it."""
-        try:
+        with _naming(self.path):
             self.file.flush()
-            os.fsync(self.file.fileno())
+            target, there = destination(self.path)
+            if target != self._target or not _same(self.file.fileno(), self._beside):
+                raise OSError(errno.EBUSY, "another process wrote it at the same time")
+            if there is not None:
+                _keep_mode(self.file.fileno(), there)
+            with _tolerating(_NO_SYNC):
+                os.fsync(self.file.fileno())
             if _NT:
                 self.file.close()
-            os.replace(self._beside, self.path)
+            os.replace(self._beside, self._target)
+            self._over = True
             self.file.close()
-            _settle(self.path.parent)
-        except OSError as error:
-            raise _told(error, self.path) from error
+            _sync_folder(self._target.parent)
 
     def discard(self) -> None:
-        """Close it without a trace, unless it is closed."""
-        if self.file.closed:
+        """Close it without a trace, unless it is finished."""
+        if self._over:
             return
-        if not _NT:
+        self._over = True
+        if not _NT and _same(self.file.fileno(), self._beside):
             self._beside.unlink(missing_ok=True)
         with suppress(OSError):  # what is not written yet does not fit
             self.file.close()
@@ -62,58 +94,163 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """
     unfinished = Unfinished(path)
     try:
-        yield unfinished.file
+        with _naming(unfinished.path):
+            yield unfinished.file
         unfinished.finish()
-    except OSError as error:
-        raise _told(error, unfinished.path) from error
     finally:
         unfinished.discard()
 
 
-def _told(error: OSError, path: Path) -> OSError:
-    return OSError(error.errno, os.strerror(error.errno) if error.errno else str(error), str(path))
+def scratch(path: Path) -> IO[bytes]:
+    """A file without a name, in the folder of the file that `path` leads to. OSError: there is no room for it."""
+    return tempfile.TemporaryFile(dir=Path(os.path.realpath(path)).parent)
 
 
-def _ours(path: Path) -> BinaryIO:
-    """The file, empty, and locked until it is closed: nobody else writes to it."""
+def destination(path: Path) -> tuple[Path, os.stat_result | None]:
+    """Where a path leads through symbolic links, and what is there: a regular file that may be replaced, or nothing (None).
+
+    OSError: something else is there, the file may not be written to, or the path cannot be followed.
+    """
+    try:
+        target = Path(os.path.realpath(path))
+        there = os.stat(path)
+    except FileNotFoundError:
+        return target, None
+    except ValueError as error:  # a null byte
+        raise OSError(errno.EINVAL, str(error)) from error
+    if not stat.S_ISREG(there.st_mode):
+        number = errno.EISDIR if stat.S_ISDIR(there.st_mode) else errno.EINVAL
+        kind = _KINDS.get(stat.S_IFMT(there.st_mode), "something else")
+        raise OSError(number, f"this is {kind}, not a file that could be replaced; name another")
+    with os.fdopen(os.open(target, os.O_WRONLY | _SAFELY), "wb") as file:  # may it be written to? Modes and mounts say no here
+        if not os.path.samestat(there, os.fstat(file.fileno())):
+            raise OSError(errno.EINVAL, "this leads to a file that has no name; name another")
+    folder = os.stat(target.parent)
+    if folder.st_mode & stat.S_ISVTX and os.geteuid() not in (0, folder.st_uid, there.st_uid):
+        raise OSError(errno.EPERM, "the file is another user's, and in this folder only its owner may replace it")
+    return target, there
+
+
+def unfinished_names(target: Path) -> tuple[Path, Path]:
+    """What the unfinished file of this one is called, and what where that would be too long a name."""
+    short = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]
+    return target.with_name(f".{target.name}{UNFINISHED}"), target.with_name(f".{short}{UNFINISHED}")
+
+
+def _opened(target: Path, mode: int) -> tuple[BinaryIO, Path]:
+    """A new file beside its target, locked until it is closed, and its path."""
+    path, short = unfinished_names(target)
     while True:
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
         try:
-            _lock(file)
-            if _same(file, path):
-                file.truncate()
-                return file
-        except BlockingIOError as error:
-            file.close()
-            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY)) from error
+            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _SAFELY, mode), "w+b")
+        except FileExistsError:
+            if not _removed(path):
+                path = target.with_name(f".{secrets.token_hex(8)}{UNFINISHED}")
+            continue
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG or path == short:
+                raise
+            path = short
+            continue
+        try:
+            _lock(file.fileno())
+            if _same(file.fileno(), path):
+                return file, path
         except BaseException:
-            file.close()
+            with file:
+                if _same(file.fileno(), path):
+                    path.unlink(missing_ok=True)
             raise
-        file.close()  # it was finished by somebody else between the opening and the lock
+        file.close()  # somebody took it for one that was left behind
 
 
-def _lock(file: BinaryIO) -> None:
-    """BlockingIOError where another process has it. Without POSIX they are not told apart."""
+def _removed(path: Path) -> bool:
+    """Remove what a process that was killed left behind. False: it is not such a file, but a link or another user's.
+    OSError: another process is writing it."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | _SAFELY)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    try:
+        there = os.fstat(descriptor)
+        if not stat.S_ISREG(there.st_mode) or there.st_nlink != 1 or (not _NT and there.st_uid != os.geteuid()):
+            return False
+        _lock(descriptor)
+        if not _NT and _same(descriptor, path):
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+    if _NT:
+        path.unlink(missing_ok=True)
+    return True
+
+
+def _lock(descriptor: int) -> None:
+    """OSError where another process has locked it. Where there are no locks, nothing happens."""
     try:
         import fcntl
     except ImportError:
         return
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _same(file: BinaryIO, path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
+        with _tolerating(_NO_LOCKS):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OSError(errno.EBUSY, "another process is writing it") from error
+
+
+def _same(descriptor: int, path: Path) -> bool:
+    """Whether an open file is the one at this path."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except OSError:
         return False
 
 
-def _settle(folder: Path) -> None:
-    """Put the names in a folder on the disk."""
-    if os.name == "nt":  # folders cannot be opened there
+def _keep_mode(descriptor: int, there: os.stat_result) -> None:
+    """Give a file the owner, group and mode of the one that it replaces, as far as the system allows it. Where the group
+    cannot be kept, another group gets no more rights than everybody has."""
+    if _NT:
         return
-    directory = os.open(folder, os.O_RDONLY)
+    mode = there.st_mode & 0o777
+    for owner in (there.st_uid, -1):
+        with suppress(OSError):
+            os.fchown(descriptor, owner, there.st_gid)
+            break
+    if os.fstat(descriptor).st_gid != there.st_gid:
+        mode = mode & ~0o070 | (mode & 0o007) << 3
+    with suppress(OSError):
+        os.fchmod(descriptor, mode)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put the names in a folder on the disk."""
+    if _NT:  # folders cannot be opened there
+        return
+    with _tolerating(_NO_FOLDER_SYNC):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _tolerating(numbers: tuple[int, ...]) -> Iterator[None]:
+    """Pass over an OSError with one of these numbers."""
     try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+        yield
+    except OSError as error:
+        if error.errno not in numbers:
+            raise
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """An OSError names the path that was asked for, not that of an unfinished file."""
+    try:
+        yield
+    except OSError as error:
+        text = error.strerror or (os.strerror(error.errno) if error.errno else str(error))
+        raise OSError(error.errno, text, str(path)) from error

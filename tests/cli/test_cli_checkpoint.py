@@ -120,7 +120,7 @@ def test_a_record_has_no_parts_of_another_run(folder: Path) -> None:
 def test_a_part_that_another_process_writes_stays(folder: Path) -> None:
     with Recorder(folder / "fired.000000000003.npz"):
         refused = run("tiny.npz", "--bursts", 9, "--backend", "reference", "--record", "fired.npz", "--checkpoint-every", 2)
-    assert (refused.exit_code, refused.stderr) == (11, "Error: fired.000000000003.npz: Device or resource busy\n")
+    assert (refused.exit_code, refused.stderr) == (11, "Error: fired.000000000003.npz: another process is writing it\n")
 
 
 def test_the_table_of_a_resumed_run(folder: Path) -> None:

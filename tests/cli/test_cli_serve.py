@@ -229,7 +229,10 @@ def test_a_name_is_resolved_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_checkpoints_of_a_service_that_cannot_be_written(tmp_path: Path) -> None:
+    """The folder is there when it begins, and then no more."""
+    (tmp_path / "absent").mkdir()
     with serving("--checkpoint", tmp_path / "absent" / "run.ckpt", "--checkpoint-every", 1) as (process, port):
+        (tmp_path / "absent").rmdir()
         time.sleep(1.5)
         assert ask(port)[1]["engine"]["state"] == "running"
         process.send_signal(signal.SIGTERM)
@@ -252,6 +255,7 @@ def test_wrong_usage(tmp_path: Path) -> None:
             (["--power", "area:nowhere"], 2, "--power"),
             (["--port", "70000"], 2, "--port"),
             (["--checkpoint-every", "5"], 2, "--checkpoint-every needs --checkpoint FILE"),
+            (["--checkpoint", tmp_path / "no" / "run.ckpt"], 11, "run.ckpt: No such file or directory"),
             (["--resume", tmp_path / "run.ckpt"], 2, "either a NETWORK or --resume FILE is needed"),
         ):
             result = CliRunner().invoke(main, ["serve", "small", "--backend", "reference", *map(str, arguments)])

@@ -121,7 +121,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert killed.returncode == -signal.SIGKILL
     assert len(os.listdir(tmp_path)) == 1
     with Recorder(tmp_path / "r.npz") as recorder:
-        with pytest.raises(OSError, match="busy") as caught:
+        with pytest.raises(OSError, match="another process is writing it") as caught:
             Recorder(tmp_path / "r.npz")
         assert caught.value.filename == str(tmp_path / "r.npz")
         recorder(burst(1, [4]))
