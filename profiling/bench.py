@@ -574,6 +574,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--commit", help="where there is no repository to ask")
     parser.add_argument("--json", type=Path, help="write the figures here, workload by workload")
     options = parser.parse_args(arguments)
+    workloads.check_output(parser, options.json, ("--rates", options.rates))
     try:
         report: Row = {"benchmark": "suite", **workloads.facts(options.backend, options.device, options.commit), "quick": options.quick}
         report["strategy"] = options.strategy

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import json
 import math
 import multiprocessing
 import os
@@ -30,6 +29,7 @@ from numpy.typing import NDArray
 from gpu_npu import NPU, Connectome, Settings
 from gpu_npu.backends.devices.cpu import CpuDevice
 from gpu_npu.backends.executor import DevicePlatform
+from profiling.workloads import check_output, write
 
 NEURONS, DEGREE, GROUPS = 100_000, 100, 5
 UNREACHABLE = 1e9
@@ -236,6 +236,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="10,000 neurons and 1 M synapses")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args(arguments)
+    check_output(parser, options.json)
     shrink = 10 if options.quick else 1
     rows = [compare(fired // shrink, options.workers, options.rounds, neurons=NEURONS // shrink) for fired in (1_000, 20_000)]
     for row in rows:
@@ -253,7 +254,7 @@ def main(arguments: list[str] | None = None) -> int:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
         facts = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version(), "numpy": np.__version__}
         facts |= {"commit": commit, "date": time.strftime("%Y-%m-%d"), "compile": " ".join(COMPILE)}
-        options.json.write_text(json.dumps({"benchmark": "cpu burst against C", **facts, "rows": rows}, indent=1) + "\n")
+        write(options.json, {"benchmark": "cpu burst against C", **facts, "rows": rows})
     return 0
 
 

@@ -132,6 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--commit", help="where there is no repository to ask")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
+    workloads.check_output(parser, options.json)
     end = time.perf_counter() + options.budget
 
     def cpu() -> DevicePlatform:

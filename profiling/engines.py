@@ -460,6 +460,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--commit", help="where there is no repository to ask")
     parser.add_argument("--json", type=Path, help="write the figures here, network by network")
     options = parser.parse_args(arguments)
+    workloads.check_output(parser, options.json)
     try:
         facts = workloads.facts(options.backend, options.device, options.commit)
     except NpuError as error:

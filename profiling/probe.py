@@ -345,6 +345,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--commit", help="where there is no repository to ask")
     parser.add_argument("--json", type=Path, help="write the figures here, probe by probe")
     options = parser.parse_args(arguments)
+    workloads.check_output(parser, options.json)
     try:
         report: Row = {"benchmark": "probe", **workloads.facts(options.backend, options.device, options.commit), "rows": []}
         device = workloads.open_device(options.backend, options.device, program())

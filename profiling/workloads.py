@@ -12,6 +12,7 @@ import os
 import platform
 import subprocess
 import time
+from argparse import ArgumentParser
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from gpu_npu.backends.executor import DevicePlatform, Tuning
 from gpu_npu.backends.select import BackendChoice
 from gpu_npu.connectome.generators import RandomSynapses
 from gpu_npu.doctor import cuda_driver, kernel_digest
+from gpu_npu.io.atomic import replacing
+from gpu_npu.io.outputs import check_outputs
 
 ROOT = Path(__file__).resolve().parents[1]
 BACKENDS = ("cuda", "cpu", "emulated", "reference")
@@ -44,10 +47,19 @@ class Wrong(Exception):
 
 def write(path: Path, content: dict[str, Any]) -> None:
     """A file that is always whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+    with replacing(path) as file:
+        file.write(f"{json.dumps(content, indent=1)}\n".encode())
+
+
+def check_output(parser: ArgumentParser, path: Path | None, *inputs: tuple[str, Path | None]) -> None:
+    """End with one line where the file of --json cannot be written, or is one of these inputs. Its folder is made."""
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        check_outputs([("--json", path)], [(name, file) for name, file in inputs if file is not None])
+    except OSError as error:
+        parser.error(f"{error.filename}: {error.strerror}")
 
 
 # -- what runs -----------------------------------------------------------------------------------------------------

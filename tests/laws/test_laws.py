@@ -158,3 +158,40 @@ def test_no_environment_variable_changes_a_result(path: Path) -> None:
     attributes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)]
     asks = [node for node in attributes if node.attr in ("environ", "getenv")]
     assert not asks or within(name_of(path), *MAY_ASK_THE_ENVIRONMENT)
+
+
+MAY_WRITE_FILES = {
+    "gpu_npu.io.atomic": "where every file is opened that is written",
+    "gpu_npu.recording": "counts",
+    "gpu_npu.backends.toolchain": "the cache of built kernels, and the compiler's folder",
+}
+
+
+WRITERS = ("tempfile.", "shutil.copy", "shutil.move", "os.open", "os.fdopen", "os.replace", "os.rename", "os.link", "os.mk")
+WRITING_METHODS = ("write_text", "write_bytes", "tofile", "memmap", "touch", "mkdir", "rename", "symlink_to", "hardlink_to")
+
+
+def writes(call: ast.Call) -> bool:
+    """Whether a call opens a file for writing, makes or renames one."""
+    function = ast.unparse(call.func)
+    name = function.rpartition(".")[2]
+    if function.startswith(WRITERS) or name in WRITING_METHODS:
+        return True
+    if name in ("save", "savez", "savez_compressed", "savetxt") and function.startswith("np."):
+        return ast.unparse(call.args[0]) != "file"
+    modes = [*call.args[: 2 if function == "open" else 1], *(keyword.value for keyword in call.keywords if keyword.arg == "mode")]
+    return name == "open" and any(isinstance(m, ast.Constant) and set(str(m.value)) & set("wax+") and len(str(m.value)) < 4 for m in modes)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=ids)
+def test_files_are_written_in_one_place(path: Path) -> None:
+    """So that no output escapes its rule. What `replacing` and its like have opened may be written to anywhere."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    found = [f"line {call.lineno}: {ast.unparse(call)[:80]}" for call in calls if writes(call)]
+    assert not found or within(name_of(path), *MAY_WRITE_FILES)
+
+
+def test_what_writes_is_seen() -> None:
+    for line in ("open(p, 'w')", "open(p, mode='ab')", "p.open('r+b')", "os.open(p, 1)", "np.save(path, a)", "p.write_text(t)"):
+        call = ast.parse(line, mode="eval").body
+        assert isinstance(call, ast.Call) and writes(call)

@@ -438,3 +438,20 @@ def test_the_small_run_meets_every_kernel(monkeypatch: pytest.MonkeyPatch) -> No
     never = set(kernels.kernels()) - launched
     # Injection from the device is a GPU's alone; of what propagation chooses only tests and benchmarks ask.
     assert never <= {"check_injection", "choice_of_propagation"}, never
+
+
+def test_the_file_of_figures_is_no_input_and_can_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Told before anything is measured."""
+    rates = tmp_path / "rates.json"
+    rates.write_text("{}")
+    for arguments, told in (
+        (["--rates", str(rates), "--json", str(rates)], "rates.json: --json would write over --rates"),
+        (["--json", str(tmp_path)], "this is a folder"),
+        (["--json", "/dev/null"], "this is a device"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            bench.main(arguments)
+        assert caught.value.code == 2 and told in capsys.readouterr().err
+    assert rates.read_text() == "{}"
+    workloads.write(rates, {"a": 1})
+    assert json.loads(rates.read_text()) == {"a": 1} and [path.name for path in tmp_path.iterdir()] == ["rates.json"]
