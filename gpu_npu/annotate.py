@@ -21,12 +21,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, TypeVar, cast
 
 from gpu_npu.errors import BackendUnavailableError
+from gpu_npu.objects import Unique, described
 
 DOMAIN = "gpu_npu"
 M = TypeVar("M", bound=Callable[..., Any])
 
 
-class Ranges:
+class Ranges(Unique):
     """The ranges of one NPU. BackendUnavailableError where the package nvtx is not installed."""
 
     def __init__(self) -> None:
@@ -36,6 +37,9 @@ class Ranges:
             way_out = "pip install gpu-npu[cuda13] (or [cuda12]), or leave annotation off"
             raise BackendUnavailableError(f"annotation needs nvtx, which cannot be imported ({problem}): {way_out}") from problem
         self._domain: Any = nvtx.get_domain(DOMAIN)
+
+    def __repr__(self) -> str:
+        return described(self, f"NVTX, domain {DOMAIN}")
 
     @contextmanager
     def range(self, name: str, burst: int) -> Iterator[None]:

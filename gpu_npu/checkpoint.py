@@ -25,6 +25,7 @@ from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Connectome, PairRule
 from gpu_npu.errors import NetworkError, NpuError
 from gpu_npu.io.project import network_arrays, network_values, read_network
 from gpu_npu.io.sealed import Sealed, write_sealed
+from gpu_npu.objects import described
 
 QUEUES = ("fired", "previous", "candidates", "staged")
 """Of a Flight: ids with potentials."""
@@ -54,6 +55,9 @@ class Snapshot:
     next_rule: int = 0
     notes: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return described(self, f"burst {self.burst:,} of {self.network!r}")
 
     def __post_init__(self) -> None:
         """The parts must belong together: NetworkError or NeuronIndexError."""

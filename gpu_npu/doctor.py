@@ -24,6 +24,7 @@ from gpu_npu.connectome import STATE_FIELDS, Area, Connectome
 from gpu_npu.connectome.generators import fixed_out_degree
 from gpu_npu.errors import BackendUnavailableError, KernelError, NpuError
 from gpu_npu.npu import NPU
+from gpu_npu.objects import OneLine
 
 BACKENDS = ("cuda", "cpu", "reference")
 """In the order in which "auto" tries them."""
@@ -42,8 +43,8 @@ INSTALLERS = {
 """Package manager -> the command that brings a C++ compiler."""
 
 
-@dataclass(frozen=True)
-class Check:
+@dataclass(frozen=True, repr=False)
+class Check(OneLine):
     """A backend: `status` is "works", "missing" (it cannot run here), or "broken" (it should, and does not).
 
     detail: what it runs on, or what is wrong; fix: a command that helps, where there is one.
@@ -55,8 +56,8 @@ class Check:
     fix: str | None = None
 
 
-@dataclass(frozen=True)
-class Validation:
+@dataclass(frozen=True, repr=False)
+class Validation(OneLine):
     """When the kernels of this version passed validation on a GPU last; device None: never."""
 
     device: str | None = None
@@ -64,8 +65,8 @@ class Validation:
     commit: str | None = None
 
 
-@dataclass(frozen=True)
-class Diagnosis:
+@dataclass(frozen=True, repr=False)
+class Diagnosis(OneLine):
     """backends: in the order of BACKENDS. machine: label -> text. validation: of the present kernels."""
 
     backends: tuple[Check, ...]

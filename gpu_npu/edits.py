@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gpu_npu.connectome import Connectome, PlasticityRule, SynapseBatch, SynapseChain, SynapseSource
 from gpu_npu.connectome.plasticity import reaches
 from gpu_npu.connectome.sums import PRODUCT_LIMIT, check_sums, largest_product, least_weight_and_psp
+from gpu_npu.objects import described
 
 _TYPECODE = {np.uint8: "B", np.uint16: "H"}
 
@@ -31,6 +32,9 @@ class PendingSynapses:
         weight, psp = self._dtypes
         self._source, self._target, self._inhibitory = array("I"), array("I"), array("B")
         self._weight, self._psp = array(_TYPECODE[weight]), array(_TYPECODE[psp])
+
+    def __repr__(self) -> str:
+        return described(self, f"{len(self):,} synapses")
 
     def __len__(self) -> int:
         return len(self._source)
@@ -67,6 +71,9 @@ class SumBound:
     def __init__(self) -> None:
         self._bound: int | None = None
         self._least_weight = self._least_psp = 0
+
+    def __repr__(self) -> str:
+        return described(self, self._bound)
 
     def prove(self, connectome: Connectome, rules: Iterable[PlasticityRule], more: SynapseSource | None = None) -> None:
         """Compute exactly for a whole network that has these plasticity rules, and more synapses than it has.

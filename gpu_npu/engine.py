@@ -28,6 +28,7 @@ from gpu_npu.errors import EngineError, NetworkError, NeuronIndexError
 from gpu_npu.fire import BurstResult
 from gpu_npu.io.manager import Manager, connectome_of
 from gpu_npu.npu import NPU
+from gpu_npu.objects import OneLine, Unique, described
 from gpu_npu.streams.base import Sink, Source
 from gpu_npu.streams.callbacks import CallbackSink
 from gpu_npu.timing import SECOND, Histogram, Pace, Summary, check_frequency, now
@@ -41,8 +42,8 @@ MOST_SUBMITTED = 2**16
 """Calls that may wait, submitted and steps; and as many injections."""
 
 
-@dataclass(frozen=True)
-class EngineStatus:
+@dataclass(frozen=True, repr=False)
+class EngineStatus(OneLine):
     """What an engine says of itself; times in seconds, counts since it was made.
 
     Attributes
@@ -81,7 +82,7 @@ class EngineStatus:
     error: str | None
 
 
-class BurstEngine:
+class BurstEngine(Unique):
     """Bursts of a network, on a thread of their own, controlled from any other.
 
     Parameters
@@ -100,6 +101,8 @@ class BurstEngine:
     closed, the state is "failed", `error` holds the exception; `wait` and leaving a `with` block raise it. What goes
     wrong in something submitted goes to its future, and the engine goes on.
     """
+
+    instead = "engine.checkpoint(path) writes its run to a file"
 
     def __init__(
         self,
@@ -231,6 +234,10 @@ class BurstEngine:
         """Stop, and close the NPU if the engine made it."""
         self.stop()
         self._release()
+
+    def __repr__(self) -> str:
+        pace = "as fast as it goes" if self.frequency is None else f"{self.frequency:g} Hz"
+        return described(self, f"{self.state}, {pace}, burst {self._last:,}, of {self.npu!r}")
 
     def __enter__(self) -> BurstEngine:
         return self

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from gpu_npu.arrays import F32, U32
 from gpu_npu.errors import NetworkError
+from gpu_npu.objects import OneLine, Unique, described
 from gpu_npu.sha256 import Sha256
 
 
-@dataclass(frozen=True)
-class BurstResult:
+@dataclass(frozen=True, repr=False)
+class BurstResult(OneLine):
     """What one burst says: its number, fired ids, and counters.
 
     sensory_injections and power_injections are external potentials accepted by valid neurons, synaptic_injections the
@@ -38,8 +39,8 @@ class BurstResult:
     neurons_in_refractory: int
 
 
-@dataclass(frozen=True)
-class RunResult:
+@dataclass(frozen=True, repr=False)
+class RunResult(OneLine):
     """What `NPU.run` says about n bursts.
 
     Attributes
@@ -100,6 +101,9 @@ class Digest:
         words[is_id] = fired_neurons
         self._sha.update(words.tobytes())
 
+    def __repr__(self) -> str:
+        return described(self, self.hexdigest())
+
     def hexdigest(self) -> str:
         """The digest of what was appended so far."""
         return str(self._sha.hexdigest())
@@ -111,8 +115,8 @@ def _position(neurons: U32, neuron: int) -> int | None:
     return at if at < len(neurons) and neurons[at] == neuron else None
 
 
-@dataclass(frozen=True)
-class FireCandidateList:
+@dataclass(frozen=True, repr=False)
+class FireCandidateList(OneLine):
     """The candidates of a burst: `neurons` and what was injected into each, `potentials` (float32, ext + synaptic)."""
 
     neurons: U32
@@ -130,7 +134,7 @@ class FireCandidateList:
         return None if at is None else float(self.potentials[at])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FireQueue(FireCandidateList):
     """The neurons that fired in burst `burst`: ids, firing potentials, coordinates (n, 3) and areas, in the same order."""
 
@@ -143,13 +147,19 @@ class FireQueue(FireCandidateList):
         return np.asarray(self.neurons[self.cortical_areas == area])
 
 
-class FireLedger:
+class FireLedger(Unique):
     """The sliding window over the last bursts, read on demand from where it is kept; a silent burst is an empty entry."""
+
+    instead = "dict(ledger) is a copy of what it holds"
 
     def __init__(self, window: int, burst_count: Callable[[], int], fired_in: Callable[[int], U32]) -> None:
         self.window = window
         self._burst_count = burst_count
         self._fired_in = fired_in
+
+    def __repr__(self) -> str:
+        held = self.bursts
+        return described(self, f"bursts {held[0]:,} to {held[-1]:,} in a window of {self.window:,}" if held else "no burst yet")
 
     @property
     def bursts(self) -> range:

@@ -30,12 +30,13 @@ from gpu_npu.connectome.validation import check_field, check_synapses, check_wei
 from gpu_npu.edits import PendingSynapses, SumBound
 from gpu_npu.errors import CapacityError, NetworkError
 from gpu_npu.fire import BurstResult, Digest, RunResult
+from gpu_npu.objects import Unique, described
 from gpu_npu.queries import Queries
 
 M = TypeVar("M", bound=Callable[..., Any])
 
 
-class NPU(Queries):
+class NPU(Queries, Unique):
     """Neurons and synapses that fire in bursts.
 
     Parameters
@@ -52,6 +53,8 @@ class NPU(Queries):
 
     Errors: those of `gpu_npu.connectome.errors`. An explicit backend that cannot be had is a BackendUnavailableError.
     """
+
+    instead = "npu.snapshot() is a copy of its run, from which NPU.from_snapshot() goes on"
 
     def __init__(
         self,
@@ -223,12 +226,11 @@ class NPU(Queries):
         self.close()
 
     def __repr__(self) -> str:
-        if self._resident is None:
-            return "<NPU: closed>"
-        return (
-            f"<NPU on {self.backend}: {self._neuron_count:,} neurons (capacity {self._neuron_capacity:,}), "
-            f"{self.get_synapse_count():,} synapses (capacity {self._synapse_capacity:,}), burst {self.burst_count:,}>"
-        )
+        backend = self._resident
+        if backend is None:
+            return described(self, f"closed after burst {self._closed_at:,}")
+        neurons = f"{self._neuron_count:,} neurons (capacity {self._neuron_capacity:,})"
+        return described(self, f"{neurons} after burst {backend.burst_count:,} on {backend.name}")
 
     def _open(self) -> Backend:
         if self._resident is None:

@@ -31,6 +31,7 @@ from gpu_npu.errors import NetworkError
 from gpu_npu.fire import BurstResult, Digest
 from gpu_npu.io.archive import Archive
 from gpu_npu.io.atomic import Unfinished
+from gpu_npu.objects import OneLine, Unique, described
 
 COUNTERS = ("sensory_injections", "power_injections", "synaptic_injections", "neurons_processed", "neurons_in_refractory")
 BUFFER = 2**20
@@ -45,7 +46,7 @@ _BURST = np.dtype([("count", "<i8"), ("counters", "<i8", len(COUNTERS))])
 _BURST_FORMAT = f"<{1 + len(COUNTERS)}q"
 
 
-class Recorder:
+class Recorder(Unique):
     """Writes the fired ids and counters of every burst to a file; pass it to `NPU.run` as the callback, or call it.
 
     The file appears at `path` when the recorder is closed, with all bursts recorded so far. Leaving a `with` block by an
@@ -72,6 +73,10 @@ class Recorder:
         self._first = 0
         self.bursts = self.fired_total = 0
         self._closed = self._full = False
+
+    def __repr__(self) -> str:
+        state = ", closed" if self._closed else ", full" if self._full else ""
+        return described(self, f"{self.bursts:,} bursts, {self.fired_total:,} fired ids for {str(self.path)!r}{state}")
 
     def __enter__(self) -> Recorder:
         return self
@@ -205,8 +210,8 @@ def _crc(header: bytes, zeros: int) -> int:
     return crc
 
 
-@dataclass(frozen=True)
-class Recording:
+@dataclass(frozen=True, repr=False)
+class Recording(OneLine):
     """What a Recorder wrote, in memory.
 
     Attributes

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable
 
 from gpu_npu.errors import NetworkError
+from gpu_npu.objects import described
 
 BLOCK = 64
 """Bytes that are hashed together."""
@@ -37,6 +38,9 @@ class Sha256:
         if self._length < 0 or len(self._rest) != self._length % BLOCK:
             raise NetworkError(f"{len(state)} bytes are no state of a SHA-256: 40 and as many as wait for a whole block of {BLOCK}")
         self._words = struct.unpack(">8I", words)
+
+    def __repr__(self) -> str:
+        return described(self, self.hexdigest())
 
     def update(self, data: bytes) -> None:
         """Append bytes."""

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from gpu_npu.backends.select import BackendChoice, open_platform
 from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.connectome import Connectome, SynapseSource
+from gpu_npu.objects import OneLine
 
 
-@dataclass(frozen=True)
-class MemoryPlan:
+@dataclass(frozen=True, repr=False)
+class MemoryPlan(OneLine):
     """What `NPU.memory` will say once the network is loaded, and whether it fits; without what plasticity rules take
     (docs/plasticity.md), which is not counted.
 

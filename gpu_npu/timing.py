@@ -14,6 +14,7 @@ from itertools import accumulate
 
 from gpu_npu.checks import is_real
 from gpu_npu.errors import NetworkError
+from gpu_npu.objects import described
 
 LOWEST_HZ, HIGHEST_HZ = 0.01, 1e6
 """Of a frequency that is kept; as fast as it goes is none."""
@@ -57,6 +58,9 @@ class Pace:
     def __init__(self, frequency: float | None) -> None:
         self.frequency = frequency
         self._origin, self._next = now(), 0
+
+    def __repr__(self) -> str:
+        return described(self, "as fast as it goes" if self.frequency is None else f"{self.frequency:g} Hz")
 
     def restart(self) -> None:
         """A new origin: now, which is the first deadline."""
@@ -113,6 +117,9 @@ class Histogram:
     def __init__(self) -> None:
         self._counts = [0] * BUCKETS
         self._total = self._most = 0
+
+    def __repr__(self) -> str:
+        return described(self, self.summary())
 
     def record(self, nanoseconds: int) -> None:
         """Count one duration of 0 or more."""

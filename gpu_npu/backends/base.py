@@ -21,14 +21,15 @@ from gpu_npu.annotate import Ranges
 from gpu_npu.arrays import F32, U32
 from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.connectome import Area, Connectome, PlasticityRule, Settings, SynapseBatch, SynapseSource
+from gpu_npu.objects import OneLine, Unique, described, one_line
 
 Columns = Mapping[str, NDArray[Any]]
 """Field name -> array of shape (n,) or (n, 3), as in `gpu_npu.connectome.fields`."""
 PHASES = ("injection", "propagation", "dynamics", "archival", "transfer")
 
 
-@dataclass(frozen=True)
-class BurstOutput:
+@dataclass(frozen=True, repr=False)
+class BurstOutput(OneLine):
     """What comes back from a burst: fired ids (uint32, ascending, host, owned by the caller), five counters, and when it was
     over by a clock of the device, in nanoseconds; only differences of it mean anything."""
 
@@ -41,8 +42,8 @@ class BurstOutput:
     clock: int = field(default=0, compare=False)
 
 
-@dataclass(frozen=True)
-class Chunk:
+@dataclass(frozen=True, repr=False)
+class Chunk(OneLine):
     """Consecutive bursts of a run.
 
     first : number of the first of them.
@@ -76,8 +77,8 @@ RUN_MAX = 65535
 """No window is longer, so bursts in a row are counted up to here."""
 
 
-@dataclass(frozen=True)
-class Memory:
+@dataclass(frozen=True, repr=False)
+class Memory(OneLine):
     """What plasticity rules remember. Arrays of neurons have a value for each id; without rules they are empty.
 
     `since`: handle of each rule, in the order in which they act -> the last burst that is silent for it.
@@ -103,6 +104,9 @@ class Scheduled(NamedTuple):
     neuron: U32
     potential: F32
 
+    def __repr__(self) -> str:
+        return one_line(self)
+
     @staticmethod
     def none() -> Scheduled:
         """Nothing is to come."""
@@ -127,8 +131,8 @@ class Scheduled(NamedTuple):
         return Scheduled(bursts[order], neurons[order], np.concatenate((self.potential, potential))[order])
 
 
-@dataclass(frozen=True)
-class Flight:
+@dataclass(frozen=True, repr=False)
+class Flight(OneLine):
     """What a run under way holds beside the network: with it, a network goes on as if it had never been stopped.
 
     Ids are uint32 and potentials float32, one for each. `fired`: the fire queue of the last burst, `previous`: that of the
@@ -149,10 +153,13 @@ class Flight:
     memory: Memory = field(default_factory=Memory)
 
 
-class Platform(ABC):
+class Platform(Unique, ABC):
     """What networks run on. It says what it is and how much memory a network would take there, and loads one."""
 
     name: str
+
+    def __repr__(self) -> str:
+        return described(self, self.description)
 
     @property
     @abstractmethod
@@ -178,12 +185,15 @@ class Platform(ABC):
         """Give back what there is without a network. A backend that was loaded gives everything back when it closes."""
 
 
-class Backend(ABC):
+class Backend(Unique, ABC):
     """One network, resident and running."""
 
     name: str
     _seconds: dict[str, float] | None = None
     _ranges: Ranges | None = None
+
+    def __repr__(self) -> str:
+        return described(self, self.description)
 
     @property
     @abstractmethod

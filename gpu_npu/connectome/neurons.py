@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_npu.objects import described
+
 from .fields import NEURON_FIELDS
 
 _SEED_NAMES = {field.seed_name: field.name for field in NEURON_FIELDS.values()}
@@ -45,6 +47,9 @@ class NeuronArray:
         for name, field in NEURON_FIELDS.items():
             shape = capacity if field.width == 1 else (capacity, field.width)
             setattr(self, name, np.full(shape, field.default, field.dtype))
+
+    def __repr__(self) -> str:
+        return described(self, f"{np.count_nonzero(self.valid):,} neurons (capacity {self.capacity:,})")
 
     def __getattr__(self, name: str) -> NDArray[Any]:
         if name in _SEED_NAMES:

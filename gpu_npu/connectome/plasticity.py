@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from gpu_npu.checks import check_area_id, check_integer, check_real
 from gpu_npu.errors import NetworkError
+from gpu_npu.objects import described
 
 TRACE_BITS = 20
 """A trace of 2**20 is one spike of now."""
@@ -163,6 +164,9 @@ class CustomRule(PlasticityRule):
 
     def __init__(self, source_area: int, target_area: int) -> None:
         self.source_area, self.target_area = check_area_id(source_area), check_area_id(target_area)
+
+    def __repr__(self) -> str:
+        return described(self, f"a rule in Python, from area {self.source_area} to {self.target_area}")
 
     @abstractmethod
     def apply(

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 
 from gpu_npu.checks import check_flag, check_integer, check_single
 from gpu_npu.errors import NetworkError
+from gpu_npu.objects import OneLine
 
 INFINITY = math.inf
 
 
-@dataclass(frozen=True)
-class Area:
+@dataclass(frozen=True, repr=False)
+class Area(OneLine):
     """Flags of a cortical area; the first two rule the synapses whose source lies in it."""
 
     name: str = ""

@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 
 from gpu_npu.arrays import U8, U32, Counts
 from gpu_npu.errors import NetworkError, NeuronIndexError
+from gpu_npu.objects import OneLine, described
 
 CountType = type[np.uint8] | type[np.uint16]
 SYNAPSES_AT_A_TIME = 2**22
 """What travels in one batch where there are many: bounds the memory of whoever reads them."""
 
 
-@dataclass(frozen=True, eq=False)
-class SynapseBatch:
+@dataclass(frozen=True, eq=False, repr=False)
+class SynapseBatch(OneLine):
     """n synapses, all valid, in the order of their age: arrays of shape (n,)."""
 
     source: U32
@@ -82,6 +83,10 @@ class SynapseSource(ABC, Iterable[SynapseBatch]):
 
     @abstractmethod
     def __iter__(self) -> Iterator[SynapseBatch]: ...
+
+    def __repr__(self) -> str:
+        dtypes = f"{np.dtype(self.weight_dtype)} weights, {np.dtype(self.psp_dtype)} psps"
+        return described(self, f"{self.total:,} synapses, {dtypes}")
 
     def within(self, neurons: int) -> SynapseSource:
         """The same source, seen while it is read to keep its word: ids below `neurons`, dtypes, `total`."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpu_npu.checks import is_real
+from gpu_npu.objects import OneLine
 
 from .ids import KINDS, POWER, base64_id, readable_id
 
@@ -70,8 +71,8 @@ def anything(value: Any) -> None:
 
 
 # -- keys ----------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Key:
+@dataclass(frozen=True, repr=False)
+class Key(OneLine):
     """One key of an area: the last fields of the flat key, the long name, and what is made of the value."""
 
     flat: str
@@ -138,8 +139,8 @@ OLD_SPELLINGS = frozenset({"excite-i", "fthlim-i", "synatt-i", "snooze-i", "plst
 
 
 # -- what a genome says --------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Rule:
+@dataclass(frozen=True, repr=False)
+class Rule(OneLine):
     """One mapping rule from an area to another."""
 
     target: bytes | None
@@ -163,8 +164,8 @@ class Rule:
     """morphology_scalar; without effect."""
 
 
-@dataclass(frozen=True)
-class CorticalArea:
+@dataclass(frozen=True, repr=False)
+class CorticalArea(OneLine):
     """A cortical area: parameters in FEAGI's units, defaults as for a key that is absent."""
 
     id: bytes

@@ -24,6 +24,7 @@ from gpu_npu.connectome import STATE_FIELDS, Area, Connectome, Rules
 from gpu_npu.connectome.fields import MAX_NEURONS, NEURON_FIELDS
 from gpu_npu.connectome.validation import check_field
 from gpu_npu.errors import FileFormatError, NetworkError, NpuError
+from gpu_npu.objects import OneLine
 
 from .fnv import fnv1a64
 from .network import build
@@ -72,8 +73,8 @@ LATER_NEURON_VECTORS: dict[str, str] = {  # of version 3; any may be empty
 }
 
 
-@dataclass(frozen=True)
-class ExportedArea:
+@dataclass(frozen=True, repr=False)
+class ExportedArea(OneLine):
     """A cortical area of an export."""
 
     index: int
@@ -84,7 +85,7 @@ class ExportedArea:
     """From the genome that the file carries; where there is none, the id as text."""
 
 
-@dataclass
+@dataclass(repr=False)
 class ImportReport(Report):
     """What the network cannot hold as the file has it: `warnings` in words, the rest in numbers."""
 
@@ -98,8 +99,8 @@ class ImportReport(Report):
             self.warn(f"{count:,} {text}")
 
 
-@dataclass(frozen=True, eq=False)
-class Imported:
+@dataclass(frozen=True, eq=False, repr=False)
+class Imported(OneLine):
     """A brain as it was read."""
 
     connectome: Connectome

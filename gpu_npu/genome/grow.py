@@ -11,6 +11,7 @@ from gpu_npu.checks import check_integer
 from gpu_npu.connectome import Area, Connectome
 from gpu_npu.connectome.fields import MAX_NEURONS
 from gpu_npu.errors import CapacityError, NetworkError
+from gpu_npu.objects import OneLine
 
 from .areas import CorticalArea
 from .network import build
@@ -29,8 +30,8 @@ Progress = Callable[[str, int, int], object]
 """Called with what is being done, how much of it is done, and how much there is."""
 
 
-@dataclass(frozen=True, eq=False)
-class Grown:
+@dataclass(frozen=True, eq=False, repr=False)
+class Grown(OneLine):
     """A brain as it grew."""
 
     connectome: Connectome

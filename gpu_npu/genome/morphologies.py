@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from gpu_npu.arrays import I64
 from gpu_npu.checks import is_integer
+from gpu_npu.objects import OneLine
 
 Size = tuple[int, int, int]
 """Voxels along x, y, z."""
@@ -30,8 +31,8 @@ class Unusable(Exception):
 
 
 # -- definitions ---------------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Morphology:
+@dataclass(frozen=True, repr=False)
+class Morphology(OneLine):
     """A definition: `vectors` or `patterns` in use, or a function or composite, which goes by its name."""
 
     kind: Literal["vectors", "patterns", "functions", "composite"]
@@ -92,8 +93,8 @@ def _is_element(value: object) -> bool:
 
 
 # -- relations -----------------------------------------------------------------------------------------------------
-@dataclass(frozen=True, eq=False)
-class Relation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Relation(OneLine):
     """Pairs of coordinates on one axis: source[i] with target[i]; or, `crossed`, every source with every target
     (other than itself, `unequal`)."""
 
@@ -127,8 +128,8 @@ def _paired(source: I64, target: I64, size: int) -> Relation:
     return Relation(source[inside], target[inside])
 
 
-@dataclass(frozen=True, eq=False)
-class Block:
+@dataclass(frozen=True, eq=False, repr=False)
+class Block(OneLine):
     """The product of three relations; `axes[a]` is the axis of the source that relation a, of the target's axis a, looks at."""
 
     relations: tuple[Relation, Relation, Relation]
@@ -153,8 +154,8 @@ def _stride(size: Size, axis: int) -> int:
     return math.prod(size[axis + 1 :])
 
 
-@dataclass(frozen=True, eq=False)
-class Listed:
+@dataclass(frozen=True, eq=False, repr=False)
+class Listed(OneLine):
     """Pairs of voxels that are no product: at most `count`, as numbers, when they are made."""
 
     count: int

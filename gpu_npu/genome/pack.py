@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpu_npu.arrays import F32, Flags
 from gpu_npu.errors import NetworkError
+from gpu_npu.objects import one_line
 
 LARGEST_COUNT = 65535
 SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
@@ -33,6 +34,9 @@ class Packed(NamedTuple):
     type); and weight_rounded, psp_rounded: those whose value is no longer what it was."""
     weight_unit: float
     psp_unit: float
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
 
 def pack_synapses(

@@ -12,6 +12,7 @@ from typing import Any
 
 from gpu_npu.checks import is_integer, is_real
 from gpu_npu.errors import FileFormatError
+from gpu_npu.objects import OneLine
 
 from . import areas as read
 from .areas import AXES_OF, FLAT, OLD_SPELLINGS, CorticalArea, Key, Refused, Rule
@@ -42,8 +43,8 @@ _CORE_DEFAULTS: dict[str, Any] = {"threshold": 0.1, "psp": 500.0, "psp_uniform":
 """Of a core area that the genome does not name."""
 
 
-@dataclass(frozen=True)
-class Genome:
+@dataclass(frozen=True, repr=False)
+class Genome(OneLine):
     """A genome, read and checked."""
 
     title: str

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gpu_npu.objects import OneLine
 
-@dataclass
-class Report:
+
+@dataclass(repr=False)
+class Report(OneLine):
     """Counts, and one line of text for each thing that a user should know."""
 
     warnings: list[str] = field(default_factory=list)

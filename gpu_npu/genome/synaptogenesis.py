@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_npu.objects import OneLine
+
 from .areas import CorticalArea, Rule
 from .morphologies import AT_RUN_TIME, CORE, TO_FIRST, Morphology, Part, Unusable, parts_of, voxel_pairs
 from .neuroembryogenesis import first_neurons
@@ -15,8 +17,8 @@ from .report import Report
 from .tables import SynapseTable
 
 
-@dataclass(frozen=True)
-class GrownMapping:
+@dataclass(frozen=True, repr=False)
+class GrownMapping(OneLine):
     """A rule between two areas, and what came of it."""
 
     source: int
@@ -32,8 +34,8 @@ class GrownMapping:
         return self.rule.plastic
 
 
-@dataclass(frozen=True)
-class Wiring:
+@dataclass(frozen=True, repr=False)
+class Wiring(OneLine):
     """Everything that synapses are made from."""
 
     areas: Sequence[CorticalArea]
@@ -47,8 +49,8 @@ class Wiring:
         return {area.id: row for row, area in enumerate(self.areas)}
 
 
-@dataclass(frozen=True)
-class PlannedRule:
+@dataclass(frozen=True, repr=False)
+class PlannedRule(OneLine):
     """A rule from the area in row `source` to the one in row `target` (-1: there is none)."""
 
     source: int

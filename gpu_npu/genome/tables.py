@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.arrays import F32, U8, U16, U32
+from gpu_npu.objects import OneLine
 
 NO_LIMIT = np.finfo(np.float32).max
 """threshold_limit of a neuron that has none."""
@@ -15,8 +16,8 @@ UNLIMITED_FIRES = 65535
 """consecutive_fire_limit of a neuron that has none."""
 
 
-@dataclass(frozen=True, eq=False)
-class NeuronTable:
+@dataclass(frozen=True, eq=False, repr=False)
+class NeuronTable(OneLine):
     """n neurons sorted by (area, x, y, z, k), the id of a neuron being its row: arrays of shape (n,)."""
 
     area: U32
@@ -40,8 +41,8 @@ class NeuronTable:
         return len(self.area)
 
 
-@dataclass(frozen=True, eq=False)
-class SynapseTable:
+@dataclass(frozen=True, eq=False, repr=False)
+class SynapseTable(OneLine):
     """n synapses sorted by (source, target, inhibitory, psp, weight): arrays of shape (n,)."""
 
     source: U32

@@ -10,12 +10,13 @@ import numpy as np
 from gpu_npu.arrays import U32
 from gpu_npu.fire import BurstResult
 from gpu_npu.npu import NPU
+from gpu_npu.objects import Unique, described
 
 AT_ONCE = 2**16
 """Ids and bursts that are gathered before they are counted: what NumPy takes for a call is shared by many."""
 
 
-class AreaActivity:
+class AreaActivity(Unique):
     """A sink that counts what fired in every area since it was made, without a loss.
 
     An area is where the neuron is when it is counted, up to AT_ONCE ids later; `refresh` says that neurons have moved.
@@ -29,6 +30,9 @@ class AreaActivity:
         self._totals: dict[int, int] = {}
         self._areas, self._of = np.zeros(0, np.uint32), np.zeros(0, np.uint16)
         self.refresh()
+
+    def __repr__(self) -> str:
+        return described(self, f"{sum(self.fired().values()):,} fired in {len(self._areas):,} areas")
 
     def refresh(self) -> None:
         """Look up again which neuron is where; on the thread that may use the NPU."""

@@ -14,6 +14,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import gpu_npu
 from gpu_npu import NPU, BurstEngine, EngineError, EngineStatus, NetworkError
+from gpu_npu.objects import OneLine, Unique, described
 
 from .activity import AreaActivity
 
@@ -33,8 +34,8 @@ class AreaStatus:
     fired: int
 
 
-@dataclass(frozen=True)
-class ServiceStatus:
+@dataclass(frozen=True, repr=False)
+class ServiceStatus(OneLine):
     """The engine, and what it runs."""
 
     version: str
@@ -55,7 +56,7 @@ class Busy(Exception):
     """The burst thread did not come to it in time."""
 
 
-class Service:
+class Service(Unique):
     """An engine under a name, with a count of what fires where.
 
     moved(npu) is called between bursts, when neurons have come to another area. checkpoint: the file that checkpoints are
@@ -75,6 +76,9 @@ class Service:
         self._written: Future[int] | None = None
         self.activity = AreaActivity(engine.npu)
         engine.add_sink(self.activity, "areas")
+
+    def __repr__(self) -> str:
+        return described(self, f"{self.network!r} on {self.engine!r}")
 
     def call(self, function: Callable[Concatenate[NPU, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """function(npu, ...) between bursts, and its result. Busy where its turn does not come in TURN seconds: it is

@@ -12,10 +12,11 @@ from typing import Protocol
 
 from gpu_npu.arrays import F32, U32
 from gpu_npu.fire import BurstResult
+from gpu_npu.objects import OneLine
 
 
-@dataclass(frozen=True)
-class Stimulus:
+@dataclass(frozen=True, repr=False)
+class Stimulus(OneLine):
     """Sensory input of one message: potentials (float32) added to `neurons` (uint32, same length), for `NPU.inject`.
 
     Ids are within the capacity that the source was told; the potentials are finite.

@@ -8,12 +8,13 @@ from collections.abc import Callable
 
 from gpu_npu.checks import check_integer
 from gpu_npu.fire import BurstResult
+from gpu_npu.objects import Unique, described
 
 LAST_WORDS = 1.0
 """Seconds that a callback gets, when the sink is closed, for what still waits for it."""
 
 
-class CallbackSink:
+class CallbackSink(Unique):
     """Calls callback(result) for every burst, in order, on a thread of its own.
 
     `capacity` results may wait for it; what comes beyond is dropped and counted. A callback that raises is not called
@@ -28,6 +29,9 @@ class CallbackSink:
         self._sent = self._dropped = 0
         self._thread = threading.Thread(target=self._call, name="gpu-npu callback", daemon=True)
         self._thread.start()
+
+    def __repr__(self) -> str:
+        return described(self, self.statistics())
 
     def publish(self, result: BurstResult) -> None:
         """Hand over, or drop where there is no room."""

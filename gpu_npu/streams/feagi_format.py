@@ -13,6 +13,7 @@ import numpy as np
 from gpu_npu.arrays import F32, U32
 from gpu_npu.errors import FrameError
 from gpu_npu.fire import BurstResult
+from gpu_npu.objects import described
 from gpu_npu.streams.base import Stimulus
 from gpu_npu.streams.places import Places
 
@@ -41,6 +42,9 @@ class FeagiFormat:
         self.places = places
         self.left_out = 0
         """Fired neurons that were in no frame, because `places` has no area for them."""
+
+    def __repr__(self) -> str:
+        return described(self, self.places)
 
     def encode(self, result: BurstResult) -> bytes:
         """What fired in a burst; the counter is the burst's number modulo 65,536, every potential 1."""

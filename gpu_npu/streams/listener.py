@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from gpu_npu.checks import check_integer
 from gpu_npu.errors import FrameError, NetworkError
 from gpu_npu.fire import BurstResult
+from gpu_npu.objects import Unique, described
 from gpu_npu.streams.base import Format, Stimulus
 
 T = TypeVar("T")
@@ -35,7 +36,7 @@ _BATCH = 2**18
 """Bytes that are handed to a subscriber's connection at once, or one frame."""
 
 
-class Listener(ABC):
+class Listener(Unique, ABC):
     """Listens as soon as it is made. OSError where the port cannot be had, naming it.
 
     Attributes
@@ -103,6 +104,9 @@ class Listener(ABC):
         refused = {f"refused_{reason}": count for reason, count in self._refused.items()}
         return {"connections": len(self._open), "accepted": self._accepted, **refused}
 
+    def __repr__(self) -> str:
+        return described(self, f"port {self.port} of {self.host}, {'closed' if self._closed else f'{len(self._open):,} connections'}")
+
     def __enter__(self: L) -> L:
         return self
 
@@ -154,6 +158,9 @@ def _listen(host: str, port: int) -> socket.socket:
 
 class Subscriber:
     """A connection that frames go to: a queue with a limit, read by the one task that sends."""
+
+    def __repr__(self) -> str:
+        return described(self, f"{self.waiting:,} frames wait")
 
     def __init__(self, frames: int, size: int) -> None:
         self._most_frames, self._most_bytes = frames, size

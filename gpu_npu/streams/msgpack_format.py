@@ -9,6 +9,7 @@ import numpy as np
 from gpu_npu.checks import check_integer, is_real
 from gpu_npu.errors import FrameError, MissingPackageError
 from gpu_npu.fire import BurstResult
+from gpu_npu.objects import described
 from gpu_npu.streams.base import Stimulus
 
 COUNTERS = ("power_injections", "sensory_injections", "synaptic_injections", "neurons_processed", "neurons_in_refractory")
@@ -29,6 +30,9 @@ class MsgpackFormat:
         except ImportError as error:
             raise MissingPackageError("frames of msgpack need the package msgpack: pip install gpu-npu[stream]") from error
         self._msgpack: Any = msgpack
+
+    def __repr__(self) -> str:
+        return described(self, f"ids below {self.neuron_capacity:,}")
 
     def encode(self, result: BurstResult) -> bytes:
         """What fired in a burst, and its counters."""

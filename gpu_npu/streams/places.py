@@ -14,6 +14,7 @@ from gpu_npu.errors import FrameError, NetworkError
 from gpu_npu.genome import Grown, Imported
 from gpu_npu.genome.ids import area_id
 from gpu_npu.npu import NPU
+from gpu_npu.objects import described
 
 _OWN_IDS = 10**7
 
@@ -79,6 +80,9 @@ class Places:
         keys = column.astype(np.uint64) * np.uint64(len(self._planes)) + plane.astype(np.uint64)
         order = np.argsort(keys, kind="stable")
         self._keys, self._neurons = keys[order], there[order]
+
+    def __repr__(self) -> str:
+        return described(self, f"{len(self._neurons):,} neurons in {len(self.ids):,} areas")
 
     @classmethod
     def of(cls, network: Connectome | NPU, ids: Mapping[int, bytes] | None = None) -> Places:

@@ -21,14 +21,15 @@ from numpy.typing import DTypeLike, NDArray
 from gpu_npu.backends import kernels as project
 from gpu_npu.backends.kernels import Kernel
 from gpu_npu.errors import DeviceMemoryError, KernelError
+from gpu_npu.objects import OneLine, Unique, described
 
 Host = NDArray[Any]
 PREPARED_BATCHES = 256
 """Batches of launches that a device remembers ready to go; then it starts afresh."""
 
 
-@dataclass(frozen=True)
-class Program:
+@dataclass(frozen=True, repr=False)
+class Program(OneLine):
     """What a device compiles: file name -> text, the translation unit that includes them, and the kernels by name."""
 
     sources: Mapping[str, str]
@@ -41,8 +42,8 @@ class Program:
         return Program(project.sources(), project.unit(), project.kernels())
 
 
-@dataclass(frozen=True, eq=False)
-class Launch:
+@dataclass(frozen=True, eq=False, repr=False)
+class Launch(OneLine):
     """One launch of a kernel. Two launches are never equal: a device keeps what it worked out for a Launch it has seen.
 
     `args`: a device array or None (a null pointer) for a pointer; a NumPy scalar or an array of size 1, read at the time
@@ -79,7 +80,7 @@ class Lent:
         return array
 
 
-class Device(ABC):
+class Device(Unique, ABC):
     """A processor with its memory. The caller frees what it allocates; `close()` frees the rest."""
 
     name: ClassVar[str]
@@ -100,6 +101,9 @@ class Device(ABC):
         self._allocated = 0
         self._value_bytes: dict[str, tuple[int, ...]] = {}
         """Kernel -> bytes of each argument as compiled; a subclass fills it in when it has loaded the kernels."""
+
+    def __repr__(self) -> str:
+        return described(self, self.description)
 
     @property
     @abstractmethod
