@@ -211,7 +211,21 @@ def test_a_repr_never_fails_whatever_has_ended(things: dict[str, Any]) -> None:
     assert repr(npu) == "<NPU: closed after burst 302>" and repr(things["ledger"]).startswith("<FireLedger: bursts 283 to 302")
 
 
-UNIQUE = ("npu", "ledger", "view", "recorder", "engine", "service", "sink", "source", "callback", "reference", "executor", "device", "platform")
+UNIQUE = (
+    "npu",
+    "ledger",
+    "view",
+    "recorder",
+    "engine",
+    "service",
+    "sink",
+    "source",
+    "callback",
+    "reference",
+    "executor",
+    "device",
+    "platform",
+)
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
