@@ -207,6 +207,8 @@ class NPU(Queries, Unique):
         self._listed_power = _NO_IDS
         self._all_power: U32 | None = None
         """The list and the power areas' neurons together; None: not looked up since they changed."""
+        self._all_areas: dict[int, Area] | None = None
+        """The areas with flags and those with neurons; None: not looked up since they changed."""
         self._set_power: U32 | None = _NO_IDS
         """What the backend was told; None: a signal or a want of memory broke in."""
 
@@ -475,8 +477,16 @@ class NPU(Queries, Unique):
 
     @property
     def areas(self) -> Mapping[int, Area]:
-        """Area id -> flags, read-only; an area that is not in it has the flags of `Area()`."""
-        return MappingProxyType(self._areas)
+        """Area id -> flags, read-only: areas whose flags were set, then others that have neurons, ascending, with those of `Area()`."""
+        if self._all_areas is None:
+            backend = self._ready()
+            used = np.unique(backend.read("cortical_area")[backend.read("valid")]).tolist()
+            self._all_areas = {**self._areas, **{area: Area() for area in used if area not in self._areas}}
+        return MappingProxyType(self._all_areas)
+
+    def _forget_areas(self) -> None:
+        """Areas got or lost neurons or flags: look up again which are in use and which drive."""
+        self._all_areas = self._all_power = None
 
     @annotated("edit")
     def set_area(
@@ -499,7 +509,7 @@ class NPU(Queries, Unique):
         backend.set_area(area, after)
         self._bound = bound
         self._areas[area] = after
-        self._all_power = None
+        self._forget_areas()
 
     def _proven(self, edit: Callable[[Connectome], object]) -> SumBound:
         """See on a host copy of the network that the sums still fit after this edit, SumOverflowError if they may not; the bound
@@ -610,7 +620,7 @@ class NPU(Queries, Unique):
         in_order = np.array_equal(free[: len(neurons)], neurons)
         self._free = free[len(neurons) :] if in_order else None
         self._neuron_count += len(neurons)
-        self._all_power = None
+        self._forget_areas()
 
     @annotated("edit")
     def delete_neurons(self, neurons: ArrayLike) -> Flags:
@@ -619,6 +629,7 @@ class NPU(Queries, Unique):
         check_unique(ids)
         there = self._ready().delete_neurons(ids)
         self._neuron_count -= int(np.count_nonzero(there))
+        self._all_areas = None
         if self._all_power is not None:  # power areas drive their neurons only while those exist
             self._all_power = np.setdiff1d(self._all_power, np.setdiff1d(ids, self._listed_power))
         return there
@@ -645,7 +656,7 @@ class NPU(Queries, Unique):
         bound = self._bound
         if name == "cortical_area":
             bound = self._admit(0, lambda network: _put(network.neurons.cortical_area, ids, column))
-            self._all_power = None
+            self._forget_areas()
         self._ready().write(name, ids, column)
         self._bound = bound
 
@@ -657,7 +668,7 @@ class NPU(Queries, Unique):
         bound = self._bound
         if name == "cortical_area":
             bound = self._admit(0, lambda network: network.write_area(name, area, column[0]))
-            self._all_power = None
+            self._forget_areas()
         written = self._ready().write_area(name, area, column)
         self._bound = bound
         return written
@@ -686,7 +697,7 @@ class NPU(Queries, Unique):
         backend, columns = self._ready(), _columns(len(new), {"cortical_area": column[missing]})
         before = backend.read("cortical_area")[there] if len(new) and len(there) else None
         backend.write("cortical_area", there, column[~missing])
-        self._all_power = None
+        self._forget_areas()
         try:
             self._create(new, columns)
         except BaseException:

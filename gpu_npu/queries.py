@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,10 @@ class Queries(Annotated):
 
     @abstractmethod
     def _power(self) -> U32: ...
+
+    @property
+    @abstractmethod
+    def areas(self) -> Mapping[int, Area]: ...
 
     @annotated("transfer")
     def get_parameter(self, name: str, neurons: ArrayLike | None = None) -> NDArray[Any]:
@@ -202,7 +206,7 @@ class Queries(Annotated):
             "neuron_capacity": self._neuron_capacity,
             "synapses": self.get_synapse_count(),
             "synapse_capacity": self._synapse_capacity,
-            "areas": len(self._areas),
+            "areas": len(self.areas),
             "power_neurons": len(self._power()),
             "fixed_point_bits": fixed_point_bits(self._areas),
             "fire_ledger_window": self._window,

@@ -402,7 +402,7 @@ def test_statistics_memory_and_phases(backend_factory: Factory) -> None:
     npu.run(3)
     npu.remove_synapse(0, 1)
     statistics = npu.statistics()
-    expected = {"burst_count": 3, "neurons": 60, "neuron_capacity": 60, "synapse_capacity": 770, "areas": 1, "power_neurons": 6}
+    expected = {"burst_count": 3, "neurons": 60, "neuron_capacity": 60, "synapse_capacity": 770, "areas": 2, "power_neurons": 6}
     assert {key: statistics[key] for key in expected} == expected
     assert (statistics["synapses"], statistics["fixed_point_bits"], statistics["fire_ledger_window"]) == (npu.get_synapse_count(), 0, 7)
     assert {"bytes_touched", "rows_moved", "compactions", "bytes_compacted", "growths"} <= set(statistics)
@@ -484,9 +484,28 @@ def test_reset_of_the_network_undoes_edits(backend_factory: Factory) -> None:
     npu.set_settings(Settings(Rules.preset("feagi-2.6")))
     npu.reserve(neurons=100)
     npu.reset(network=True)
-    assert (npu.neuron_capacity, npu.get_neuron_count(), npu.areas) == (60, 60, {1: Area("power", power=True)})
+    assert (npu.neuron_capacity, npu.get_neuron_count(), npu.areas) == (60, 60, {1: Area("power", power=True), 0: Area()})
     assert npu.run(10).digest == first
     same_network(npu.to_connectome(), before)
+
+
+def test_areas_are_those_in_use(backend_factory: Factory) -> None:
+    npu = NPU(10, areas={9: Area("empty", power=True)}, backend=backend_factory)
+    assert npu.areas == {9: Area("empty", power=True)} and npu.statistics()["areas"] == 1
+    npu.set_neuron_mapping({0: 4, 1: 2, 2: 4})
+    assert list(npu.areas.items()) == [(9, Area("empty", power=True)), (2, Area()), (4, Area())]
+    npu.add_neuron(cortical_area=6)
+    npu.set_parameter("cortical_area", [1], 3)
+    assert list(npu.areas) == [9, 3, 4, 6]
+    npu.set_area_parameter("cortical_area", 4, 9)
+    npu.delete_neurons([3])
+    assert list(npu.areas) == [9, 3] and npu.statistics()["areas"] == 2
+    npu.set_area(5, name="five")
+    assert npu.areas == {9: Area("empty", power=True), 5: Area("five"), 3: Area()}
+    npu.reset()
+    assert list(npu.areas) == [9, 5, 3] and list(npu.to_connectome().areas) == [9, 5]
+    with pytest.raises(TypeError):
+        npu.areas[7] = Area()  # type: ignore[index]
 
 
 def test_reset_of_the_network_where_there_is_none() -> None:
