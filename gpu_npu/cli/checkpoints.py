@@ -28,6 +28,7 @@ NOTED: dict[str, type | tuple[type, ...]] = {
     "bursts": int,
     "fired": int,
     "columns": list,
+    "column_bursts": int,
     "counters": dict,
     "digest": str,
     "stimuli": list,
@@ -94,6 +95,8 @@ def _is_of_a_run(note: Any) -> bool:
         return False
     numbers = [note["bursts"], note["fired"], *note["columns"], *note["counters"].values()]
     if not all(isinstance(number, int) and number >= 0 for number in numbers):
+        return False
+    if note["column_bursts"] < 1 or len(note["columns"]) != -(-note["bursts"] // note["column_bursts"]):
         return False
     if note["every"] < 1 or note["asked"] < max(1, note["bursts"]):
         return False

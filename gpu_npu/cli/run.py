@@ -26,6 +26,7 @@ from gpu_npu.recording import COUNTERS, Recorder
 
 from .checkpoints import Checkpoints, Parts, noted, outputs
 from .networks import REPLACED, backend_options, file_of, network
+from .picture import Activity
 from .progress import Bar
 from .status import EXIT_STATUS, fail
 from .stimulus import Stimuli, files_named
@@ -39,9 +40,6 @@ TIMES_KEPT = 2**20
 """Bursts whose times the percentiles are made from, the last ones."""
 STRETCH_SECONDS, STRETCH_ITEMS, LONGEST_STRETCH = 0.1, 2**18, 4096
 """Bursts between two looks at the host: for so long, with so many injections, so many."""
-COLUMNS = 60
-"""Of the picture of the activity."""
-BARS = " ▁▂▃▄▅▆▇█"
 
 
 class Stop:
@@ -103,10 +101,7 @@ class Run:
         """Bursts of the run before this process; only later ones have times."""
         self.seconds, self.synaptic = 0.0, 0
         self._times = np.zeros(max(min(bursts - self.before, TIMES_KEPT), 0))
-        self._columns = np.zeros(min(bursts, COLUMNS), np.int64)
-        for column, fired in enumerate(begun.get("columns", ())):
-            burst = -(-column * int(begun["asked"]) // len(begun["columns"]))  # where that column begins
-            self._columns[min(burst * len(self._columns) // bursts, len(self._columns) - 1)] += int(fired)
+        self.activity = Activity(begun.get("columns"), int(begun.get("column_bursts", 1)), self.bursts)
         self.counters = {name: int(begun.get("counters", {}).get(name, 0)) for name in COUNTERS}
         self._digest = Digest(resumable=checkpoints is not None, state=bytes.fromhex(begun["digest"]) if begun else None)
         self.phases: dict[str, float] | None = None
@@ -176,7 +171,7 @@ class Run:
         if self._recorder is not None:
             self._recorder(result)
         self._digest.update(result.burst, result.fired_neurons)
-        self._columns[self.bursts * len(self._columns) // self.asked] += result.neuron_count
+        self.activity.add(result.neuron_count)
         self.fired += result.neuron_count
         for name in COUNTERS:
             self.counters[name] += getattr(result, name)
@@ -194,7 +189,8 @@ class Run:
             "asked": self.asked,
             "bursts": self.bursts,
             "fired": self.fired,
-            "columns": self._columns.tolist(),
+            "columns": list(self.activity.counts),
+            "column_bursts": self.activity.width,
             "counters": dict(self.counters),  # they go on while this is written
             "digest": self._digest.state().hex(),
             "stimuli": stimuli,
@@ -241,12 +237,6 @@ class Run:
     def rate(self) -> float | None:
         """Bursts a second."""
         return self.timed / self.seconds if self.timed else None
-
-    def picture(self) -> str:
-        """Fired neurons over the run, a column for each stretch of it."""
-        columns = self._columns[: -(-self.bursts * len(self._columns) // self.asked)]
-        top = max(int(columns.max(initial=0)), 1)
-        return "".join(BARS[-(-int(value) * (len(BARS) - 1) // top)] for value in columns)
 
     def targets(self) -> dict[str, dict[str, Any]]:
         """Each target with what was measured: seconds, or bursts a second; None where nothing was."""
@@ -470,7 +460,7 @@ def run(
     if as_json:
         click.echo(json.dumps(facts, indent=2))
     elif not quiet:
-        _print(facts, this.picture(), silent)
+        _print(facts, this.activity.picture(), silent)
     if failure is not None:
         fail(failure, EXIT_STATUS[OSError])
     if stop:

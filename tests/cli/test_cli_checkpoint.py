@@ -138,7 +138,8 @@ def test_the_table_of_a_resumed_run(folder: Path) -> None:
     assert "90, 90 before --resume" in row(again, "bursts ") and "bursts/s" not in again.stdout.split("\n\n")[0]
     assert row(resumed, "checkpoint").split() == ["checkpoint", "tiny.ckpt"]
     columns, fired = (Snapshot.read("tiny.ckpt").notes["run"][name] for name in ("columns", "fired"))
-    assert len(columns) == 60 and sum(columns) == fired  # those of 50 bursts are among those of 90 now
+    assert len(columns) == 90 and sum(columns) == fired  # those of 50 bursts are among those of 90 now
+    assert row(resumed, "over time") == row(straight, "over time") == row(again, "over time")
 
 
 def test_a_checkpoint_of_something_else_can_be_run_too(folder: Path) -> None:
@@ -170,7 +171,15 @@ def test_notes_under_the_name_of_a_run_that_are_not_its_own(folder: Path) -> Non
         assert refused(other) == f"Error: odd.ckpt: its notes are not those of a run: {json.dumps(other)}\n"
     for name in note:
         assert "its notes are not those of a run" in refused({key: value for key, value in note.items() if key != name})
-    wrong = {"asked": [4], "bursts": [-1], "columns": [["x"]], "counters": [{"a": "b"}], "digest": ["00", "no"], "every": [0, "1"]}
+    wrong = {
+        "asked": [4],
+        "bursts": [-1],
+        "columns": [["x"], [], [1, 2]],
+        "column_bursts": [0, 2, "1"],
+        "counters": [{"a": "b"}],
+        "digest": ["00", "no"],
+        "every": [0, "1"],
+    }
     for name, values in wrong.items():
         for value in values:
             assert "its notes are not those of a run" in refused({**note, name: value})

@@ -1,0 +1,44 @@
+"""The activity of a run as one line of blocks, however long it becomes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpu_npu.objects import described
+
+COLUMNS = 60
+"""Of the picture."""
+_KEPT = 16 * COLUMNS
+"""Counts that are kept: two neighbours become one where there would be more."""
+_BARS = " ▁▂▃▄▅▆▇█"
+
+
+class Activity:
+    """How many neurons fired in each stretch of `width` bursts, from the first burst on; what was counted before can be given."""
+
+    def __init__(self, counts: list[int] | None = None, width: int = 1, bursts: int = 0) -> None:
+        self.counts, self.width, self.bursts = list(counts or ()), width, bursts
+
+    def __repr__(self) -> str:
+        return described(self, f"{self.bursts:,} bursts in {len(self.counts):,} stretches")
+
+    def add(self, fired: int) -> None:
+        """Count the neurons that fired in one burst more."""
+        if self.bursts == _KEPT * self.width:
+            self.counts = [a + b for a, b in zip(self.counts[::2], self.counts[1::2], strict=True)]
+            self.width *= 2
+        if self.bursts % self.width == 0:
+            self.counts.append(0)
+        self.counts[-1] += fired
+        self.bursts += 1
+
+    def picture(self) -> str:
+        """The mean of each of at most COLUMNS equal parts of what was counted, the highest a whole block; blank where none fired."""
+        parts = min(len(self.counts), COLUMNS)
+        if not parts:
+            return ""
+        first = np.arange(parts) * len(self.counts) // parts
+        ends = np.minimum(np.append(first[1:], len(self.counts)) * self.width, self.bursts)
+        means = np.add.reduceat(np.array(self.counts, np.int64), first) / (ends - first * self.width)
+        heights = np.ceil(means * (len(_BARS) - 1) / max(float(means.max()), 1e-9)).astype(int)
+        return "".join(_BARS[min(height, len(_BARS) - 1)] for height in heights)
