@@ -101,7 +101,7 @@ def serve(
     """Run NETWORK (as for run) until SIGTERM or Ctrl-C, which end it after the burst at hand, with exit status 0.
 
     Control is by HTTP and JSON: GET /status and /metrics (Prometheus), POST /start, /pause, /step, /inject, /parameters,
-    /power and /checkpoint, PUT /frequency; /openapi.json says what they take. gpu-npu top shows it live. There is no TLS:
+    /power and /checkpoint, PUT /frequency; /docs shows what they take (/openapi.json). gpu-npu top shows it live. There is no TLS:
     beyond this machine, let a proxy or an SSH tunnel see to it.
 
     --publish and --sense may be repeated. Without a HOST a stream is on loopback; a token does not protect it.

@@ -19,6 +19,7 @@ from gpu_npu.timing import HIGHEST_HZ, LOWEST_HZ
 
 from .guard import Guard
 from .metrics import Metrics
+from .pages import add_pages
 from .service import Busy, Service, ServiceStatus
 
 MOST_STEPS = 1000
@@ -163,7 +164,7 @@ def make_app(service: Service, *, token: str | None = None, hosts: frozenset[str
         title="gpu-npu",
         version=gpu_npu.__version__,
         summary="Control of a burst engine",
-        docs_url=None,  # these pages would load their scripts from elsewhere
+        docs_url=None,  # these pages would load their scripts from elsewhere; ours are in pages.py
         redoc_url=None,
         responses={status: {"model": Problem, "description": why} for status, why in ANSWERS.items()},
     )
@@ -255,5 +256,6 @@ def make_app(service: Service, *, token: str | None = None, hosts: frozenset[str
 
         return Done(neurons=service.call(change))
 
+    add_pages(app)
     app.openapi()  # made now: it takes a while, which bursts would notice
     return app

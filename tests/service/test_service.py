@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import re
 import socket
 import threading
 import time
@@ -179,7 +180,9 @@ def test_metrics(client: Client) -> None:
         ("GET", "/parameters/threshold?neurons=99", None, 400, "99 is not a neuron id"),
         ("GET", "/parameters/threshold", None, 422, ""),
         ("POST", "/power", {"neurons": [77]}, 400, "77 is not a neuron id"),
-        ("GET", "/docs", None, 404, "Not Found"),
+        ("GET", "/redoc", None, 404, "Not Found"),
+        ("GET", "/docs/files/none.js", None, 404, "Not Found"),
+        ("POST", "/docs", None, 405, "Method Not Allowed"),
         ("DELETE", "/status", None, 405, "Method Not Allowed"),
     ],
 )
@@ -243,6 +246,37 @@ def test_pages_of_other_sites_and_other_names_are_refused(client: Client) -> Non
     assert client("POST", "/start", Origin=f"http://{here}", Host=here)[0] == 200
 
 
+def test_the_pages_of_openapi_ask_no_other_host(client: Client) -> None:
+    status, _, headers = client.raw("GET", "/")
+    assert (status, headers["location"]) == (307, "docs")
+    status, page, headers = client.raw("GET", "/docs")
+    assert status == 200 and headers["content-type"].startswith("text/html")
+    text = page.decode()
+    assert "//" not in re.sub(r"//127\.0\.0\.1|<!--.*?-->", "", text) and '"validatorUrl": null' in text
+    assert "default-src 'none'" in headers["content-security-policy"] and "http" not in headers["content-security-policy"]
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', text)
+    assert len(loaded) == 3
+    for path in loaded:
+        status, body, headers = client.raw("GET", f"/{path}")
+        assert status == 200 and len(body) > 1000, path
+    (described,) = re.findall(r"url: '([^']+)'", text)
+    assert client("GET", f"/{described}")[1]["paths"].keys() >= {"/status", "/start", "/inject"}
+    assert client.raw("GET", "/docs", Host="evil.example")[0] == 403
+
+
+def test_no_answer_gives_advice_for_python(client: Client) -> None:
+    """What somebody who calls from Python would do is not what somebody does who sends requests."""
+    assert client("POST", "/start")[0] == 200
+    told = [
+        client("POST", "/step", {}),
+        client("POST", "/inject", {"neurons": [8], "potentials": 1}),
+        client("POST", "/parameters", {"name": "threshold", "neurons": [8], "values": 1}),
+        client("POST", "/power", {"neurons": [77]}),
+    ]
+    for status, answer in told:
+        assert status in (400, 409) and "()" not in answer["detail"] and "reserve" not in answer["detail"] and "=" not in answer["detail"]
+
+
 def test_a_token_is_demanded_of_everyone() -> None:
     with (
         BurstEngine(ring(), backend="reference") as engine,
@@ -256,7 +290,7 @@ def test_a_token_is_demanded_of_everyone() -> None:
             {"Authorization": "Bearer"},
             {"Authorization": "Bearer \xe4"},
         ):
-            for path in ("/status", "/metrics", "/openapi.json", "/nowhere"):
+            for path in ("/status", "/metrics", "/openapi.json", "/nowhere", "/", "/docs", "/docs/files/swagger-ui.css"):
                 assert client("GET", path, **headers) == (401, {"detail": "a bearer token is needed, in the header Authorization"})
         assert client.raw("GET", "/status")[2]["www-authenticate"] == "Bearer"
         assert client("GET", "/status", Authorization=f"Bearer {TOKEN}")[0] == 200
