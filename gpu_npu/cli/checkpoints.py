@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gpu_npu import NPU, BurstResult, CheckpointError, Digest, Snapshot
 from gpu_npu.io.atomic import UNFINISHED, Unfinished
-from gpu_npu.recording import Recorder
+from gpu_npu.recordings import Recorder
 
 from .status import told
 

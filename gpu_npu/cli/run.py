@@ -22,7 +22,7 @@ from rich.table import Table
 import gpu_npu
 from gpu_npu import NPU, BurstResult, CheckpointError, Digest, Snapshot
 from gpu_npu.io.outputs import check_outputs
-from gpu_npu.recording import COUNTERS, Recorder
+from gpu_npu.recordings import COUNTERS, Recorder
 
 from .checkpoints import Checkpoints, Parts, noted, outputs
 from .networks import REPLACED, backend_options, file_of, network

@@ -102,8 +102,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def scratch(path: Path) -> IO[bytes]:
-    """A file without a name, in the folder of the file that `path` leads to. OSError: there is no room for it."""
-    return tempfile.TemporaryFile(dir=Path(os.path.realpath(path)).parent)
+    """A file without a name and without a buffer, in the folder of the file that `path` leads to. OSError: no room for it."""
+    return tempfile.TemporaryFile(buffering=0, dir=Path(os.path.realpath(path)).parent)
 
 
 def destination(path: Path) -> tuple[Path, os.stat_result | None]:

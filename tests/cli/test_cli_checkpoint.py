@@ -22,7 +22,7 @@ from gpu_npu import NPU, Snapshot
 from gpu_npu.cli import main
 from gpu_npu.connectome.generators import fixed_out_degree
 from gpu_npu.io import save
-from gpu_npu.recording import Recorder, load_recording
+from gpu_npu.recordings import Recorder, load_recording
 
 ROOT = Path(__file__).parents[2]
 

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from gpu_npu import NPU
 from gpu_npu.cli import main
 from gpu_npu.connectome.generators import seed_example
-from gpu_npu.recording import load_recording
+from gpu_npu.recordings import load_recording
 
 ROOT = Path(__file__).parents[2]
 ENDLESS = ("run", "seed", "--bursts", "100000000", "--backend", "cpu")

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from gpu_npu.cli import main, networks
 from gpu_npu.connectome.generators import fixed_out_degree
 from gpu_npu.io import load, save
-from gpu_npu.recording import load_recording
+from gpu_npu.recordings import load_recording
 
 ROOT = Path(__file__).parents[2]
 

@@ -16,7 +16,7 @@ from gpu_npu.cli import main
 from gpu_npu.cli.stimulus import Stimuli
 from gpu_npu.connectome.generators import fixed_out_degree
 from gpu_npu.io import save
-from gpu_npu.recording import Recording, load_recording
+from gpu_npu.recordings import Recording, load_recording
 
 SIGMAS = 5.5
 """A normal variate is farther out once in 26 million draws; the seeds here are fixed anyway."""

@@ -19,7 +19,7 @@ from gpu_npu.connectome.generators import fixed_out_degree
 from gpu_npu.io import load, save
 from gpu_npu.io.atomic import UNFINISHED, Unfinished, replacing
 from gpu_npu.io.outputs import check_outputs
-from gpu_npu.recording import Recorder
+from gpu_npu.recordings import Recorder
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links, modes and locks of POSIX")
 needs_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may give files away")

@@ -41,7 +41,7 @@ from gpu_npu.connectome.synapses import SynapseChain
 from gpu_npu.genome.pack import pack_synapses
 from gpu_npu.io import save, stream
 from gpu_npu.objects import LONGEST, OneLine
-from gpu_npu.recording import Recorder, load_recording
+from gpu_npu.recordings import Recorder, load_recording
 from gpu_npu.service.service import Service
 from gpu_npu.sizing import plan_memory
 from gpu_npu.streams.base import Stimulus
@@ -62,7 +62,7 @@ INSIDE = (
     "gpu_npu.service.metrics",
 )
 """Rooms whose objects nobody is handed, but for backends and devices."""
-READERS = ("Archive", "Column", "Sealed", "Unfinished", "Annotated", "Queries")
+READERS = ("Archive", "Column", "Counts", "Sealed", "Unfinished", "Annotated", "Queries")
 """Open files while they are read or written, and parts of the NPU."""
 
 

@@ -17,7 +17,8 @@ import pytest
 
 from gpu_npu import NPU, BurstResult, Digest, FileFormatError, NetworkError
 from gpu_npu.connectome.generators import seed_example
-from gpu_npu.recording import BUFFER, COUNTERS, Recorder, load_recording
+from gpu_npu.recordings import COUNTERS, Recorder, load_recording
+from gpu_npu.recordings.npz import BUFFER
 
 
 def burst(number: int, ids: object) -> BurstResult:
@@ -75,7 +76,7 @@ def test_many_bursts(tmp_path: Path) -> None:
 
 
 def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpu_npu.recording.COUNTS_IN_MEMORY", 2**14)
+    monkeypatch.setattr("gpu_npu.recordings.counts.IN_MEMORY", 2**14)
     ids = np.arange(20_000, dtype=np.uint32)
     tracemalloc.start()
     try:
@@ -110,7 +111,7 @@ def test_what_a_killed_recorder_left_is_taken_over(tmp_path: Path) -> None:
     script = """
 import os, signal, sys
 from gpu_npu.fire import BurstResult
-from gpu_npu.recording import Recorder
+from gpu_npu.recordings import Recorder
 import numpy as np
 recorder = Recorder(sys.argv[1])
 recorder(BurstResult(1, np.arange(9, dtype=np.uint32), 9, 1, 2, 3, 4, 5))
