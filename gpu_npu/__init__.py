@@ -2,8 +2,10 @@
 
 from gpu_npu.checkpoint import Snapshot
 from gpu_npu.connectome import (
+    COUNTERS,
     NEURON_FIELDS,
     STATE_FIELDS,
+    SYNAPSE_FIELDS,
     Area,
     BackendUnavailableError,
     CapacityError,
@@ -37,9 +39,11 @@ from gpu_npu.npu import NPU
 __version__ = "0.1.0"
 
 __all__ = [
+    "COUNTERS",
     "NEURON_FIELDS",
     "NPU",
     "STATE_FIELDS",
+    "SYNAPSE_FIELDS",
     "Area",
     "BackendUnavailableError",
     "BurstEngine",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from array import array
+import struct
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.connectome import Connectome, PlasticityRule, SynapseBatch, SynapseChain, SynapseSource
+from gpu_npu.connectome.fields import SYNAPSE_FIELDS, synapse_dtypes
 from gpu_npu.connectome.plasticity import reaches
 from gpu_npu.connectome.sums import PRODUCT_LIMIT, check_sums, largest_product, least_weight_and_psp
 from gpu_npu.objects import described
-
-_TYPECODE = {np.uint8: "B", np.uint16: "H"}
 
 
 class PendingSynapses:
@@ -24,39 +23,28 @@ class PendingSynapses:
     """Handed over at this many, so that a long loop needs little memory twice."""
 
     def __init__(self, weight_dtype: Any, psp_dtype: Any) -> None:
-        self._dtypes: tuple[Any, Any] = (weight_dtype, psp_dtype)
+        self._dtype = np.dtype(list(synapse_dtypes(weight_dtype, psp_dtype).items()))
+        self._pack = struct.Struct("=" + "".join(self._dtype[name].char for name in SYNAPSE_FIELDS)).pack
         self.clear()
 
     def clear(self) -> None:
         """Forget what is gathered."""
-        weight, psp = self._dtypes
-        self._source, self._target, self._inhibitory = array("I"), array("I"), array("B")
-        self._weight, self._psp = array(_TYPECODE[weight]), array(_TYPECODE[psp])
+        self._packed = bytearray()
 
     def __repr__(self) -> str:
         return described(self, f"{len(self):,} synapses")
 
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self._packed) // self._dtype.itemsize
 
-    def append(self, source: int, target: int, weight: int, psp: int, inhibitory: int) -> None:
-        """Gather one synapse that was checked."""
-        self._source.append(source)
-        self._target.append(target)
-        self._weight.append(weight)
-        self._psp.append(psp)
-        self._inhibitory.append(inhibitory)
+    def append(self, *values: int) -> None:
+        """Gather one synapse that was checked: a value for each of SYNAPSE_FIELDS."""
+        self._packed += self._pack(*values)
 
     def batch(self) -> SynapseBatch:
-        """What is gathered, oldest first, over the same memory; `clear` lets go of it."""
-        weight, psp = self._dtypes
-        return SynapseBatch(
-            np.frombuffer(self._source, np.uint32),
-            np.frombuffer(self._target, np.uint32),
-            np.frombuffer(self._weight, weight),
-            np.frombuffer(self._psp, psp),
-            np.frombuffer(self._inhibitory, np.bool_),
-        )
+        """What is gathered, oldest first."""
+        rows = np.frombuffer(self._packed, self._dtype)
+        return SynapseBatch(*(rows[name].copy() for name in SYNAPSE_FIELDS))
 
 
 class SumBound:

@@ -24,7 +24,7 @@ from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.checkpoint import Snapshot
 from gpu_npu.checks import as_array, check_area_id, check_ids, check_integer, check_potentials, check_unique
 from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Area, Connectome, CustomRule, PlasticityRule, Settings, SynapseSource
-from gpu_npu.connectome.fields import MAX_NEURONS
+from gpu_npu.connectome.fields import COUNTERS, MAX_NEURONS, synapse_dtypes
 from gpu_npu.connectome.sums import fixed_point_bits
 from gpu_npu.connectome.validation import check_field, check_synapses, check_weights
 from gpu_npu.edits import PendingSynapses, SumBound
@@ -741,7 +741,8 @@ class NPU(Queries, Unique):
 
         CapacityError beyond the reserved capacity; SumOverflowError where a sum may not fit.
         """
-        batch = check_synapses(source, target, weight, psp, inhibitory, self._neuron_capacity, self._weight_dtype, self._psp_dtype)
+        given = {"source": source, "target": target, "weight": weight, "psp": psp, "inhibitory": inhibitory}
+        batch = check_synapses(given, self._neuron_capacity, synapse_dtypes(self._weight_dtype, self._psp_dtype))
         free = self._synapse_capacity - self.get_synapse_count()
         if len(batch) > free:
             raise CapacityError(
@@ -749,8 +750,7 @@ class NPU(Queries, Unique):
                 python=f"reserve(synapses={self._synapse_capacity + len(batch) - free}) makes room",
             )
         growth = self._bound.growth(batch.target, batch.weight, batch.psp)
-        given = batch.source, batch.target, batch.weight, batch.psp, batch.inhibitory
-        bound = self._admit(growth, lambda network: network.add_synapses(*given))
+        bound = self._admit(growth, lambda network: network.add_synapses(*batch.columns()))
         self._ready().add_synapses(batch)
         self._bound = bound
 
@@ -799,11 +799,7 @@ def _result(burst: int, out: BurstOutput) -> BurstResult:
         burst=burst,
         fired_neurons=out.fired,
         neuron_count=len(out.fired),
-        power_injections=out.power_injections,
-        sensory_injections=out.sensory_injections,
-        synaptic_injections=out.synaptic_injections,
-        neurons_processed=out.neurons_processed,
-        neurons_in_refractory=out.neurons_in_refractory,
+        **dict(zip(COUNTERS, out.counters, strict=True)),
     )
 
 

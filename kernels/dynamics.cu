@@ -197,10 +197,10 @@ __device__ __forceinline__ void step_neurons(const State& s) {
     tally.synaptic = warp_sum(tally.synaptic);
     tally.refractory = warp_sum(tally.refractory);
     if (lane_id() == 0) {  // few atomics: those on 64 bits of shared memory are loops
-        if (tally.synaptic) atomicAdd(&total[COUNTER_SYNAPTIC], tally.synaptic);
-        if (tally.power) atomicAdd(&total[COUNTER_POWER], (u64)tally.power);
-        if (tally.processed) atomicAdd(&total[COUNTER_PROCESSED], (u64)tally.processed);
-        if (tally.refractory) atomicAdd(&total[COUNTER_REFRACTORY], (u64)tally.refractory);
+        if (tally.synaptic) atomicAdd(&total[COUNTER_SYNAPTIC_INJECTIONS], tally.synaptic);
+        if (tally.power) atomicAdd(&total[COUNTER_POWER_INJECTIONS], (u64)tally.power);
+        if (tally.processed) atomicAdd(&total[COUNTER_NEURONS_PROCESSED], (u64)tally.processed);
+        if (tally.refractory) atomicAdd(&total[COUNTER_NEURONS_IN_REFRACTORY], (u64)tally.refractory);
     }
     __syncthreads();
     u64* counters = counters_of(s.queue);

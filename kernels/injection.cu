@@ -8,7 +8,7 @@ __device__ __forceinline__ bool forces(float potential) { return potential != po
 // ids[0 .. n) ascend, equal ids in the order staged. The thread that meets the first of a run of equal ids adds the whole
 // run, one at a time: ext = fl32(ext + p), as the order of float additions is part of the result.
 __device__ __forceinline__ void inject_items(const State& s, const u32* ids, const float* potentials, u64 n) {
-    u64* accepted = counters_of(s.queue) + COUNTER_SENSORY;
+    u64* accepted = counters_of(s.queue) + COUNTER_SENSORY_INJECTIONS;
     Range mine = split(n, thread_index(), thread_count());
     for (u64 i = mine.first; i < mine.last; i += mine.step) {
         u32 j = ids[i];

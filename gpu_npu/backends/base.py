@@ -30,15 +30,11 @@ PHASES = ("injection", "propagation", "dynamics", "archival", "transfer")
 
 @dataclass(frozen=True, repr=False)
 class BurstOutput(OneLine):
-    """What comes back from a burst: fired ids (uint32, ascending, host, owned by the caller), five counters, and when it was
-    over by a clock of the device, in nanoseconds; only differences of it mean anything."""
+    """What comes back from a burst: fired ids (uint32, ascending, host, owned by the caller), a number for each of COUNTERS,
+    and when it was over by a clock of the device, in nanoseconds; only differences of it mean anything."""
 
     fired: U32
-    sensory_injections: int
-    power_injections: int
-    synaptic_injections: int
-    neurons_processed: int
-    neurons_in_refractory: int
+    counters: tuple[int, ...]
     clock: int = field(default=0, compare=False)
 
 
@@ -49,7 +45,7 @@ class Chunk(OneLine):
     first : number of the first of them.
     begin : int64 (n + 1,); burst first + i fired `fired[begin[i] : begin[i + 1]]`.
     fired : uint32, ids, ascending within a burst; owned by the caller.
-    counters : uint64 (n, 5), in the order of BurstOutput.
+    counters : uint64 (n, 5), a column for each of COUNTERS.
     clock : int64 (n,), as of BurstOutput.
     """
 
@@ -65,8 +61,8 @@ class Chunk(OneLine):
     def outputs(self) -> Iterator[tuple[int, BurstOutput]]:
         """(burst, what came back from it), in turn."""
         begin = self.begin.tolist()
-        for i, numbers in enumerate(np.column_stack((self.counters.astype(np.int64), self.clock)).tolist()):
-            yield self.first + i, BurstOutput(self.fired[begin[i] : begin[i + 1]], *numbers)
+        for i, (counters, clock) in enumerate(zip(self.counters.tolist(), self.clock.tolist(), strict=True)):
+            yield self.first + i, BurstOutput(self.fired[begin[i] : begin[i + 1]], tuple(counters), clock)
 
 
 def _nothing(dtype: type[np.generic]) -> Any:
@@ -257,12 +253,11 @@ class Backend(Unique, ABC):
         for number in range(first, first + n):
             with nullcontext() if self._ranges is None else self._ranges.range("chunk", number):
                 out = self.burst(number)
-            counters = (out.sensory_injections, out.power_injections, out.synaptic_injections, out.neurons_processed)
             yield Chunk(
                 number,
                 np.array([0, len(out.fired)], np.int64),
                 out.fired,
-                np.array([[*counters, out.neurons_in_refractory]], np.uint64),
+                np.array([out.counters], np.uint64),
                 np.array([out.clock], np.int64),
             )
 

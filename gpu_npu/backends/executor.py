@@ -21,7 +21,6 @@ from gpu_npu.backends.devices.base import Device, Launch, Lent
 from gpu_npu.backends.layout import (
     ARRAYS,
     CONTROL,
-    COUNTERS,
     FLAG,
     HEAVY_ROW,
     QUEUE_HEADER,
@@ -40,6 +39,7 @@ from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.backends.staging import Staging
 from gpu_npu.checks import settle
 from gpu_npu.connectome import NEURON_FIELDS, Area, Connectome, PlasticityRule, Settings, SynapseBatch, SynapseSource
+from gpu_npu.connectome.fields import COUNTERS
 from gpu_npu.connectome.sums import fixed_point_bits
 from gpu_npu.errors import CapacityError, DeviceMemoryError, NetworkError
 
@@ -54,6 +54,7 @@ AT_ONCE = 2**30
 _AREA_FLAGS = FLAG["nonuniform"] | FLAG["mp_driven"]
 _BURST_FLAGS = FLAG["injected"] | FLAG["forced"]
 _ARRAY = {array.name: array for array in ARRAYS}
+_SYNAPTIC = tuple(COUNTERS).index("synaptic_injections")
 
 
 def _area_flags(area: Area) -> int:
@@ -427,10 +428,10 @@ class Executor(Backend):
         self._device.wait()
         count, fired, numbers = self._rings[0].one()
         self._burst += 1
-        self._previous_count, self._fired_count, self._events = self._fired_count, count, numbers[COUNTERS.index("synaptic")]
+        self._previous_count, self._fired_count, self._events = self._fired_count, count, numbers[_SYNAPTIC]
         if fired is None:
             fired = self._fetch("queue", count, self._queue_at())
-        return BurstOutput(fired, *numbers)
+        return BurstOutput(fired, tuple(numbers[: len(COUNTERS)]), numbers[len(COUNTERS)])
 
     def run(self, first: int, n: int) -> Generator[Chunk]:
         if self._seconds is not None:  # phase by phase
@@ -498,7 +499,7 @@ class Executor(Backend):
             chunk = Chunk(chunk.first, np.append(chunk.begin[:-1], len(fired)), fired, chunk.counters, chunk.clock)
             counts[-1] = count
         self._previous_count = int(counts[-2]) if len(counts) > 1 else self._fired_count
-        self._fired_count, self._events = int(counts[-1]), int(chunk.counters[-1, COUNTERS.index("synaptic")])
+        self._fired_count, self._events = int(counts[-1]), int(chunk.counters[-1, _SYNAPTIC])
         return chunk
 
     def _queue_at(self, burst: int | None = None) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpu_npu.connectome.fields import MAX_NEURONS, NEURON_FIELDS, POTENTIAL_OF_FORCED
+from gpu_npu.connectome.fields import COUNTERS, MAX_NEURONS, NEURON_FIELDS, POTENTIAL_OF_FORCED
 from gpu_npu.connectome.plasticity import RESIDUE_BITS, TRACE_BITS
 
 WORD_NEURONS = 32
@@ -36,12 +36,11 @@ whether it is; arrivals at the grid barrier."""
 RING_HEADER = 16
 """u32 words at the start of a ring: [0] bursts in it, [1] ids in it, [2] 1 if the ids of the last burst did not fit."""
 RECORD = 16
-"""u32 words about a burst in a ring: [0] fired neurons, [2 + 2 c] and the next the 64-bit counter c, [12], [13] the clock."""
-COUNTERS = ("sensory", "power", "synaptic", "processed", "refractory")
+"""u32 words about a burst in a ring: [0] fired neurons, [2 + 2 c] and the next the 64-bit counter c, after them the clock."""
 QUEUE_HEADER = 16
 """u32 words before the ids of a fire queue: [0] how many ids, [QUEUE_TASKS] how many tasks, [2 + 2 c] and the next the
 64-bit counter c, [QUEUE_EXPECTED] and the next the synapses that leave the fired neurons."""
-QUEUE_TASKS, QUEUE_EXPECTED = 1, 12
+QUEUE_TASKS, QUEUE_EXPECTED = 1, 2 + 2 * len(COUNTERS)
 STRATEGIES = ("choose", "rows", "slices", "blocked", "owned")
 """Of propagation.cu: what State.strategy counts."""
 HEAVY_ROW = 2048

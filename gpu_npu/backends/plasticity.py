@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,8 @@ from gpu_npu.backends.devices.base import Device, Launch
 from gpu_npu.backends.layout import DTYPES, PLASTIC, WORD_NEURONS
 from gpu_npu.backends.rows import FEW, RowStore
 from gpu_npu.connectome import PairRule, PlasticityRule, SynapseBatch, SynapseSource, WindowRule
+from gpu_npu.connectome.fields import CountType
 from gpu_npu.connectome.plasticity import RESIDUE_BITS, TRACE_BITS, decay_table
-from gpu_npu.connectome.synapses import CountType
 from gpu_npu.errors import DeviceMemoryError, NetworkError
 
 Kind = tuple[float, int, bool]
@@ -250,7 +250,7 @@ class Plasticity:
     def _paired_among(self, batch: SynapseBatch) -> SynapseBatch:
         """Those of a batch in which a pair rule acts."""
         assert self._tables is not None
-        return _some(batch, self._tables.paired[self._places(batch.source), self._places(batch.target)])
+        return batch.take(self._tables.paired[self._places(batch.source), self._places(batch.target)])
 
     def reserve(self, neurons: int) -> dict[str, Any]:
         """What `move_to` will take for so many ids, or DeviceMemoryError."""
@@ -567,12 +567,12 @@ class _Incoming(SynapseSource):
 
     def __iter__(self) -> Iterator[SynapseBatch]:
         for batch in self._rows.list(self._sources, self._targets):
-            yield _reversed(_some(batch, self._paired[self._place[batch.source], self._place[batch.target]]))
+            yield _reversed(batch.take(self._paired[self._place[batch.source], self._place[batch.target]]))
 
 
 def _reversed(batch: SynapseBatch) -> SynapseBatch:
     unknown, none = np.zeros(len(batch), SLOT_DTYPE), np.zeros(len(batch), np.uint8)
-    return SynapseBatch(batch.target, batch.source, unknown, none, none.view(np.bool_))
+    return replace(batch, source=batch.target, target=batch.source, weight=unknown, psp=none, inhibitory=none.view(np.bool_))
 
 
 def bit_set(neurons: int, members: Any) -> U32:
@@ -585,7 +585,3 @@ def bit_set(neurons: int, members: Any) -> U32:
 def _kinds_of(rule: PairRule, since: int) -> tuple[Kind, Kind]:
     every = rule.pairing == "all"
     return (rule.tau_plus, since, every), (rule.tau_minus, since, every)
-
-
-def _some(batch: SynapseBatch, keep: NDArray[np.bool_]) -> SynapseBatch:
-    return SynapseBatch(batch.source[keep], batch.target[keep], batch.weight[keep], batch.psp[keep], batch.inhibitory[keep])

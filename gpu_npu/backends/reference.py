@@ -313,7 +313,7 @@ class Reference(Backend):
             self._plasticity.act(network, number, self._fired[0])
             self._burst = number
         with self._phase("transfer", number):
-            return BurstOutput(self._fired[0].copy(), len(staged), len(powered), terms, len(ids), len(stopped), time.perf_counter_ns())
+            return BurstOutput(self._fired[0].copy(), (len(staged), len(powered), terms, len(ids), len(stopped)), time.perf_counter_ns())
 
     def _is_limited(self, ids: Indices) -> NDArray[np.bool_]:
         return ~np.isin(self._column("consecutive_fire_limit")[ids], UNLIMITED)
@@ -369,7 +369,7 @@ class Reference(Backend):
         network = self._network
         if network.synapses.count + len(batch) > network.synapse_capacity:
             self.compact()  # slots of removed synapses are not free until then
-        network.add_synapses(batch.source, batch.target, batch.weight, batch.psp, batch.inhibitory)
+        network.add_synapses(*batch.columns())
         self._edits["bytes_touched"] += len(batch) * self._synapse_bytes
 
     def remove_synapses(self, source: U32, target: U32) -> NDArray[np.bool_]:
@@ -391,22 +391,18 @@ class Reference(Backend):
         synapses = self._network.synapses
         slots = self._in_order(np.flatnonzero(synapses.valid & wanted[synapses.source]))
         for start in range(0, len(slots), BATCH):
-            yield self._batch(slots[start : start + BATCH])
+            yield self._network.synapses.take(slots[start : start + BATCH])
 
     def synapses_to(self, targets: U32) -> SynapseBatch:
         wanted = np.zeros(self._network.neuron_capacity, np.bool_)
         wanted[targets] = True
         synapses = self._network.synapses
-        return self._batch(self._in_order(np.flatnonzero(synapses.valid & wanted[synapses.target])))
+        return self._network.synapses.take(self._in_order(np.flatnonzero(synapses.valid & wanted[synapses.target])))
 
     def _in_order(self, slots: Indices) -> Indices:
         """By source, then target, then age: the sort is stable and slots are in order of age."""
         synapses = self._network.synapses
         return slots[np.lexsort((synapses.target[slots], synapses.source[slots]))]
-
-    def _batch(self, slots: Indices) -> SynapseBatch:
-        s = self._network.synapses
-        return SynapseBatch(s.source[slots], s.target[slots], s.weight[slots], s.psp[slots], s.inhibitory[slots])
 
     @property
     def synapse_count(self) -> int:
@@ -443,8 +439,7 @@ class Reference(Backend):
 
     @property
     def _synapse_bytes(self) -> int:
-        s = self._network.synapses
-        return sum(array.itemsize for array in (s.source, s.target, s.weight, s.psp, s.inhibitory, s.valid))
+        return sum(array.itemsize for array in self._network.synapses.arrays())
 
     def memory(self) -> dict[str, int]:
         columns = [self._column(field) for field in (*NEURON_FIELDS, "valid", "created")]

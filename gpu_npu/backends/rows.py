@@ -26,7 +26,7 @@ from gpu_npu.backends.layout import (
     UPLOAD_SYNAPSES,
 )
 from gpu_npu.connectome import SynapseBatch, SynapseSource
-from gpu_npu.connectome.generators import RandomSynapses
+from gpu_npu.connectome.synapses import Procedure
 from gpu_npu.errors import CapacityError, DeviceMemoryError, NetworkError
 
 FEW = 64
@@ -194,10 +194,10 @@ class RowStore:
         """Fill the device arrays (source, target, weight, psp) with the synapses in turn; yields how many are there."""
         size = chunk[0].size
         for source in sources:
-            if isinstance(source, RandomSynapses):
+            if (procedure := source.procedure()) is not None:
                 for first in range(0, source.total, size):
                     count = min(size, source.total - first)
-                    self._generate(source, first, count, chunk)
+                    self._generate(procedure, first, count, chunk)
                     yield count
                 continue
             for batch in source:
@@ -210,13 +210,10 @@ class RowStore:
                     yield len(target)
                     self._device.wait()  # the host arrays are done with
 
-    def _generate(self, source: RandomSynapses, first: int, count: int, chunk: Sequence[Any]) -> None:
+    def _generate(self, procedure: Procedure, first: int, count: int, chunk: Sequence[Any]) -> None:
         """Synapses first to first + count - 1 of the source into the arrays; no host need see them."""
-        sizes = map(np.uint32, (source.neurons, source.degree, source.incoming))
-        keys = map(np.uint64, (*source.keys, source.inhibitory_below))
-        ranges = [np.uint32(value) for low, high in (source.weight_range, source.psp_range) for value in (low, high - low + 1)]
         span = np.uint64(first), np.uint64(count)
-        self._launch("generate_synapses", self._state, *span, *sizes, *keys, *ranges, *chunk, items=count)
+        self._launch(procedure.kernel, self._state, *span, *procedure.arguments.values(), *chunk, items=count)
 
     def _place(self, rows: Rows) -> None:
         """Turn counts (count_synapses) into entries of empty rows with a block each, in the order of the sources."""
@@ -241,12 +238,11 @@ class RowStore:
         """Add synapses in the order of their age. CapacityError: more than MAX_ROW slots in a row."""
         if not len(batch):
             return
-        source, target = batch.source, _packed(batch.target, batch.inhibitory)
-        weight, psp = batch.weight, batch.psp
-        if (order := pair_order(source, batch.target)) is not None:
-            source, target, weight, psp = source[order], target[order], weight[order], psp[order]
-        first = runs(source)
-        ids = source[first[:-1]]
+        if (order := pair_order(batch.source, batch.target)) is not None:
+            batch = batch.take(order)
+        target, weight, psp = _packed(batch.target, batch.inhibitory), batch.weight, batch.psp
+        first = runs(batch.source)
+        ids = batch.source[first[:-1]]
         old, planned, moves, end = self._plan(ids, first, psp)
 
         # Everything that can fail for want of memory comes before the first change.
@@ -448,11 +444,9 @@ class RowStore:
             out = [lent.alloc(count, dtype) for dtype in (np.uint32, np.uint32, *self._dtypes)]
             self._launch("list_synapses", self._state, n, rows, np.uint32(low), bits, None, starts, *out, items=high - low)
             source, packed, weight, psp = (self._device.fetched(array, count) for array in out)
-        target = packed & TARGET_MASK
-        inhibitory = (packed & INHIBITORY) != 0
-        if (order := pair_order(source, target)) is not None:
-            source, target, weight, psp, inhibitory = source[order], target[order], weight[order], psp[order], inhibitory[order]
-        return SynapseBatch(source, target, weight, psp, inhibitory)
+        batch = SynapseBatch(source, packed & TARGET_MASK, weight, psp, (packed & INHIBITORY) != 0)
+        order = pair_order(source, batch.target)
+        return batch if order is None else batch.take(order)
 
     def rows_of(self, chosen: NDArray[np.bool_]) -> U32:
         """The rows, ascending, of these synapses; one flag for each in the order of `list()`."""

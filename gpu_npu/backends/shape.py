@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpu_npu.connectome import Connectome
-from gpu_npu.connectome.synapses import CountType
+from gpu_npu.connectome.fields import CountType
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ from rich.table import Table
 
 import gpu_npu
 from gpu_npu import NPU, BurstResult, CheckpointError, Digest, Snapshot
+from gpu_npu.connectome import COUNTERS
 from gpu_npu.io.outputs import check_outputs
-from gpu_npu.recordings import COUNTERS, Recorder
+from gpu_npu.recordings import Recorder
 
 from .checkpoints import Checkpoints, Parts, noted, outputs
 from .networks import REPLACED, backend_options, file_of, network

@@ -17,15 +17,17 @@ from gpu_npu.errors import (
 )
 
 from .connectome import Connectome
-from .fields import NEURON_FIELDS, STATE_FIELDS
+from .fields import COUNTERS, NEURON_FIELDS, STATE_FIELDS, SYNAPSE_FIELDS
 from .neurons import NeuronArray
 from .plasticity import CustomRule, PairRule, PlasticityRule, WindowRule
 from .settings import Area, Rules, Settings
 from .synapses import SynapseArray, SynapseBatch, SynapseChain, SynapseSource
 
 __all__ = [
+    "COUNTERS",
     "NEURON_FIELDS",
     "STATE_FIELDS",
+    "SYNAPSE_FIELDS",
     "Area",
     "BackendUnavailableError",
     "CapacityError",

@@ -14,12 +14,12 @@ from gpu_npu.arrays import U32, Flags
 from gpu_npu.checks import check_area_id, check_ids, check_integer, check_unique
 from gpu_npu.errors import CapacityError, NetworkError, NeuronIndexError
 
-from .fields import MAX_NEURONS, NEURON_FIELDS
+from .fields import MAX_NEURONS, NEURON_FIELDS, CountType, synapse_dtypes
 from .neurons import NeuronArray
 from .plasticity import PairRule, PlasticityRule, WindowRule, reaches
 from .settings import Area, Settings
 from .sums import check_sums, largest_product
-from .synapses import CountType, SynapseArray
+from .synapses import SynapseArray
 from .validation import check_count_dtype, check_field, check_scalar, check_synapses, check_weights, field_named
 
 
@@ -214,9 +214,8 @@ class Connectome:
     ) -> None:
         """Add synapses in the order given, which is their age; scalars serve all. Parallel ones and self-loops are allowed."""
         self._writable()
-        batch = check_synapses(
-            source, target, weight, psp, inhibitory, self.neuron_capacity, self.weight_dtype, self.psp_dtype
-        )
+        given = {"source": source, "target": target, "weight": weight, "psp": psp, "inhibitory": inhibitory}
+        batch = check_synapses(given, self.neuron_capacity, self.synapses.dtypes)
         self._room(len(batch))
         self.synapses.append(batch)
 
@@ -394,9 +393,8 @@ class Connectome:
         ghosts = np.flatnonzero(neurons.valid & ~neurons.created)
         if ghosts.size:
             raise NetworkError(f"neuron {ghosts[0]} is valid but was never created")
-        dtypes = (np.uint32, np.uint32, self.weight_dtype, self.psp_dtype, np.bool_, np.bool_)
-        names = ("source", "target", "weight", "psp", "inhibitory", "valid")
-        for name, array, dtype in zip(names, synapses.arrays(), dtypes, strict=True):
+        dtypes = {**synapse_dtypes(self.weight_dtype, self.psp_dtype), "valid": np.bool_}
+        for array, (name, dtype) in zip(synapses.arrays(), dtypes.items(), strict=True):
             _validate_array(name, array, (synapses.capacity,), dtype)
         if not 0 <= synapses.count <= synapses.capacity:
             raise NetworkError(f"synapse count {synapses.count} is outside 0..{synapses.capacity}")

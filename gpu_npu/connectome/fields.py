@@ -1,6 +1,6 @@
-"""Every neuron field of the semantics, once: name, dtype, default, range, and its name in the first API.
+"""Every field of a neuron, every field of a synapse and every counter of a burst, once, with dtypes, defaults and ranges.
 
-All tables of the package (arrays, validation, device layout, files) are made from this one.
+Arrays, checks, device layout, files and checkpoints are made from these tables.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+CountType = type[np.uint8] | type[np.uint16]
+"""Of weights and psps: what the network says."""
 INFINITY = float("inf")
 MAX_NEURONS = 2**30
 """Ids stay below 2**30: a synapse keeps two flags (inhibitory, removed) in the upper bits of its 32-bit target."""
@@ -51,3 +53,44 @@ NEURON_FIELDS: dict[str, Field] = {
 
 STATE_FIELDS = ("membrane_potential", "refractory_countdown", "consecutive_fire_count")
 """The fields that a burst changes; reset() puts them back."""
+
+
+@dataclass(frozen=True)
+class SynapseField:
+    """One field of a synapse: an array of shape (n,)."""
+
+    name: str
+    dtype: type[np.generic] | None
+    """None: uint8 or uint16, as the network says with its `<name>_dtype`."""
+    default: int | None
+    """Of synapses that do not say it; None: they must."""
+    seed_name: str
+    doc: str
+
+
+SYNAPSE_FIELDS: dict[str, SynapseField] = {
+    field.name: field
+    for field in (
+        SynapseField("source", np.uint32, None, "source_neurons", "id of the neuron that the synapse leaves"),
+        SynapseField("target", np.uint32, None, "target_neurons", "id of the neuron that it ends in"),
+        SynapseField("weight", None, None, "weights", "multiplies the psp"),
+        SynapseField("psp", None, None, "conductances", "postsynaptic potential; weight * psp is delivered"),
+        SynapseField("inhibitory", np.bool_, 0, "types", "the sign of what is delivered"),
+    )
+}
+
+
+def synapse_dtypes(weight_dtype: CountType, psp_dtype: CountType) -> dict[str, type[np.generic]]:
+    """The dtype of every field of a synapse in a network with these dtypes."""
+    chosen: dict[str, type[np.generic]] = {"weight": weight_dtype, "psp": psp_dtype}
+    return {name: field.dtype or chosen[name] for name, field in SYNAPSE_FIELDS.items()}
+
+
+COUNTERS: dict[str, str] = {
+    "sensory_injections": "external potentials that valid neurons accepted",
+    "power_injections": "potentials that power neurons received",
+    "synaptic_injections": "terms that synapses delivered to valid neurons",
+    "neurons_processed": "candidates",
+    "neurons_in_refractory": "candidates that the countdown stopped",
+}
+"""What every burst counts, in the order in which kernels and recordings keep it."""

@@ -14,9 +14,9 @@ from gpu_npu.checks import check_integer
 from gpu_npu.errors import CapacityError, NetworkError
 
 from .connectome import Connectome
-from .fields import MAX_NEURONS
+from .fields import MAX_NEURONS, CountType
 from .settings import Area, Settings
-from .synapses import SYNAPSES_AT_A_TIME, CountType, SynapseBatch, SynapseSource
+from .synapses import SYNAPSES_AT_A_TIME, Procedure, SynapseBatch, SynapseSource
 
 Range = int | tuple[int, int]
 """One value for all synapses, or (lowest, highest): uniform, both ends included."""
@@ -44,7 +44,8 @@ def fixed_out_degree(
     degree = check_integer(degree, "degree")
     source = np.repeat(np.arange(neurons, dtype=np.uint32), degree)
     target = _drawn(rng, neurons, neurons * degree)
-    return _network(rng, neurons, source, target, inhibitory_fraction, weight, psp, settings, areas, fields)
+    batch = _batch(rng, neurons, source, target, inhibitory_fraction, weight, psp)
+    return _network(neurons, batch, settings, areas, fields)
 
 
 def fixed_in_degree(
@@ -64,7 +65,8 @@ def fixed_in_degree(
     degree = check_integer(degree, "degree")
     target = np.repeat(np.arange(neurons, dtype=np.uint32), degree)
     source = _drawn(rng, neurons, neurons * degree)
-    return _network(rng, neurons, source, target, inhibitory_fraction, weight, psp, settings, areas, fields)
+    batch = _batch(rng, neurons, source, target, inhibitory_fraction, weight, psp)
+    return _network(neurons, batch, settings, areas, fields)
 
 
 def fixed_probability(
@@ -86,7 +88,8 @@ def fixed_probability(
     rng, neurons = _start(seed, neurons)
     _share(probability, "probability")
     source, target = np.divmod(_hits(rng, neurons * neurons, probability), max(neurons, 1))
-    return _network(rng, neurons, source, target, inhibitory_fraction, weight, psp, settings, areas, fields)
+    batch = _batch(rng, neurons, source, target, inhibitory_fraction, weight, psp)
+    return _network(neurons, batch, settings, areas, fields)
 
 
 def _start(seed: int, neurons: int) -> tuple[np.random.Generator, int]:
@@ -131,26 +134,26 @@ def _counts(rng: np.random.Generator, wanted: Range, count: int, what: str) -> N
     return rng.integers(low, high, count, dtype=dtype, endpoint=True)
 
 
-def _network(
-    rng: np.random.Generator,
-    neurons: int,
-    source: Ids,
-    target: Ids,
-    inhibitory_fraction: float,
-    weight: Range,
-    psp: Range,
-    settings: Settings | None,
-    areas: Mapping[int, Area] | None,
-    fields: Mapping[str, ArrayLike],
-) -> Connectome:
+def _batch(
+    rng: np.random.Generator, neurons: int, source: Ids, target: Ids, inhibitory_fraction: float, weight: Range, psp: Range
+) -> SynapseBatch:
+    """Synapses with these ends, their weights and psps drawn, and the signs of their sources."""
     _share(inhibitory_fraction, "inhibitory_fraction")
     weights = _counts(rng, weight, len(source), "weight")
     psps = _counts(rng, psp, len(source), "psp")
     inhibits = np.zeros(neurons, np.bool_)
     inhibits[rng.permutation(neurons)[: round(neurons * inhibitory_fraction)]] = True
-    network = Connectome(neurons, len(source), weight_dtype=weights.dtype, psp_dtype=psps.dtype, settings=settings, areas=areas)
+    ends = {"source": source.astype(np.uint32, copy=False), "target": target.astype(np.uint32, copy=False)}
+    return SynapseBatch.of(**ends, weight=weights, psp=psps, inhibitory=inhibits[source])
+
+
+def _network(
+    neurons: int, batch: SynapseBatch, settings: Settings | None, areas: Mapping[int, Area] | None, fields: Mapping[str, ArrayLike]
+) -> Connectome:
+    weight, psp = batch.weight.dtype, batch.psp.dtype
+    network = Connectome(neurons, len(batch), weight_dtype=weight, psp_dtype=psp, settings=settings, areas=areas)
     network.add_neurons(neurons, **fields)
-    network.add_synapses(source, target, weights, psps, inhibits[source])
+    network.add_synapses(*batch.columns())
     return network
 
 
@@ -232,6 +235,17 @@ class RandomSynapses(SynapseSource):
         """A neuron inhibits if the upper 32 bits of its draw are below this."""
         return round(self.inhibitory_fraction * 2**32)
 
+    def procedure(self) -> Procedure:
+        ends, values, signs = self.keys
+        sizes = {"neurons": self.neurons, "degree": self.degree, "incoming": self.incoming}
+        keys = {"end_key": ends, "value_key": values, "sign_key": signs, "inhibitory_below": self.inhibitory_below}
+        (weight, weight_top), (psp, psp_top) = self.weight_range, self.psp_range
+        ranges = {"weights": weight, "weight_values": weight_top - weight + 1, "psps": psp, "psp_values": psp_top - psp + 1}
+        arguments: dict[str, np.generic] = {name: np.uint32(value) for name, value in sizes.items()}
+        arguments |= {name: np.uint64(value) for name, value in keys.items()}
+        arguments |= {name: np.uint32(value) for name, value in ranges.items()}
+        return Procedure("generate_synapses", arguments)
+
     def within(self, neurons: int) -> SynapseSource:
         if self.neurons > neurons:
             raise CapacityError(f"synapses between {self.neurons:,} neurons, where {neurons:,} ids are reserved; reserve more")
@@ -259,7 +273,7 @@ class RandomSynapses(SynapseSource):
             )
         )
         inhibitory = draw(signs, source.astype(np.uint64)) >> _WORD < np.uint64(self.inhibitory_below)
-        return SynapseBatch(source, target, weight, psp, inhibitory)
+        return SynapseBatch.of(source=source, target=target, weight=weight, psp=psp, inhibitory=inhibitory)
 
 
 def seed_example(seed: int = 0) -> Connectome:

@@ -10,8 +10,9 @@ import numpy as np
 from gpu_npu.arrays import U32
 from gpu_npu.errors import NetworkError, SumOverflowError
 
+from .fields import CountType
 from .settings import Area
-from .synapses import CountType, SynapseBatch
+from .synapses import SynapseBatch
 
 SUM_LIMIT = 2**63
 """Absolute sums of one sign stay below this."""

@@ -3,58 +3,78 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.arrays import U8, U32, Counts
+from gpu_npu.arrays import I64, U8, U32, Counts, Flags, Indices
 from gpu_npu.errors import NetworkError, NeuronIndexError
 from gpu_npu.objects import OneLine, described
 
-CountType = type[np.uint8] | type[np.uint16]
+from .fields import SYNAPSE_FIELDS, CountType, synapse_dtypes
+
+_SEED_NAMES = {field.seed_name: name for name, field in SYNAPSE_FIELDS.items()} | {"valid_mask": "valid"}
 SYNAPSES_AT_A_TIME = 2**22
 """What travels in one batch where there are many: bounds the memory of whoever reads them."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SynapseBatch(OneLine):
-    """n synapses, all valid, in the order of their age: arrays of shape (n,)."""
+    """n synapses, all valid, in the order of their age: an array of shape (n,) for each of SYNAPSE_FIELDS."""
 
     source: U32
     target: U32
     weight: Counts
     psp: Counts
-    inhibitory: NDArray[np.bool_]
+    inhibitory: Flags
 
     def __post_init__(self) -> None:
-        lengths = {len(self.source), len(self.target), len(self.weight), len(self.psp), len(self.inhibitory)}
+        lengths = {len(column) for column in self.columns()}
         if len(lengths) > 1:
             raise NetworkError(f"a batch of synapses has arrays of different lengths: {sorted(lengths)}")
 
     def __len__(self) -> int:
         return len(self.source)
 
+    def columns(self) -> tuple[NDArray[Any], ...]:
+        """Its arrays in the order of SYNAPSE_FIELDS."""
+        return tuple(getattr(self, name) for name in SYNAPSE_FIELDS)
+
+    def take(self, chosen: slice | Flags | Indices) -> SynapseBatch:
+        """Some of the synapses: a slice (views), a mask, or indices in the order wanted (copies)."""
+        return SynapseBatch(*(column[chosen] for column in self.columns()))
+
+    @classmethod
+    def of(cls, **columns: NDArray[Any]) -> SynapseBatch:
+        """A batch of these arrays; fields that have a default may be left out."""
+        n = len(columns["source"])
+        for name, field in SYNAPSE_FIELDS.items():
+            if name not in columns and field.default is not None:
+                columns[name] = np.full(n, field.default, field.dtype)
+        return cls(**columns)
+
     @classmethod
     def empty(cls, weight_dtype: CountType = np.uint8, psp_dtype: CountType = np.uint8) -> SynapseBatch:
         """No synapse."""
-        ids = np.zeros(0, np.uint32)
-        return cls(ids, ids, np.zeros(0, weight_dtype), np.zeros(0, psp_dtype), np.zeros(0, np.bool_))
+        return cls(*(np.zeros(0, dtype) for dtype in synapse_dtypes(weight_dtype, psp_dtype).values()))
 
     @classmethod
     def concatenate(cls, batches: Iterable[SynapseBatch]) -> SynapseBatch:
         """All batches one after the other; no batch at all gives an empty one of uint8."""
-        parts = list(batches)
-        if not parts:
-            return cls.empty()
-        return cls(
-            np.concatenate([b.source for b in parts]),
-            np.concatenate([b.target for b in parts]),
-            np.concatenate([b.weight for b in parts]),
-            np.concatenate([b.psp for b in parts]),
-            np.concatenate([b.inhibitory for b in parts]),
-        )
+        parts = [batch.columns() for batch in batches]
+        return cls(*map(np.concatenate, zip(*parts, strict=True))) if parts else cls.empty()
+
+
+@dataclass(frozen=True, repr=False)
+class Procedure(OneLine):
+    """How a backend can make the synapses of a source itself, any of them by their number."""
+
+    kernel: str
+    arguments: Mapping[str, np.generic]
+    """What the kernel needs beside the numbers wanted and where to put them, in its order."""
 
 
 class SynapseSource(ABC, Iterable[SynapseBatch]):
@@ -84,6 +104,15 @@ class SynapseSource(ABC, Iterable[SynapseBatch]):
     @abstractmethod
     def __iter__(self) -> Iterator[SynapseBatch]: ...
 
+    @property
+    def dtypes(self) -> dict[str, type[np.generic]]:
+        """The dtype of every array of a batch."""
+        return synapse_dtypes(self.weight_dtype, self.psp_dtype)
+
+    def procedure(self) -> Procedure | None:
+        """How a backend makes these synapses instead of reading them; None: it has to read them."""
+        return None
+
     def __repr__(self) -> str:
         dtypes = f"{np.dtype(self.weight_dtype)} weights, {np.dtype(self.psp_dtype)} psps"
         return described(self, f"{self.total:,} synapses, {dtypes}")
@@ -112,7 +141,7 @@ class _Checked(SynapseSource):
         return self._source.psp_dtype
 
     def __iter__(self) -> Iterator[SynapseBatch]:
-        dtypes = {"source": np.uint32, "target": np.uint32, "weight": self.weight_dtype, "psp": self.psp_dtype, "inhibitory": np.bool_}
+        dtypes = self.dtypes
         count = 0
         for batch in self._source:
             for name, dtype in dtypes.items():
@@ -160,25 +189,37 @@ class SynapseArray(SynapseSource):
     """Preallocated slots; slot i was filled before slot i + 1, so the slot number is the age.
 
     The arrays are views of the `count` slots used so far (shape (count,)); growing the capacity makes new ones. A
-    removed synapse keeps its slot, with `valid` False, until the connectome is compacted.
+    removed synapse keeps its slot, with `valid` False, until the connectome is compacted. The names of the first API
+    (source_neurons, weights, conductances, ...) read the same arrays.
     """
 
-    __slots__ = ("_inhibitory", "_psp", "_source", "_target", "_valid", "_weight", "count", "neuron_capacity")
+    __slots__ = ("_arrays", "_dtypes", "count", "neuron_capacity")
+
+    source: U32
+    target: U32
+    weight: Counts
+    psp: Counts
+    inhibitory: Flags
+    valid: Flags
+    """False: removed."""
 
     def __init__(self, capacity: int, neuron_capacity: int, weight_dtype: CountType, psp_dtype: CountType) -> None:
         self.count = 0
         self.neuron_capacity = neuron_capacity
-        self._source: U32 = np.zeros(capacity, np.uint32)
-        self._target: U32 = np.zeros(capacity, np.uint32)
-        self._weight: Counts = np.zeros(capacity, weight_dtype)
-        self._psp: Counts = np.zeros(capacity, psp_dtype)
-        self._inhibitory: NDArray[np.bool_] = np.zeros(capacity, np.bool_)
-        self._valid: NDArray[np.bool_] = np.zeros(capacity, np.bool_)
+        self._dtypes = weight_dtype, psp_dtype
+        dtypes = {**synapse_dtypes(weight_dtype, psp_dtype), "valid": np.bool_}
+        self._arrays: dict[str, NDArray[Any]] = {name: np.zeros(capacity, dtype) for name, dtype in dtypes.items()}
+
+    def __getattr__(self, name: str) -> NDArray[Any]:
+        wanted = _SEED_NAMES.get(name, name)
+        if wanted not in SYNAPSE_FIELDS and wanted != "valid":
+            raise AttributeError(f"SynapseArray has no field {name!r}")
+        return self._arrays[wanted][: self.count]
 
     @property
     def capacity(self) -> int:
         """Slots reserved."""
-        return len(self._source)
+        return len(self._arrays["valid"])
 
     @property
     def valid_count(self) -> int:
@@ -191,55 +232,19 @@ class SynapseArray(SynapseSource):
 
     @property
     def weight_dtype(self) -> CountType:
-        return self._weight.dtype.type
+        return self._dtypes[0]
 
     @property
     def psp_dtype(self) -> CountType:
-        return self._psp.dtype.type
+        return self._dtypes[1]
 
     def __iter__(self) -> Iterator[SynapseBatch]:
         """The valid synapses, oldest first; views where none of a batch is removed."""
+        valid = self.valid
         for start in range(0, self.count, SYNAPSES_AT_A_TIME):
             used = slice(start, min(start + SYNAPSES_AT_A_TIME, self.count))
-            keep: slice | NDArray[np.bool_] = slice(None) if self._valid[used].all() else self._valid[used]
-            weight, psp, inhibitory = self._weight[used][keep], self._psp[used][keep], self._inhibitory[used][keep]
-            yield SynapseBatch(self._source[used][keep], self._target[used][keep], weight, psp, inhibitory)
-
-    @property
-    def source(self) -> U32:
-        """uint32 id of the neuron that the synapse leaves."""
-        return self._source[: self.count]
-
-    @property
-    def target(self) -> U32:
-        """uint32 id of the neuron that it ends in."""
-        return self._target[: self.count]
-
-    @property
-    def weight(self) -> Counts:
-        """uint8 or uint16."""
-        return self._weight[: self.count]
-
-    @property
-    def psp(self) -> Counts:
-        """Postsynaptic potential, uint8 or uint16; what is delivered is weight * psp."""
-        return self._psp[: self.count]
-
-    @property
-    def inhibitory(self) -> NDArray[np.bool_]:
-        """The sign of what is delivered."""
-        return self._inhibitory[: self.count]
-
-    @property
-    def valid(self) -> NDArray[np.bool_]:
-        """False: removed."""
-        return self._valid[: self.count]
-
-    source_neurons = source
-    target_neurons = target
-    weights = weight
-    conductances = psp
-    valid_mask = valid
+            batch = self.take(used)
+            yield batch if valid[used].all() else batch.take(valid[used])
 
     @property
     def types(self) -> U8:
@@ -247,53 +252,49 @@ class SynapseArray(SynapseSource):
         return self.inhibitory.view(np.uint8)
 
     @property
-    def source_index(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def source_index(self) -> tuple[I64, I64]:
         """(indptr, order): the valid slots leaving neuron i are order[indptr[i]:indptr[i + 1]], oldest first.
 
         indptr has shape (neuron_capacity + 1,), order (valid_count,). Made anew at each look.
         """
         slots = np.flatnonzero(self.valid)
-        source = self._source[slots]
+        source = self.source[slots]
         indptr = np.zeros(self.neuron_capacity + 1, np.int64)
         np.cumsum(np.bincount(source, minlength=self.neuron_capacity), out=indptr[1:])
         return indptr, slots[np.argsort(source, kind="stable")]
 
+    def take(self, slots: slice | Flags | Indices) -> SynapseBatch:
+        """The synapses in these slots, used ones: a slice (views), a mask of all used slots, or their numbers (copies)."""
+        return SynapseBatch(*(self._arrays[name][: self.count][slots] for name in SYNAPSE_FIELDS))
+
     def batch(self) -> SynapseBatch:
         """The valid synapses, oldest first, copied."""
-        keep = self.valid
-        return SynapseBatch(self.source[keep], self.target[keep], self.weight[keep], self.psp[keep], self.inhibitory[keep])
+        return self.take(self.valid)
 
-    def arrays(self) -> tuple[NDArray[np.generic], ...]:
-        """source, target, weight, psp, inhibitory, valid at their full capacity."""
-        return (self._source, self._target, self._weight, self._psp, self._inhibitory, self._valid)
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """Every field in the order of SYNAPSE_FIELDS, then valid, at their full capacity."""
+        return tuple(self._arrays.values())
 
     def append(self, batch: SynapseBatch) -> None:
         """Fill the next slots; the caller has checked that there are enough."""
-        end = self.count + len(batch)
-        used = slice(self.count, end)
-        self._source[used] = batch.source
-        self._target[used] = batch.target
-        self._weight[used] = batch.weight
-        self._psp[used] = batch.psp
-        self._inhibitory[used] = batch.inhibitory
-        self._valid[used] = True
-        self.count = end
+        used = slice(self.count, self.count + len(batch))
+        for name, column in zip(SYNAPSE_FIELDS, batch.columns(), strict=True):
+            self._arrays[name][used] = column
+        self._arrays["valid"][used] = True
+        self.count += len(batch)
 
-    def append_one(self, source: int, target: int, weight: int, psp: int, inhibitory: bool) -> None:
-        """Fill the next slot; the caller has checked everything."""
+    def append_one(self, *values: int) -> None:
+        """Fill the next slot with a value for each of SYNAPSE_FIELDS; the caller has checked everything."""
         slot = self.count
-        self._source[slot] = source
-        self._target[slot] = target
-        self._weight[slot] = weight
-        self._psp[slot] = psp
-        self._inhibitory[slot] = inhibitory
-        self._valid[slot] = True
+        for array, value in zip(self._arrays.values(), values):  # noqa: B905 - there is none for valid, the last
+            array[slot] = value
+        self._arrays["valid"][slot] = True
         self.count = slot + 1
 
     def with_capacity(self, capacity: int, neuron_capacity: int) -> SynapseArray:
         """A copy with other capacities (at least as many slots as are used)."""
-        new = SynapseArray(capacity, neuron_capacity, self._weight.dtype.type, self._psp.dtype.type)
-        for ours, theirs in zip(self.arrays(), new.arrays(), strict=True):
-            theirs[: self.count] = ours[: self.count]
+        new = SynapseArray(capacity, neuron_capacity, *self._dtypes)
+        for name, array in self._arrays.items():
+            new._arrays[name][: self.count] = array[: self.count]
         new.count = self.count
         return new

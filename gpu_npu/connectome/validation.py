@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ from gpu_npu.arrays import Counts
 from gpu_npu.checks import LARGEST, SMALLEST_NORMAL, as_array, check_flags, check_ids, check_integers, check_reals, shaped
 from gpu_npu.errors import NetworkError
 
-from .fields import NEURON_FIELDS, Field
-from .synapses import CountType, SynapseBatch
+from .fields import NEURON_FIELDS, SYNAPSE_FIELDS, CountType, Field
+from .synapses import SynapseBatch
 
 
 def field_named(name: str) -> Field:
@@ -78,33 +79,24 @@ def check_weights(weight: ArrayLike, dtype: Any, n: int, what: str = "weight") -
         raise
 
 
-def check_synapses(
-    source: ArrayLike,
-    target: ArrayLike,
-    weight: ArrayLike,
-    psp: ArrayLike,
-    inhibitory: ArrayLike,
-    capacity: int,
-    weight_dtype: Any,
-    psp_dtype: Any,
-) -> SynapseBatch:
-    """Synapses between reserved ids as a batch; scalars serve all, and all arrays have one length.
+def check_synapses(given: Mapping[str, ArrayLike], capacity: int, dtypes: Mapping[str, type[np.generic]]) -> SynapseBatch:
+    """Synapses between reserved ids as a batch: a value for all or an array, all of one length, for each of SYNAPSE_FIELDS.
 
-    NetworkError, NeuronIndexError: as for ids, weights and flags; the message names the array and the place in it.
+    dtypes: of the fields in this network. NetworkError, NeuronIndexError: as for ids, weights and flags; the message names
+    the array and the place in it.
     """
-    given = {"source": source, "target": target, "weight": weight, "psp": psp, "inhibitory": inhibitory}
-    arrays = {what: as_array(values, what) for what, values in given.items()}
-    for what in ("source", "target"):
-        ids = check_ids(arrays[what], capacity, what)  # of a mask as many as it has True
-        arrays[what] = ids if arrays[what].ndim else ids.reshape(())
+    arrays = {name: as_array(given[name], name) for name in SYNAPSE_FIELDS}
+    for name in ("source", "target"):
+        ids = check_ids(arrays[name], capacity, name)  # of a mask as many as it has True
+        arrays[name] = ids if arrays[name].ndim else ids.reshape(())
     n = next((len(array) for array in arrays.values() if array.ndim), 1)
-    for what, array in arrays.items():
+    for name, array in arrays.items():
         if array.ndim and len(array) != n:
-            raise NetworkError(f"{what}: {len(array):,} values for {n:,} synapses; give one value or one for each")
-    return SynapseBatch(
-        shaped(arrays["source"], (n,), "source", np.uint32),
-        shaped(arrays["target"], (n,), "target", np.uint32),
-        check_weights(arrays["weight"], weight_dtype, n, "weight"),
-        check_weights(arrays["psp"], psp_dtype, n, "psp"),
-        shaped(check_flags(arrays["inhibitory"], "inhibitory"), (n,), "inhibitory", np.bool_),
-    )
+            raise NetworkError(f"{name}: {len(array):,} values for {n:,} synapses; give one value or one for each")
+    return SynapseBatch(*(_column(name, array, dtypes[name], n) for name, array in arrays.items()))
+
+
+def _column(name: str, array: NDArray[Any], dtype: type[np.generic], n: int) -> NDArray[Any]:
+    if name in ("source", "target"):
+        return shaped(array, (n,), name, dtype)
+    return shaped(check_flags(array, name), (n,), name, dtype) if dtype is np.bool_ else check_weights(array, dtype, n, name)

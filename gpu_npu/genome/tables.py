@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,4 @@ class SynapseTable(OneLine):
     def sorted(self) -> SynapseTable:
         """In the canonical order; what is equal in all of it keeps its order."""
         order = np.lexsort((self.weight, self.psp, self.inhibitory, self.target, self.source))
-        return SynapseTable(
-            self.source[order], self.target[order], self.weight[order], self.psp[order], self.inhibitory[order], self.delay[order]
-        )
+        return SynapseTable(*(getattr(self, field.name)[order] for field in fields(self)))

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpu_npu.connectome import Connectome, SynapseBatch, SynapseSource
-from gpu_npu.connectome.synapses import SYNAPSES_AT_A_TIME, CountType
+from gpu_npu.connectome.fields import CountType
+from gpu_npu.connectome.synapses import SYNAPSES_AT_A_TIME
 
 from .archive import Archive, Column
 
@@ -70,8 +71,12 @@ class CsrSynapses(SynapseSource):
                 low, high = (int(np.searchsorted(indptr, at, side="right")) - 1 for at in (first, last - 1))
                 bounds = np.clip(indptr[low : high + 2], first, last)
                 source = np.repeat(np.arange(low, high + 1, dtype=np.uint32), bounds[1:] - bounds[:-1])
-                yield SynapseBatch(
-                    source, target.astype(np.uint32), weight.astype(np.uint16), np.ones(last - first, np.uint8), self._inhibits[source]
+                yield SynapseBatch.of(
+                    source=source,
+                    target=target.astype(np.uint32),
+                    weight=weight.astype(np.uint16),
+                    psp=np.ones(last - first, np.uint8),
+                    inhibitory=self._inhibits[source],
                 )
 
 

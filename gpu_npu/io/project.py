@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.connectome import NEURON_FIELDS, Area, Connectome, PlasticityRule, Rules, Settings, SynapseBatch, SynapseSource
+from gpu_npu.connectome import NEURON_FIELDS, SYNAPSE_FIELDS, Area, Connectome, PlasticityRule, Rules, Settings, SynapseBatch, SynapseSource
+from gpu_npu.connectome.fields import CountType
 from gpu_npu.connectome.plasticity import RULES
-from gpu_npu.connectome.synapses import SYNAPSES_AT_A_TIME, CountType
+from gpu_npu.connectome.synapses import SYNAPSES_AT_A_TIME
 from gpu_npu.errors import NetworkError, NpuError
 
 from .archive import Archive
@@ -60,7 +61,7 @@ def network_arrays(connectome: Connectome) -> dict[str, NDArray[Any]]:
     neurons, synapses = connectome.neurons, connectome.synapses
     return {
         **{f"neuron_{name}": neurons[name] for name in (*NEURON_FIELDS, "valid", "created")},
-        **{f"synapse_{name}": getattr(synapses, name) for name in ("source", "target", "weight", "psp", "inhibitory", "valid")},
+        **{f"synapse_{name}": getattr(synapses, name) for name in (*SYNAPSE_FIELDS, "valid")},
     }
 
 
@@ -82,18 +83,11 @@ def _check_format(archive: Archive) -> None:
 def read_network(archive: Archive | Sealed) -> Connectome:
     """The network of `network_values` and `network_arrays`, checked as `Connectome.validate` does."""
     capacity = archive.integer("synapse_capacity")
-    source = archive.array("synapse_source", dtype=np.uint32)
-    count = source.shape
-    if len(source) > capacity:
-        raise archive.error(f"{len(source)} synapses are more than 'synapse_capacity' {capacity}")
-    batch = SynapseBatch(
-        source,
-        archive.array("synapse_target", count, np.uint32),
-        archive.array("synapse_weight", count),
-        archive.array("synapse_psp", count),
-        archive.array("synapse_inhibitory", count, np.bool_),
-    )
-    valid = archive.array("synapse_valid", count, np.bool_)
+    slots = archive.array("synapse_source", dtype=np.uint32).shape
+    if slots[0] > capacity:
+        raise archive.error(f"{slots[0]} synapses are more than 'synapse_capacity' {capacity}")
+    batch = SynapseBatch(*(archive.array(f"synapse_{name}", slots, field.dtype) for name, field in SYNAPSE_FIELDS.items()))
+    valid = archive.array("synapse_valid", slots, np.bool_)
     network = _without_synapses(archive, batch.weight.dtype, batch.psp.dtype)
     try:
         network.reserve(synapses=capacity)
@@ -163,13 +157,12 @@ class ProjectSynapses(SynapseSource):
         return self._dtypes[1]
 
     def __iter__(self) -> Iterator[SynapseBatch]:
-        dtypes = {"source": np.uint32, "target": np.uint32, "weight": self.weight_dtype, "psp": self.psp_dtype, "inhibitory": np.bool_}
         with Archive(self._path) as archive:
-            columns = [archive.column(f"synapse_{name}", self._slots, dtype) for name, dtype in dtypes.items()]
+            columns = [archive.column(f"synapse_{name}", self._slots, dtype) for name, dtype in self.dtypes.items()]
             valid = archive.column("synapse_valid", self._slots, np.bool_)
             for count in _pieces(self._slots):
-                keep, arrays = valid.read(count), [column.read(count) for column in columns]
-                yield SynapseBatch(*(arrays if keep.all() else [array[keep] for array in arrays]))
+                keep, batch = valid.read(count), SynapseBatch(*(column.read(count) for column in columns))
+                yield batch if keep.all() else batch.take(keep)
 
 
 def _pieces(slots: int) -> Iterator[int]:

@@ -7,7 +7,7 @@ print(load_recording("fired.npz").fired_in(17))
 
 from __future__ import annotations
 
-from .base import COUNTERS, Recording
+from .base import Recording
 from .npz import Recorder, load_recording
 
-__all__ = ["COUNTERS", "Recorder", "Recording", "load_recording"]
+__all__ = ["Recorder", "Recording", "load_recording"]

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from gpu_npu.errors import NetworkError
 from gpu_npu.objects import OneLine
 
-COUNTERS = ("sensory_injections", "power_injections", "synaptic_injections", "neurons_processed", "neurons_in_refractory")
-
 
 @dataclass(frozen=True, repr=False)
 class Recording(OneLine):

@@ -19,6 +19,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
+from gpu_npu.connectome import COUNTERS
 from gpu_npu.errors import NetworkError
 from gpu_npu.fire import BurstResult, Digest
 from gpu_npu.io.archive import Archive
@@ -26,7 +27,7 @@ from gpu_npu.io.atomic import Unfinished
 from gpu_npu.io.disk import NO_ROOM, claim, read_at, write_at
 from gpu_npu.objects import Unique, described
 
-from .base import COUNTERS, Recording
+from .base import Recording
 from .counts import ROW, Counts
 
 BUFFER = 2**20

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from gpu_npu.checks import check_integer, is_real
+from gpu_npu.connectome import COUNTERS
 from gpu_npu.errors import FrameError, MissingPackageError
 from gpu_npu.fire import BurstResult
 from gpu_npu.objects import described
 from gpu_npu.streams.base import Stimulus
 
-COUNTERS = ("power_injections", "sensory_injections", "synaptic_injections", "neurons_processed", "neurons_in_refractory")
 _MAP_OF_TWO = (b"\x82", b"\xde\x00\x02", b"\xdf\x00\x00\x00\x02")
 """How such a map begins."""
 

@@ -93,7 +93,7 @@ def test_the_plans_of_the_default_profile_are_active() -> None:
         backend = ReferencePlatform().load(maker.connectome, maker.shape(plan.bursts))
         outputs = [perform(backend, name, arguments) for name, arguments in maker.make_script()]
         spikes = sum(len(output.fired) for output in outputs if hasattr(output, "fired"))
-        carried = sum(output.synaptic_injections for output in outputs if hasattr(output, "fired"))
+        carried = sum(output.counters[2] for output in outputs if hasattr(output, "fired"))
         if spikes >= 10 and carried >= 10:
             met.update(plan.switches)
             met.update(["big"] if plan.neurons >= 255 else [])

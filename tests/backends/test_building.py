@@ -18,6 +18,7 @@ from gpu_npu.backends.devices.cpu import CpuDevice
 from gpu_npu.backends.devices.emulated import EmulatedDevice
 from gpu_npu.backends.executor import DevicePlatform, Tuning
 from gpu_npu.connectome import (
+    SYNAPSE_FIELDS,
     Area,
     CapacityError,
     Connectome,
@@ -66,13 +67,13 @@ def edges(
 
 
 def cut(batch: SynapseBatch, *places: int) -> list[SynapseBatch]:
-    arrays = [np.split(array, places) for array in (batch.source, batch.target, batch.weight, batch.psp, batch.inhibitory)]
+    arrays = [np.split(array, places) for array in batch.columns()]
     return [SynapseBatch(*parts) for parts in zip(*arrays, strict=True)]
 
 
 def listed(npu: NPU) -> list[NDArray[Any]]:
     batch = npu.outgoing_synapses(np.arange(npu.neuron_capacity))
-    return [batch.source, batch.target, batch.weight, batch.psp, batch.inhibitory]
+    return list(batch.columns())
 
 
 def bare(neurons: int, like: SynapseSource, **options: Any) -> Connectome:
@@ -101,7 +102,7 @@ def test_an_unsorted_edge_list(weight: Any, psp: Any, backend_factory: BackendFa
         connectome = bare(40, source)
         connectome.reserve(synapses=100)
         for part in own:
-            connectome.add_synapses(part.source, part.target, part.weight, part.psp, part.inhibitory)
+            connectome.add_synapses(*part.columns())
         connectome.remove_synapses(own[0].source[:20], own[0].target[:20])
         with NPU.from_connectome(connectome, synapses=source, backend=make) as npu:
             assert npu.get_synapse_count() == 2_080
@@ -125,8 +126,7 @@ def test_any_edge_list_in_any_chunks(seed: int, neurons: int, count: int, chunk:
         for backend in (DevicePlatform(EmulatedDevice(**options), Tuning(**executor_options)), DevicePlatform(CpuDevice(workers=2))):
             with NPU.from_connectome(bare(neurons, source), synapses=source, backend=backend) as npu:
                 order = np.lexsort((everything.target, everything.source))
-                names = ("source", "target", "weight", "psp", "inhibitory")
-                assert_same(listed(npu), [getattr(everything, name)[order] for name in names])
+                assert_same(listed(npu), list(everything.take(order).columns()))
                 rows.append(backend._rows._read_all())
     np.testing.assert_array_equal(*rows)
     degree = np.bincount(everything.source, minlength=neurons)
@@ -162,7 +162,7 @@ def test_generated_on_the_device(
         ours, backend = listed(npu), npu.backend
         batch = SynapseBatch.concatenate(source)
         order = np.lexsort((batch.target, batch.source))
-        assert_same(ours, [getattr(batch, name)[order] for name in ("source", "target", "weight", "psp", "inhibitory")])
+        assert_same(ours, [getattr(batch, name)[order] for name in SYNAPSE_FIELDS])
         if backend != "reference":
             monkeypatch.setattr(RandomSynapses, "__iter__", lambda self: pytest.fail("the host made them"))
             npu.reset(network=True)
@@ -180,7 +180,7 @@ def test_reset_goes_back_to_the_source(backend_factory: BackendFactory) -> None:
 
 
 BAD: dict[str, tuple[Any, type[Exception], str]] = {
-    "target": (lambda b: Listed(replace(b, target=b.target + 50)), NeuronIndexError, r"synapse 0: target 5\d is not"),
+    "target": (lambda b: Listed(replace(b, target=b.target + 50)), NeuronIndexError, r"target of synapse 0: 5\d is not"),
     "source": (lambda b: Listed(b, replace(b, source=b.source + 60)), NeuronIndexError, r"source of synapse 100: \d+ .* are 0 to 9"),
     "dtype": (lambda b: Listed(b, replace(b, weight=b.weight.astype(np.uint16))), NetworkError, "weight of a batch: uint16 of shape"),
     "too few": (lambda b: Listed(b, total=101), NetworkError, "says that it has 101 and gives 100"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ def random_batch(rng: np.random.Generator, neurons: int, count: int) -> SynapseB
 
 def synapses(backend: Any) -> list[NDArray[Any]]:
     batch = SynapseBatch.concatenate(backend.synapses_from())
-    return [batch.source, batch.target, batch.weight, batch.psp, batch.inhibitory]
+    return list(batch.columns())
 
 
 # Every degree near 100 meets the padding of the blocks at another place.
@@ -145,7 +146,7 @@ def test_tails_are_merged_by_age(device_factory: DeviceFactory) -> None:
     backends: list[Backend] = [loaded(connectome, device=device_factory()), reference]
     for _ in range(12):
         additions = random_batch(rng, 50, 100)
-        additions = SynapseBatch(additions.source % 2, additions.target % 7, additions.weight, additions.psp, additions.inhibitory)
+        additions = replace(additions, source=additions.source % 2, target=additions.target % 7)
         gone = random_batch(rng, 50, 40)
         answers = []
         for backend in backends:
@@ -235,7 +236,7 @@ def test_in_degrees_beyond_the_packed_count(device_factory: DeviceFactory) -> No
         for backend in (executor, reference):
             backend.force(np.zeros(1, np.uint32))
         ours, theirs = executor.burst(number), reference.burst(number)
-        assert ours.synaptic_injections == theirs.synaptic_injections == (0 if number == 1 else first + (second if number in (3, 4) else 0))
+        assert ours.counters[2] == theirs.counters[2] == (0 if number == 1 else first + (second if number in (3, 4) else 0))
         np.testing.assert_array_equal(executor.candidates()[1], reference.candidates()[1])
         bits.append(int(executor._state["arrival_bits"][0]))
     assert bits[:2] == [15, 15]
@@ -303,7 +304,7 @@ def test_columns_follow_their_synapses(device_factory: DeviceFactory) -> None:
     for i in range(3):  # into room, squeezed in place, moved
         young = (count + 200 * i + np.arange(200)).astype(np.uint16)
         batch = random_batch(rng, n, 200)
-        executor.add_synapses(SynapseBatch(batch.source, batch.target, batch.weight, young, batch.inhibitory))
+        executor.add_synapses(replace(batch, psp=young))
         expected |= {psp: [0] for psp in young.tolist()}
     left = columns_of(executor)
     assert len(left) == count + 300

@@ -49,7 +49,7 @@ def random_batch(rng: np.random.Generator, neurons: int, count: int) -> SynapseB
 
 def listed(npu: NPU) -> list[bytes]:
     batch = npu.outgoing_synapses(np.arange(npu.neuron_capacity))
-    return [array.tobytes() for array in (batch.source, batch.target, batch.weight, batch.psp, batch.inhibitory)]
+    return [array.tobytes() for array in batch.columns()]
 
 
 def test_rows_beyond_32_gigabytes_of_arena() -> None:
@@ -57,7 +57,7 @@ def test_rows_beyond_32_gigabytes_of_arena() -> None:
     connectome = Connectome(200, 2_000)
     connectome.add_neurons(200, threshold=3000.0, leak_coefficient=0.5)
     first = random_batch(np.random.default_rng(0), 200, 2_000)
-    connectome.add_synapses(first.source, first.target, first.weight, first.psp, first.inhibitory)
+    connectome.add_synapses(*first.columns())
     with (
         NPU.from_connectome(connectome, backend=DevicePlatform(SparseDevice()), synapse_capacity=2**33) as far,
         NPU.from_connectome(connectome, backend="reference", synapse_capacity=20_000) as reference,
@@ -69,7 +69,7 @@ def test_rows_beyond_32_gigabytes_of_arena() -> None:
             rows._end = end
             more, gone = random_batch(rng, 200, 900), random_batch(rng, 200, 500)
             for npu in (far, reference):
-                npu.add_synapses(more.source, more.target, more.weight, more.psp, more.inhibitory)
+                npu.add_synapses(*more.columns())
                 npu.remove_synapses(gone.source, gone.target)
                 npu.update_weight(int(more.source[0]), int(more.target[0]), 7)
                 npu.force_fire(np.arange(0, 200, 7))

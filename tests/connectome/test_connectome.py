@@ -350,7 +350,7 @@ SPOILT: list[tuple[Callable[[Connectome], object], type[Exception], str]] = [
     (lambda c: c.synapses.target.__setitem__(1, 90210), NeuronIndexError, "target of synapse 1: 90210 is not a neuron id"),
     (lambda c: c.synapses.types.__setitem__(1, 2), NetworkError, r"inhibitory\[1\]: 2 where 0 or 1"),
     (lambda c: setattr(c.synapses, "count", 11), NetworkError, r"synapse count 11 is outside 0..10"),
-    (lambda c: setattr(c.synapses, "_weight", np.zeros(10, np.uint16)), NetworkError, "weight: an array of uint16"),
+    (lambda c: c.synapses._arrays.update(weight=np.zeros(10, np.uint16)), NetworkError, "weight: an array of uint16"),
 ]
 
 

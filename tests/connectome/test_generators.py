@@ -10,7 +10,7 @@ import pytest
 
 from gpu_npu.backends.base import Platform
 from gpu_npu.backends.shape import NetworkShape
-from gpu_npu.connectome import Area, CapacityError, Connectome, NetworkError, Settings, SynapseBatch
+from gpu_npu.connectome import SYNAPSE_FIELDS, Area, CapacityError, Connectome, NetworkError, Settings, SynapseBatch
 from gpu_npu.connectome.generators import (
     RandomSynapses,
     draw,
@@ -136,11 +136,11 @@ def test_random_synapses(incoming: bool, monkeypatch: pytest.MonkeyPatch) -> Non
     whole = SynapseBatch.concatenate(source)
     monkeypatch.setattr("gpu_npu.connectome.generators.SYNAPSES_AT_A_TIME", 777)
     cut = SynapseBatch.concatenate(source)
-    names = ("source", "target", "weight", "psp", "inhibitory")
-    for name in names:
+    for name in SYNAPSE_FIELDS:
         np.testing.assert_array_equal(getattr(whole, name), getattr(cut, name))
     other = SynapseBatch.concatenate(RandomSynapses(1000, 40, seed=8, incoming=incoming, weight=(3, 300), psp=(0, 4)))
-    assert all((getattr(whole, name) != getattr(other, name)).any() for name in ("source" if incoming else "target", *names[2:]))
+    drawn_names = set(SYNAPSE_FIELDS) - {"target" if incoming else "source"}
+    assert all((getattr(whole, name) != getattr(other, name)).any() for name in drawn_names)
     given, drawn = (whole.target, whole.source) if incoming else (whole.source, whole.target)
     np.testing.assert_array_equal(given, np.repeat(np.arange(1000), 40))
     degrees = np.bincount(drawn, minlength=1000)

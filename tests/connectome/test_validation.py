@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from gpu_npu.checks import check_area_id, check_ids, check_potentials, check_unique, settle
-from gpu_npu.connectome import NEURON_FIELDS, NetworkError, NeuronIndexError
+from gpu_npu.connectome import NEURON_FIELDS, SYNAPSE_FIELDS, NetworkError, NeuronIndexError, SynapseBatch
+from gpu_npu.connectome.fields import synapse_dtypes
 from gpu_npu.connectome.validation import check_count_dtype, check_field, check_scalar, check_synapses, check_weights
 
 TINY = 2.0**-126
@@ -70,12 +71,16 @@ def test_a_mask_means_the_neurons_where_it_is_true(kind: Any) -> None:
         check_ids(kind([True] * 3), 4, "fired")
 
 
+def checked(*values: Any, capacity: int, psp_dtype: Any = np.uint8) -> SynapseBatch:
+    return check_synapses(dict(zip(SYNAPSE_FIELDS, values, strict=True)), capacity, synapse_dtypes(np.uint8, psp_dtype))
+
+
 def test_masks_are_ends_of_synapses() -> None:
     mask = np.array([False, True, True, False])
-    batch = check_synapses(mask, [0, 3], [5, 6], 1, False, 4, np.uint8, np.uint8)
+    batch = checked(mask, [0, 3], [5, 6], 1, False, capacity=4)
     assert batch.source.tolist() == [1, 2] and batch.target.tolist() == [0, 3] and batch.weight.tolist() == [5, 6]
     with pytest.raises(NetworkError, match="target: 3 values for 2 synapses"):
-        check_synapses(mask, [0, 3, 1], 5, 1, False, 4, np.uint8, np.uint8)
+        checked(mask, [0, 3, 1], 5, 1, False, capacity=4)
 
 
 def test_what_is_masked_is_not_taken() -> None:
@@ -246,12 +251,12 @@ def test_weights(dtype: Any, high: int) -> None:
 
 
 def test_synapses_broadcast_scalars() -> None:
-    batch = check_synapses(1, [2, 3], 4, 5, [0, 1], 10, np.uint8, np.uint16)
+    batch = checked(1, [2, 3], 4, 5, [0, 1], capacity=10, psp_dtype=np.uint16)
     assert batch.source.tolist() == [1, 1] and batch.target.tolist() == [2, 3] and batch.weight.tolist() == [4, 4]
     assert batch.inhibitory.tolist() == [False, True] and batch.inhibitory.dtype == np.bool_ and batch.psp.dtype == np.uint16
-    assert len(check_synapses(1, 2, 3, 4, True, 10, np.uint8, np.uint8)) == 1
-    assert len(check_synapses([], [], [], [], [], 10, np.uint8, np.uint8)) == 0
-    assert len(check_synapses([], [], 1, 1, False, 10, np.uint8, np.uint8)) == 0
+    assert len(checked(1, 2, 3, 4, True, capacity=10)) == 1
+    assert len(checked([], [], [], [], [], capacity=10)) == 0
+    assert len(checked([], [], 1, 1, False, capacity=10)) == 0
 
 
 @pytest.mark.parametrize(
@@ -274,4 +279,4 @@ def test_synapses_broadcast_scalars() -> None:
 def test_synapses_refused(changed: dict[str, Any], error: type[Exception], message: str) -> None:
     good: dict[str, Any] = {"source": [1, 2, 3], "target": [1, 2, 3], "weight": 1, "psp": 1, "inhibitory": False}
     with pytest.raises(error, match=message):
-        check_synapses(**(good | changed), capacity=10, weight_dtype=np.uint8, psp_dtype=np.uint16)
+        check_synapses(good | changed, 10, synapse_dtypes(np.uint8, np.uint16))

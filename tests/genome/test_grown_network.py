@@ -10,7 +10,7 @@ from conftest import shared_data
 from genomes import area, genome, rule
 
 from gpu_npu import NPU
-from gpu_npu.connectome import NEURON_FIELDS, Connectome, NetworkError, Rules
+from gpu_npu.connectome import NEURON_FIELDS, SYNAPSE_FIELDS, Connectome, NetworkError, Rules
 from gpu_npu.genome import grow
 from gpu_npu.io import load, save
 
@@ -18,7 +18,7 @@ from gpu_npu.io import load, save
 def assert_equal(one: Connectome, other: Connectome) -> None:
     for name in (*NEURON_FIELDS, "valid", "created"):
         np.testing.assert_array_equal(one.neurons[name], other.neurons[name], err_msg=name)
-    for name in ("source", "target", "weight", "psp", "inhibitory", "valid"):
+    for name in (*SYNAPSE_FIELDS, "valid"):
         np.testing.assert_array_equal(getattr(one.synapses, name), getattr(other.synapses, name), err_msg=name)
     assert one.synapses.weight.dtype == other.synapses.weight.dtype and one.synapses.psp.dtype == other.synapses.psp.dtype
     assert dict(one.areas) == dict(other.areas)

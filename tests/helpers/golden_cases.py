@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gpu_npu.backends.base import BurstOutput
 from gpu_npu.backends.shape import NetworkShape
-from gpu_npu.connectome import Area, Connectome, Rules, Settings, SynapseBatch, WindowRule
+from gpu_npu.connectome import SYNAPSE_FIELDS, Area, Connectome, Rules, Settings, SynapseBatch, WindowRule
 from gpu_npu.connectome.fields import NEURON_FIELDS, STATE_FIELDS
 
 FOLDER = Path(__file__).parents[1] / "golden"
@@ -105,7 +105,7 @@ def load_case(name: str) -> Case:
     slots, ranked = np.lexsort((target, source)), np.lexsort((valid, target, source))
     order = np.empty_like(slots)
     order[slots] = ranked
-    connectome.add_synapses(*(data[f"net_{field}"][order] for field in ("source", "target", "weight", "psp", "inhibitory")))
+    connectome.add_synapses(*(data[f"net_{field}"][order] for field in SYNAPSE_FIELDS))
     assert connectome.remove_synapses(source[~valid], target[~valid]).all()
     return Case(name, connectome, data)
 
@@ -143,14 +143,7 @@ def compare_burst(case: Case, burst: int, output: BurstOutput, queue: tuple[NDAr
     np.testing.assert_array_equal(output.fired, ids, err_msg=f"burst {burst}: fired")
     np.testing.assert_array_equal(queue[0], ids, err_msg=f"burst {burst}: fire queue")
     assert_bits(queue[1], potentials, f"burst {burst}: firing potentials")
-    counters = (
-        output.sensory_injections,
-        output.power_injections,
-        output.synaptic_injections,
-        output.neurons_processed,
-        output.neurons_in_refractory,
-    )
-    assert counters == tuple(case.data["out_counters"][burst - 1]), f"burst {burst}: counters"
+    assert output.counters == tuple(case.data["out_counters"][burst - 1]), f"burst {burst}: counters"
 
 
 def assert_bits(got: NDArray[Any], expected: NDArray[Any], what: str) -> None:

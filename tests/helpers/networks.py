@@ -253,7 +253,7 @@ class Maker:
             areas=self.areas,
         )
         connectome.add_neurons(plan.neurons, **{field: self.column(field, plan.neurons) for field in NEURON_FIELDS})
-        connectome.add_synapses(batch.source, batch.target, batch.weight, batch.psp, batch.inhibitory)
+        connectome.add_synapses(*batch.columns())
         if self.on("deleted"):
             gone = self.rng.random(capacity) < 0.1
             connectome.delete_neurons(np.flatnonzero(gone & connectome.neurons.valid))

@@ -314,7 +314,7 @@ class ScalarModel:
         self.list, self.staged, self.forced = candidates, [], set()
         self.history[number] = set(self.fired)
         self.learn(number)
-        return BurstOutput(np.array(list(self.fired), np.uint32), sensory, power, terms, len(candidates), stopped)
+        return BurstOutput(np.array(list(self.fired), np.uint32), (sensory, power, terms, len(candidates), stopped))
 
     # -- plasticity ------------------------------------------------------------------------------------------------
     def add_rule(self, handle: int, rule: PlasticityRule, since: int) -> None:

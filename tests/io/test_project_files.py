@@ -13,7 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_npu.connectome import NEURON_FIELDS, Area, Connectome, FileFormatError, NetworkError, PairRule, Rules, Settings, WindowRule
+from gpu_npu.connectome import (
+    NEURON_FIELDS,
+    SYNAPSE_FIELDS,
+    Area,
+    Connectome,
+    FileFormatError,
+    NetworkError,
+    PairRule,
+    Rules,
+    Settings,
+    WindowRule,
+)
 from gpu_npu.connectome.generators import fixed_out_degree
 from gpu_npu.io import load, save
 
@@ -169,7 +180,7 @@ def test_a_flipped_bit_in_an_array_is_named(saved: Path) -> None:
 def arrays_of_a_file() -> list[str]:
     """The six single values first."""
     singles = ["version", "neuron_capacity", "synapse_capacity", "areas", "settings", "plasticity", "neuron_valid", "neuron_created"]
-    parts = ("source", "target", "weight", "psp", "inhibitory", "valid")
+    parts = (*SYNAPSE_FIELDS, "valid")
     return [*singles, *(f"neuron_{name}" for name in NEURON_FIELDS), *(f"synapse_{name}" for name in parts)]
 
 
@@ -203,8 +214,8 @@ WINDOW = '[{"rule": "window", "source_area": 0, "target_area": 1, "window": 3, "
         ({"neuron_capacity": 10}, r"array 'neuron_.*' has shape \(9,\), not \(10,\)"),
         ({"synapse_capacity": 3}, "4 synapses are more than 'synapse_capacity' 3"),
         ({"synapse_source": np.zeros((4, 1), np.uint32)}, r"'synapse_source' has shape \(4, 1\), not one dimension"),
-        ({"synapse_source": np.array([1, 1, 8, 9], np.uint32)}, "synapse 3: source 9 is not a neuron"),
-        ({"synapse_target": np.array([1, 90210, 8, 9], np.uint32)}, "synapse 1: target 90210 is not a neuron"),
+        ({"synapse_source": np.array([1, 1, 8, 9], np.uint32)}, "source of synapse 3: 9 is not a neuron"),
+        ({"synapse_target": np.array([1, 90210, 8, 9], np.uint32)}, "target of synapse 1: 90210 is not a neuron"),
         ({"neuron_threshold": np.array([0, 1, np.nan] * 3, np.float32)}, r"threshold\[2\]: nan is not a finite"),
         ({"neuron_excitability": np.full(9, 2, np.float32)}, r"excitability\[0\]: 2.0 is outside 0..1"),
         ({"neuron_valid": np.ones(9, np.bool_)}, "neuron 6 is valid but was never created"),

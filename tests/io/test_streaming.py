@@ -36,7 +36,7 @@ def network() -> Connectome:
 
 
 def arrays(batch: SynapseBatch) -> list[list[Any]]:
-    return [[array.dtype, *array.tolist()] for array in (batch.source, batch.target, batch.weight, batch.psp, batch.inhibitory)]
+    return [[array.dtype, *array.tolist()] for array in batch.columns()]
 
 
 @pytest.mark.parametrize("compressed", [False, True])

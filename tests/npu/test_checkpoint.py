@@ -6,7 +6,6 @@ import os
 import resource
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ from gpu_npu.backends.base import BurstOutput
 from gpu_npu.backends.reference import ReferencePlatform
 from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.checkpoint import Snapshot
+from gpu_npu.connectome import COUNTERS
 from gpu_npu.connectome.generators import fixed_out_degree
 from gpu_npu.io.atomic import replacing
 from gpu_npu.io.sealed import Sealed, write_sealed
@@ -88,8 +88,7 @@ class Relay:
             self.cut()
         assert self.resident and number == self.npu.burst_count + 1
         result = self.npu.process_burst()
-        counters = [field.name for field in fields(BurstOutput) if field.compare and field.name != "fired"]
-        return BurstOutput(result.fired_neurons, *(getattr(result, name) for name in counters))
+        return BurstOutput(result.fired_neurons, tuple(getattr(result, name) for name in COUNTERS))
 
     def inject_device(self, *arrays: NDArray[Any]) -> None:
         backend = self.resident

@@ -34,6 +34,7 @@ from gpu_npu.backends.devices.base import Device
 from gpu_npu.backends.executor import DevicePlatform
 from gpu_npu.backends.reference import ReferencePlatform
 from gpu_npu.backends.select import open_platform
+from gpu_npu.connectome import SYNAPSE_FIELDS
 from gpu_npu.edits import PendingSynapses
 
 Factory = Callable[[], Platform]
@@ -78,7 +79,7 @@ def same_network(a: Connectome, b: Connectome) -> None:
     assert (a.settings, dict(a.areas), a.plasticity) == (b.settings, dict(b.areas), b.plasticity)
     one, other = a.synapses.batch(), b.synapses.batch()
     orders = [np.lexsort((batch.target, batch.source)) for batch in (one, other)]
-    for name in ("source", "target", "weight", "psp", "inhibitory"):
+    for name in SYNAPSE_FIELDS:
         assert_bits(getattr(one, name)[orders[0]], getattr(other, name)[orders[1]], name)
 
 

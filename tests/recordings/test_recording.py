@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from gpu_npu import NPU, BurstResult, Digest, FileFormatError, NetworkError
+from gpu_npu.connectome import COUNTERS
 from gpu_npu.connectome.generators import seed_example
-from gpu_npu.recordings import COUNTERS, Recorder, load_recording
+from gpu_npu.recordings import Recorder, load_recording
 from gpu_npu.recordings.npz import BUFFER
 
 
@@ -40,7 +41,7 @@ def test_a_run(tmp_path: Path) -> None:
         for number in (7, 23):
             with pytest.raises(NetworkError, match="15 from burst 8 on"):
                 recording.fired_in(number)
-    assert recording.counters[:, COUNTERS.index("synaptic_injections")].sum() == run.synaptic_injections
+    assert recording.counters[:, list(COUNTERS).index("synaptic_injections")].sum() == run.synaptic_injections
     with np.load(path, allow_pickle=False) as content:
         assert sorted(content) == ["counters", "digest", "fired", "first_burst", "offset"]
         assert np.array_equal(content["fired"], recording.fired)
