@@ -13,6 +13,7 @@ from gpu_npu import Area, Connectome
 from gpu_npu.connectome.generators import fixed_out_degree, seed_example
 from gpu_npu.genome import Grown, Imported, grow, read_export
 from gpu_npu.io import load
+from gpu_npu.io.kinds import CHECKPOINT, EMPTY, EXPORT, GENOME, UNKNOWN, kind_of
 
 REPLACED = "a file that is there is replaced"
 """For --help: the one rule of all outputs (gpu_npu.io.atomic)."""
@@ -51,16 +52,21 @@ EXAMPLES = {
 
 
 def read(name: str) -> Connectome | Grown | Imported:
-    """The built-in example of this name, or what is in this file: a network, a FEAGI genome (.json), which is grown, or a
-    FEAGI connectome (.connectome). What could not be taken as it is, is told on stderr."""
+    """The built-in example of this name, or what is in this file: a network, a FEAGI genome, which is grown, or a connectome
+    that FEAGI exported, whatever the file is called. What could not be taken as it is, is told on stderr."""
     if name in EXAMPLES:
         return EXAMPLES[name].make()
     if not Path(name).exists():
         raise click.BadParameter(f"{name!r} is neither a file nor one of the examples: {', '.join(EXAMPLES)}", param_hint="NETWORK")
+    kind = kind_of(Path(name))
+    if kind in (EMPTY, UNKNOWN):  # its reader says what is wrong with it
+        kind = {".json": GENOME, ".connectome": EXPORT}.get(Path(name).suffix.lower(), kind)
+    if kind is CHECKPOINT:
+        raise click.BadParameter(f"{name} is a checkpoint of a run; --resume {name} goes on from it", param_hint="NETWORK")
     made: Grown | Imported
-    if name.endswith(".json"):
+    if kind is GENOME:
         made = grow(name)
-    elif name.endswith(".connectome"):
+    elif kind is EXPORT:
         made = read_export(name)
     else:
         return load(name)

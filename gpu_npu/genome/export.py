@@ -24,6 +24,7 @@ from gpu_npu.connectome import STATE_FIELDS, Area, Connectome, Rules
 from gpu_npu.connectome.fields import MAX_NEURONS, NEURON_FIELDS
 from gpu_npu.connectome.validation import check_field
 from gpu_npu.errors import FileFormatError, NetworkError, NpuError
+from gpu_npu.io.kinds import EXPORT, another
 from gpu_npu.objects import OneLine
 
 from .fnv import fnv1a64
@@ -178,7 +179,7 @@ def _open(path: Path) -> tuple[int, dict[str, Any], bytes | memoryview]:
     with path.open("rb") as file:
         head = file.read(len(MAGIC))
         if head != MAGIC:
-            raise FileFormatError(f"{path}: begins with {head!r}, not with {MAGIC!r}: no export of FEAGI, or an empty file")
+            raise another(path, EXPORT, f"begins with {head!r}, not with {MAGIC!r}")
         reader = _Reader(path, file.read(), "file")
     version = reader.integer("I", "version")
     if version not in VERSIONS:
@@ -417,7 +418,7 @@ _FLAT = {"__name-t": "cortical_name", "pspuni-b": "psp_uniform_distribution", "m
 def _areas(snapshot: _Snapshot, report: ImportReport) -> tuple[tuple[ExportedArea, ...], dict[int, Area]]:
     """Areas, and their flags by index; those that neurons lie in and the file does not name are there too, nameless."""
     used = np.unique(snapshot.neurons["cortical_area"][snapshot.neurons["valid"] == 1]).tolist()
-    properties = _properties(snapshot.blueprint or {})
+    properties, report.foreign_keys = _properties(snapshot.blueprint or {})
     areas: list[ExportedArea] = []
     flags: dict[int, Area] = {}
     for index in sorted({*used, *snapshot.area_ids}):
@@ -431,6 +432,8 @@ def _areas(snapshot: _Snapshot, report: ImportReport) -> tuple[tuple[ExportedAre
             power=identity in POWER_IDS,
         )
         areas.append(ExportedArea(index, identity, name))
+    if report.foreign_keys:
+        report.warn(f"{report.foreign_keys:,} keys of the genome's blueprint belong to no cortical area; they have no effect")
     report.note("areas_unnamed", sum(not area.id for area in areas), "areas have neurons and no name in the file")
     report.note(
         "areas_without_flags",
@@ -440,9 +443,10 @@ def _areas(snapshot: _Snapshot, report: ImportReport) -> tuple[tuple[ExportedAre
     return tuple(areas), flags
 
 
-def _properties(blueprint: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Area id -> its properties by their long names, from either form of a blueprint."""
+def _properties(blueprint: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], int]:
+    """Area id -> its properties by their long names, from either form of a blueprint; and how many keys are of no area."""
     found: dict[str, dict[str, Any]] = {}
+    foreign = 0
     for key, value in blueprint.items():
         parts = key.split("-", 3)
         if len(parts) == 4 and key.startswith("_____10c-"):
@@ -450,12 +454,14 @@ def _properties(blueprint: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         elif isinstance(value, dict):
             found[key] = value
         else:
-            raise FileFormatError(f"genome, area {key!r}: {value!r:.60} where an object is needed")
-    return found
+            foreign += 1
+    return found, foreign
 
 
 def _typed(own: Mapping[str, Any], key: str, default: Any, area: str) -> Any:
-    value = own.get(key, default)
+    value = own.get(key)
+    if value is None:
+        return default
     if type(value) is not type(default):
         raise FileFormatError(f"genome, area {area!r}, {key}: {value!r:.60} where a {type(default).__name__} is needed")
     return value

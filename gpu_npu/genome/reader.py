@@ -12,6 +12,7 @@ from typing import Any
 
 from gpu_npu.checks import is_integer, is_real
 from gpu_npu.errors import FileFormatError
+from gpu_npu.io.kinds import GENOME, another
 from gpu_npu.objects import OneLine
 
 from . import areas as read
@@ -21,9 +22,14 @@ from .morphologies import RENAMED, Morphology, read_morphology
 from .report import Report
 
 PREFIX = "_____10c-"
+"""How the flat key of a cortical area begins."""
+FLAT_BEGINNING = "_____10"
+"""How every flat key begins."""
 MAX_DEPTH = 128
 """Levels of nesting; no genome has ten."""
 MAX_UINT16 = 65535
+DEFAULT_TIMESTEP = 0.025
+"""Seconds of a burst, where a genome does not say."""
 _RULE_ARRAY = (
     "morphology_id",
     "morphology_scalar",
@@ -61,10 +67,10 @@ def read_genome(source: str | os.PathLike[str] | Mapping[str, Any], report: Repo
 
     FileFormatError: no JSON, cut short, another version, or a value that its key cannot have. OSError: not readable.
     """
+    root, where = (source, "genome") if isinstance(source, Mapping) else (_parse(Path(source)), str(source))
     try:
-        return _genome(source if isinstance(source, Mapping) else _parse(Path(source)), report)
+        return _genome(root, report)
     except FileFormatError as error:
-        where = "genome" if isinstance(source, Mapping) else str(source)
         raise FileFormatError(f"{where}: {error}") from error
 
 
@@ -80,12 +86,10 @@ def shown(value: object) -> str:
 def _parse(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
-    except json.JSONDecodeError as error:
-        raise FileFormatError(f"not a JSON file, or cut short: {error}") from error
     except RecursionError as error:
-        raise FileFormatError(f"JSON nested too deep to be read; {MAX_DEPTH} levels are taken") from error
+        raise FileFormatError(f"{path}: JSON nested too deep to be read; {MAX_DEPTH} levels are taken") from error
     except ValueError as error:
-        raise FileFormatError(f"not a JSON file: {error}") from error
+        raise another(path, GENOME, error) from error
 
 
 def _check_depth(root: object) -> None:
@@ -127,7 +131,7 @@ def _genome(root: Any, report: Report) -> Genome:
     return Genome(
         title=str(root.get("genome_title") or ""),
         version=version,
-        timestep=_timestep(_section(root, "physiology")),
+        timestep=_timestep(root.get("physiology"), report),
         areas=tuple(sorted(found.values(), key=lambda area: base64_id(area.id))),
         morphologies=morphologies,
     )
@@ -147,18 +151,24 @@ def _version(root: Mapping[str, Any]) -> str:
     return str(version)
 
 
-def _timestep(physiology: Mapping[str, Any]) -> float:
+def _timestep(physiology: Any, report: Report) -> float:
+    """Seconds of a burst. What is no number is passed over, as FEAGI does: no neuron and no synapse depends on it."""
+    if physiology is not None and not isinstance(physiology, Mapping):
+        report.warn(f"physiology: passed over, as FEAGI does: {shown(physiology)} is no object")
+        physiology = None
     for key in ("simulation_timestep", "burst_delay"):
-        value = physiology.get(key)
-        if value is not None:
-            try:
-                seconds = read.real(value)
-            except Refused:
-                seconds = 0.0
-            if seconds <= 0:
-                raise FileFormatError(f"physiology, {key}: {shown(value)} is not a number of seconds above 0")
-            return seconds
-    return 0.025
+        value = (physiology or {}).get(key)
+        if value is None:
+            continue
+        try:
+            seconds = read.real(value)
+        except Refused as refused:
+            report.warn(f"physiology, {key}: passed over, as FEAGI does: {shown(value)}, where {refused}")
+            continue
+        if seconds <= 0:
+            raise FileFormatError(f"physiology, {key}: {shown(value)} is not a number of seconds above 0")
+        return seconds
+    return DEFAULT_TIMESTEP
 
 
 def _check_regions(regions: Mapping[str, Any]) -> None:
@@ -206,10 +216,9 @@ Raw = dict[str, list[tuple[str, Key, Any]]]
 
 
 def _areas(blueprint: Mapping[str, Any], version: str, report: Report) -> dict[bytes, CorticalArea]:
-    flat = sum(str(key).startswith(PREFIX) for key in blueprint)
-    if flat not in (0, len(blueprint)):
-        odd = next(key for key in blueprint if not str(key).startswith(PREFIX))
-        raise FileFormatError(f"blueprint: {shown(odd)} stands among {flat:,} flat keys, which begin with {PREFIX}")
+    flat = any(str(key).startswith(FLAT_BEGINNING) for key in blueprint)
+    if flat:
+        blueprint = _cortical(blueprint, report)
     raw: Raw = {}
     for area, key, name, value in _flat(blueprint) if flat else _hierarchical(blueprint):
         entries = raw.setdefault(area, [])
@@ -238,6 +247,19 @@ def _areas(blueprint: Mapping[str, Any], version: str, report: Report) -> dict[b
     return found
 
 
+def _cortical(blueprint: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
+    """The keys of cortical areas in a flat blueprint; FEAGI passes the others over (`_____10b-...` names the species)."""
+    kept = {key: value for key, value in blueprint.items() if str(key).startswith(PREFIX)}
+    report.foreign_keys = len(blueprint) - len(kept)
+    if report.foreign_keys:
+        first = next(key for key in blueprint if key not in kept)
+        report.warn(
+            f"{report.foreign_keys:,} keys of the blueprint do not begin with {PREFIX} and so belong to no cortical area,"
+            f" the first is {shown(first)}; they have no effect"
+        )
+    return kept
+
+
 def _short(key: str) -> str:
     """The part of a key that names the property; in a flat key a field cx or nx, which means nothing, may stand before it."""
     if not key.startswith(PREFIX):
@@ -262,6 +284,9 @@ def _hierarchical(blueprint: Mapping[str, Any]) -> Iterator[tuple[str, str, Key 
             if len(axes) <= 1:
                 yield area, str(key), axes[0] if axes else FLAT.get("snooze-f") if key == "snooze-i" else None, value
                 continue
+            if value is None or not any(axis.attribute for axis in axes):
+                yield area, key, axes[0], None if axes[0].attribute else value
+                continue
             if not isinstance(value, (list, tuple)) or len(value) != len(axes):
                 raise FileFormatError(f"area {area!r}, {key}: {shown(value)}, where a list of {len(axes)} is needed")
             for axis, part in zip(axes, value, strict=True):
@@ -273,6 +298,10 @@ def _area(identity: bytes, text: str, entries: list[tuple[str, Key, Any]], repor
     fields: dict[str, Any] = {"group": "CORE" if core else "CUSTOM", "psp_uniform": identity == POWER}
     rules: tuple[Rule, ...] = ()
     for key, name, value in entries:
+        if name.attribute == "destinations" and not isinstance(value, Mapping):
+            report.warn(f"area {shown(text)}, {key}: passed over, as FEAGI does: {shown(value)} is no object of mappings")
+            report.dropped_rules += 1
+            continue
         try:
             got = name.read(value)
         except Refused as refused:
@@ -302,7 +331,9 @@ def _rules(area: str, key: str, destinations: Mapping[str, Any], report: Report)
             target = None
         where = f"area {shown(area)}, {key}, to {shown(text)}"
         if not isinstance(listed, (list, tuple)):
-            raise FileFormatError(f"{where}: {shown(listed)}, where a list of rules is needed")
+            report.warn(f"{where}: passed over, as FEAGI does: {shown(listed)} is no list of rules")
+            report.dropped_rules += 1
+            continue
         rules: list[Rule] = []
         for place, given in enumerate(listed):
             rule = _rule(f"{where}, rule {place}", given, target, text, len(rules), report)
@@ -332,7 +363,8 @@ def _rule(where: str, given: Any, target: bytes | None, text: str, index: int, r
         rule = dict(zip(_RULE_ARRAY, given, strict=False))
         needed = _RULE_NEEDS
     else:
-        raise FileFormatError(f"{where}: {shown(given)}, where an object or an array is needed")
+        report.warn(f"{where} is dropped, as FEAGI does: {shown(given)} is neither an object nor an array")
+        return None
     missing = [name for name in needed if rule.get(name) is None]
     if missing:
         report.warn(f"{where} is dropped, as FEAGI does: it has no {', no '.join(missing)}")

@@ -16,8 +16,10 @@ class Report(OneLine):
     """Key that no genome should have -> how many areas have it."""
     ignored_keys: dict[str, int] = field(default_factory=dict)
     """Old spelling that FEAGI 2.6 no longer reads -> how many areas have it."""
+    foreign_keys: int = 0
+    """Keys of the blueprint that belong to no cortical area."""
     dropped_rules: int = 0
-    """Mapping rules that FEAGI does not take: parts of them are missing."""
+    """Mapping rules that FEAGI does not take: parts of them are missing, or they are no rules."""
     lost_rules: int = 0
     """Rules never looked at, because one before them in the same source area was bad."""
     absent_targets: int = 0

@@ -48,9 +48,19 @@ def stream(path: str | os.PathLike[str], **fields: ArrayLike) -> tuple[Connectom
         return stream_project(archive) if _is_project(archive, fields) else stream_csr(archive, fields)
 
 
+def _refuse_sparse(archive: Archive) -> None:
+    """FileFormatError for a matrix of scipy.sparse.save_npz, whose 'format' is bytes."""
+    if archive.array("format", ()).dtype.kind == "S":
+        raise archive.error(
+            "a sparse matrix of scipy.sparse.save_npz, which this release does not read; of a CSR matrix m with a row for each source, "
+            "numpy.savez(FILE, indptr=m.indptr, indices=m.indices, count=m.data) makes a file that it reads"
+        )
+
+
 def _is_project(archive: Archive, fields: Mapping[str, ArrayLike]) -> bool:
     """Whether it is what `save` wrote; else it is CSR."""
     if "format" in archive:
+        _refuse_sparse(archive)
         if fields:
             given = ", ".join(fields)
             raise NetworkError(f"{archive.path} holds its neurons' fields; {given} can be given for CSR files only, use write()")

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from gpu_npu.errors import FileFormatError
 
+from .kinds import ARCHIVE, another
+
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, NotImplementedError, RuntimeError, OSError)
 """What zipfile and NumPy raise for damaged archives; NotImplementedError and RuntimeError come from flipped flag bits."""
 
@@ -61,7 +63,7 @@ class Archive:
             self._zip = zipfile.ZipFile(self._file)
         except _DAMAGE as error:
             self._file.close()
-            raise FileFormatError(f"{path}: not a .npz file, or a truncated one: {error}") from error
+            raise another(path, ARCHIVE, error) from error
 
     def __enter__(self) -> Archive:
         return self

@@ -22,6 +22,7 @@ from gpu_npu.checks import is_integer
 from gpu_npu.errors import CheckpointError
 
 from .atomic import replacing
+from .kinds import CHECKPOINT, another
 
 MAGIC = b"\x89GPUNPU\n"
 VERSION = 1
@@ -101,7 +102,7 @@ class Sealed:
         size = os.fstat(file.fileno()).st_size
         first = file.read(START.size)
         if first[: len(MAGIC)] != MAGIC[: len(first)] or not first:
-            raise self.error("not a checkpoint")
+            raise another(self.path, CHECKPOINT, f"begins with {first[: len(MAGIC)]!r}", CheckpointError)
         if len(first) < START.size:
             raise self.error(f"truncated: it ends after {size} bytes")
         _, version, length, whole = START.unpack(first)

@@ -9,7 +9,9 @@ import pytest
 from click.testing import CliRunner
 from conftest import shared_data
 
+from gpu_npu import NPU
 from gpu_npu.cli import main
+from gpu_npu.genome import grow
 from gpu_npu.io import load
 
 
@@ -61,3 +63,22 @@ def test_a_damaged_genome_is_one_line(command: list[str], tmp_path: Path) -> Non
     assert err.startswith("Error: ")
     assert "cut.json" in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["BRAIN.JSON", "brain", "brain.genome", "brain.npz"])
+def test_a_genome_is_told_by_its_content(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes((shared_data() / "genomes" / "barebones_genome.json").read_bytes())
+    assert json.loads(call("info", path, "--json")[1])["neurons"] == grow(path).connectome.neuron_count
+
+
+def test_a_network_is_told_by_its_content(tmp_path: Path) -> None:
+    status, _, _ = call("example", "small", "-o", tmp_path / "small.json")
+    assert status == 0
+    assert json.loads(call("info", tmp_path / "small.json", "--json")[1])["neurons"] == 1000
+    status, _, err = call("grow", tmp_path / "small.json", "-o", tmp_path / "never.npz")
+    assert status == 3 and "small.json: a .npz file, not a JSON file" in err
+    with NPU.from_connectome(load(tmp_path / "small.json"), backend="reference") as npu:
+        npu.snapshot().write(tmp_path / "run.npz")
+    status, _, err = call("run", tmp_path / "run.npz")
+    assert status == 2 and f"is a checkpoint of a run; --resume {tmp_path / 'run.npz'} goes on from it" in err

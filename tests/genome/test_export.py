@@ -394,6 +394,13 @@ def test_no_neurons_at_all(tmp_path: Path) -> None:
     assert brain.connectome.neuron_capacity == brain.connectome.synapse_capacity == 0
 
 
+def test_keys_of_no_cortical_area_are_counted(tmp_path: Path) -> None:
+    odd = {"_____10b-_____s-__-__name-t": "smart_car", "x": 3, "Y1JTTW90X18=": {"cortical_name": None}}
+    report = read(tmp_path, genome={"blueprint": odd}).report
+    assert report.foreign_keys == 2
+    assert any("2 keys of the genome's blueprint belong to no cortical area" in line for line in report.warnings)
+
+
 def test_a_flat_blueprint(tmp_path: Path) -> None:
     flat = {
         "_____10c-Y1JTTW90X18=-cx-__name-t": "M1",
@@ -516,12 +523,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "genome 10,000 deep": ({"genome": '{"a":' * 10_000}, "genome is no JSON"),
     "genome too long": ({"genome": " " * (2**24 + 1)}, "16,777,217 bytes"),
     "genome without areas": ({"genome": {"blueprint": [1]}}, "'blueprint' is list"),
-    "genome of numbers": ({"genome": {"blueprint": {"x": 3}}}, "area 'x': 3 where an object"),
     "flag of a genome": (
         {"genome": {"blueprint": {"Y1JTTW90X18=": {"mp_driven_psp": 1}}}},
         "area 'Y1JTTW90X18=', mp_driven_psp: 1 where a bool",
     ),
-    "name of a genome": ({"genome": {"blueprint": {"Y1JTTW90X18=": {"cortical_name": None}}}}, "cortical_name: None where a str"),
+    "name of a genome": ({"genome": {"blueprint": {"Y1JTTW90X18=": {"cortical_name": 3}}}}, "cortical_name: 3 where a str"),
     "lite": ({"mode": 1}, "'lite' export"),
     "mode 2": ({"mode": 2}, "persist mode 2"),
     "count above the vectors": ({"neuron_count": 6}, "neurons' vectors have 5 items.*count of 6"),

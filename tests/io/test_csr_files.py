@@ -85,7 +85,7 @@ def test_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
 def test_truncated(tmp_path: Path) -> None:
     path = written(tmp_path)
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(FileFormatError, match=r"edges\.npz: not a \.npz file, or a truncated one"):
+    with pytest.raises(FileFormatError, match=r"edges\.npz: not a \.npz file, or cut short"):
         load(path)
 
 
