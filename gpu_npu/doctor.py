@@ -8,7 +8,6 @@ import json
 import platform
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from gpu_npu.backends import kernels
-from gpu_npu.backends.toolchain import cache, gxx, nvrtc
+from gpu_npu.backends.toolchain import cache, compiler, nvrtc
 from gpu_npu.backends.toolchain.driver import ask as ask_driver
 from gpu_npu.connectome import STATE_FIELDS, Area, Connectome
 from gpu_npu.connectome.generators import fixed_out_degree
-from gpu_npu.errors import BackendUnavailableError, KernelError, NpuError
+from gpu_npu.errors import BackendUnavailableError, NpuError
 from gpu_npu.npu import NPU
 from gpu_npu.objects import OneLine
 
@@ -134,8 +133,7 @@ def _try(backend: str, expected: tuple[str, bytes], driver: CudaDriver | None) -
     except BackendUnavailableError as error:
         return Check(backend, "missing", _line(error), _fix(backend, driver))
     except (NpuError, MemoryError, OSError) as error:
-        way_out = f"rm -r {shlex.quote(str(cache.folder()))}" if isinstance(error, KernelError) else None
-        return Check(backend, "broken", _line(error), way_out)
+        return Check(backend, "broken", _line(error))
     if outcome != expected:
         what = "fires other neurons than" if outcome[0] != expected[0] else "leaves another state than"
         return Check(backend, "broken", f"{description}; {what} the reference in {BURSTS} bursts of a small network")
@@ -188,8 +186,8 @@ def _machine(driver: CudaDriver | None) -> dict[str, str]:
         "driver": f"{driver.release or 'NVIDIA'}, for CUDA {driver.cuda[0]}.{driver.cuda[1]}" if driver else "no NVIDIA driver",
         "cupy": _cupy(),
         "nvrtc": _told(_nvrtc),
-        "compiler": _told(_compiler),
-        "cache": str(cache.folder()),
+        "compiler": _told(compiler.about),
+        "cache": cache.where(),
     }
 
 
@@ -209,12 +207,6 @@ def _cupy() -> str:
 def _nvrtc() -> str:
     path, version = nvrtc.found()
     return f"{path}, CUDA {version}"
-
-
-def _compiler() -> str:
-    command, _ = gxx.compiler()
-    answer = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False).stdout
-    return f"{shutil.which(command[0])}, {(answer.splitlines() or ['version unknown'])[0]}"
 
 
 # -- validation ----------------------------------------------------------------------------------------------------

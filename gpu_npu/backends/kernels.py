@@ -58,8 +58,16 @@ def folder() -> Path:
 @cache
 def sources() -> Mapping[str, str]:
     """File name -> text of everything that the compiler is given, the generated header included."""
-    texts = {name: (folder() / name).read_text(encoding="utf-8") for name in (*HEADERS, *FILES)}
+    texts = {name: read(folder() / name) for name in (*HEADERS, *FILES)}
     return {**texts, "state.cuh": layout.header()}
+
+
+def read(path: Path) -> str:
+    """The text of a source. KernelError where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as problem:
+        raise KernelError(f"a kernel source cannot be read ({path}: {problem}); reinstall gpu-npu") from problem
 
 
 def unit() -> str:

@@ -150,7 +150,7 @@ def test_a_library_of_other_sources_is_never_taken(libraries: dict[str, Path], s
     other += [{"flavour": "emulated"}, {"defines": ("UNUSED=1",)}]
     for change in other:
         arguments = {"sources": PROJECT.sources, "unit": PROJECT.unit, "kernels": PROJECT.kernels, **change}
-        with pytest.raises(BackendUnavailableError, match=r"install g\+\+.*or install the Linux x86-64 wheel"):
+        with pytest.raises(BackendUnavailableError, match=r"install g\+\+.*or install a wheel that brings the kernels compiled"):
             toolchain.load_cpu(**arguments)
 
 
@@ -252,8 +252,8 @@ def test_make_run_without_a_compiler(bare_path: str, tmp_path: Path) -> None:
     environment = {"PATH": bare_path, "HOME": str(tmp_path), "LANG": "C.UTF-8", "COLUMNS": "500"}
     table = run("make", "run", "EXTRAS=", cwd=clone, env=environment)
     assert "reference (auto took the last resort" in table
-    assert "not cpu: the CPU kernels need a C++20 compiler and 'g++' is not on the PATH: install g++" in table
-    assert "or install the Linux x86-64 wheel, which brings them compiled" in table
+    assert "not cpu: the CPU kernels need a C++20 compiler and 'g++' is not a program on the PATH: install g++" in table
+    assert "or install a wheel that brings the kernels compiled (`make wheel` in a clone makes it, for Linux x86-64)" in table
 
 
 def test_the_reference_needs_nothing_of_posix() -> None:

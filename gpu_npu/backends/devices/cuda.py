@@ -50,8 +50,8 @@ class CudaDevice(Device):
         super().__init__(program)
         self._cupy = cupy = _import_cupy()
         self._uploading: list[Host] = []
-        count = _device_count(cupy)
-        self._index = cupy.cuda.runtime.getDevice() if index is None else index
+        count, current = _devices(cupy)
+        self._index = current if index is None else index
         if not 0 <= self._index < count:
             raise BackendUnavailableError(f"there is no GPU {self._index}: this machine has {count}, numbered from 0")
         with self._current():
@@ -212,7 +212,7 @@ class CudaDevice(Device):
 def _import_cupy() -> Any:
     try:
         import cupy
-    except ImportError as problem:
+    except (ImportError, OSError, AttributeError, RuntimeError, ValueError) as problem:  # also where it does not fit NumPy or CUDA
         way_out = "pip install gpu-npu[cuda13] (or [cuda12], for a driver older than 580)"
         raise BackendUnavailableError(f"CUDA needs CuPy, which cannot be imported ({problem}): {way_out}") from problem
     return cupy
@@ -223,8 +223,8 @@ def _runtime_major(cupy: Any) -> int:
     return int(cupy.cuda.runtime.runtimeGetVersion()) // 1000
 
 
-def _device_count(cupy: Any) -> int:
-    """How many GPUs there are, at least one; BackendUnavailableError says what stands in the way."""
+def _devices(cupy: Any) -> tuple[int, int]:
+    """(how many GPUs there are, at least one; the current one); BackendUnavailableError says what stands in the way."""
     runtime = cupy.cuda.runtime
     try:
         driver = int(runtime.driverGetVersion())
@@ -236,6 +236,7 @@ def _device_count(cupy: Any) -> int:
                 f"update the driver, or pip install gpu-npu[cuda{driver // 1000}]"
             )
         count = int(runtime.getDeviceCount())
+        current = int(runtime.getDevice()) if count else 0
     except runtime.CUDARuntimeError as problem:
         if problem.status not in (NO_DEVICE, INSUFFICIENT_DRIVER):
             raise BackendUnavailableError(f"CUDA does not start: {problem}") from problem
@@ -243,4 +244,4 @@ def _device_count(cupy: Any) -> int:
         raise BackendUnavailableError(f"no GPU can be used: {problem}; {way_out}") from problem
     if count == 0:
         raise BackendUnavailableError("no GPU can be used: CUDA finds none; check nvidia-smi and CUDA_VISIBLE_DEVICES")
-    return count
+    return count, current

@@ -9,6 +9,7 @@ import os
 import re
 import struct
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,12 +46,9 @@ def compile_cubin(sources: Mapping[str, str], unit: str, arch: int, *, majors: I
     options = [*OPTIONS, f"-arch=sm_{arch}"]
     texts = [text for item in sorted(sources.items()) for text in item]
     key = cache.digest(f"nvrtc {_version(library)} {_build_id(library)}", *options, unit, *texts)
-    entry = cache.find(key, ".cubin")
-    data = entry.read_bytes() if entry else _compile(library, sources, unit, options)
-    if entry is None:
-        cache.store(key, ".cubin", data)
+    data = cache.kept(key, ".cubin", lambda: _compile(library, sources, unit, options))
     length = int.from_bytes(data[:8], "little")
-    return data[8 : 8 + length], data[8 + length :].decode()
+    return data[8 : 8 + length], data[8 + length :].decode(errors="replace")
 
 
 def usage(log: str) -> dict[str, KernelUsage]:
@@ -121,20 +119,23 @@ def _folders(major: int) -> list[Path]:
 
 @functools.cache
 def _library(majors: tuple[int, ...]) -> ctypes.CDLL:
+    problems = cache.Problems()
     for major in majors:
+        name = f"libnvrtc.so.{major}"
         for folder in _folders(major):
-            if not (folder / f"libnvrtc.so.{major}").exists():
-                continue
-            for builtins in sorted(folder.glob("libnvrtc-builtins.so.*")):
-                ctypes.CDLL(str(builtins), ctypes.RTLD_GLOBAL)  # NVRTC 13.0 does not find it by itself
-            return ctypes.CDLL(str(folder / f"libnvrtc.so.{major}"))
-        try:
-            return ctypes.CDLL(f"libnvrtc.so.{major}")
-        except OSError:
-            continue
+            if os.path.exists(folder / name):
+                try:
+                    for builtins in sorted(folder.glob("libnvrtc-builtins.so.*")):
+                        ctypes.CDLL(str(builtins), ctypes.RTLD_GLOBAL)  # NVRTC 13.0 does not find it by itself
+                    return ctypes.CDLL(str(folder / name))
+                except OSError as problem:
+                    problems.add(folder / name, problem)
+        with suppress(OSError):
+            return ctypes.CDLL(name)
     wanted = " or ".join(f"libnvrtc.so.{major}" for major in majors)
     way_out = "pip install gpu-npu[cuda13], or set CUDA_PATH to a toolkit"
-    raise BackendUnavailableError(f"compiling the CUDA kernels needs NVRTC and no {wanted} was found: {way_out}")
+    refused = f" ({problems})" if str(problems) else ""
+    raise BackendUnavailableError(f"compiling the CUDA kernels needs NVRTC and no {wanted} was found{refused}: {way_out}")
 
 
 def found(majors: Iterable[int] = MAJORS) -> tuple[str, str]:
@@ -151,8 +152,10 @@ def _version(library: ctypes.CDLL) -> str:
 
 def _build_id(library: ctypes.CDLL) -> str:
     """Tells two builds of one version apart: the library's size."""
-    path = Path(library._name)
-    return str(path.stat().st_size) if path.is_file() else library._name
+    try:
+        return str(os.path.getsize(library._name))
+    except OSError:  # found by the loader, under its name alone
+        return library._name
 
 
 def _check(library: ctypes.CDLL, code: int, call: str) -> None:
