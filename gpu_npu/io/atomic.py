@@ -11,6 +11,7 @@ import errno
 import hashlib
 import os
 import secrets
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ _NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 """What file systems answer that cannot lock, or bring a file to the disk."""
 _NO_FOLDER_SYNC = (*_NO_SYNC, errno.EBADF, errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR)
 """The same for a folder, which may also be one that cannot be opened for reading."""
+_MOUNTED = (errno.EBUSY, errno.EXDEV)
+"""What renaming onto a mount point answers."""
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
@@ -68,10 +71,25 @@ class Unfinished:
                 os.fsync(self.file.fileno())
             if _NT:
                 self.file.close()
-            os.replace(self._beside, self._target)
+            try:
+                os.replace(self._beside, self._target)
+            except OSError as error:
+                if error.errno not in _MOUNTED or there is None:
+                    raise
+                self._copy()
             self._over = True
             self.file.close()
             _sync_folder(self._target.parent)
+
+    def _copy(self) -> None:
+        """Write over a file that is mounted by itself, as into a container: it cannot be replaced."""
+        self.file.seek(0)
+        with os.fdopen(os.open(self._target, os.O_WRONLY | _SAFELY), "wb") as target:
+            shutil.copyfileobj(self.file, target)
+            target.truncate()
+            with _tolerating(_NO_SYNC):
+                os.fsync(target.fileno())
+        self._beside.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Close it without a trace, unless it is finished."""

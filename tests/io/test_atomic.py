@@ -7,6 +7,7 @@ import fcntl
 import os
 import socket
 import stat
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -351,6 +352,24 @@ def test_a_disk_that_fails_is_told_and_leaves_nothing(
         write(tmp_path / "out")
     assert caught.value.filename == str(tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == b"old" and os.listdir(tmp_path) == ["out"]
+
+
+@every_writer
+def test_a_file_that_is_mounted_by_itself_is_written_over(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    """As a file is into a container: nobody can rename onto it."""
+    (tmp_path / "outside").write_bytes(b"old" * 10_000)
+    (tmp_path / "inside").touch()
+    mounted = subprocess.run(["mount", "--bind", tmp_path / "outside", tmp_path / "inside"], capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"nothing can be mounted here: {mounted.stderr.strip()}")
+    try:
+        write(tmp_path / "inside")
+        written = (tmp_path / "outside").read_bytes()
+        assert sorted(os.listdir(tmp_path)) == ["inside", "outside"]
+    finally:
+        subprocess.run(["umount", tmp_path / "inside"], check=True)
+    write(tmp_path / "straight")
+    assert written[:100] == (tmp_path / "straight").read_bytes()[:100] and len(written) == (tmp_path / "straight").stat().st_size
 
 
 # -- inputs and outputs of one command ---------------------------------------------------------------------------------
