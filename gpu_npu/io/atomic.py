@@ -202,7 +202,7 @@ def _removed(path: Path) -> bool:
         os.close(descriptor)
     if _NT:
         path.unlink(missing_ok=True)
-    return True
+    return not os.path.lexists(path)
 
 
 def _lock(descriptor: int) -> None:
