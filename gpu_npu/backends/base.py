@@ -149,6 +149,32 @@ class Flight(OneLine):
     memory: Memory = field(default_factory=Memory)
 
 
+class Phases:
+    """Each phase of a burst timed or shown apart, where that is asked for.
+
+    seconds : by phase (PHASES), summed since timing began; None: nothing is timed.
+    ranges : in which a profiler is shown each phase; None: it is not.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] | None = None
+        self.ranges: Ranges | None = None
+
+    @property
+    def on(self) -> bool:
+        """Whether phases are told apart."""
+        return self.seconds is not None or self.ranges is not None
+
+    @contextmanager
+    def phase(self, name: str, burst: int) -> Iterator[None]:
+        """A phase of a burst. Where it is timed, its work is over at the end."""
+        with nullcontext() if self.ranges is None else self.ranges.range(name, burst):
+            start = time.perf_counter()
+            yield
+            if self.seconds is not None:
+                self.seconds[name] += time.perf_counter() - start
+
+
 class Platform(Unique, ABC):
     """What networks run on. It says what it is and how much memory a network would take there, and loads one."""
 
@@ -185,8 +211,9 @@ class Backend(Unique, ABC):
     """One network, resident and running."""
 
     name: str
-    _seconds: dict[str, float] | None = None
-    _ranges: Ranges | None = None
+
+    def __init__(self) -> None:
+        self._phases = Phases()
 
     def __repr__(self) -> str:
         return described(self, self.description)
@@ -251,7 +278,8 @@ class Backend(Unique, ABC):
         """Compute n bursts from `first` on, in chunks. The device may be ahead of what was yielded, even of where the caller
         stops to ask: `burst_count` says how far. Nothing else may be asked of the backend before the iterator is closed."""
         for number in range(first, first + n):
-            with nullcontext() if self._ranges is None else self._ranges.range("chunk", number):
+            ranges = self._phases.ranges
+            with nullcontext() if ranges is None else ranges.range("chunk", number):
                 out = self.burst(number)
             yield Chunk(
                 number,
@@ -274,24 +302,15 @@ class Backend(Unique, ABC):
     @property
     def phase_seconds(self) -> dict[str, float] | None:
         """Seconds by phase (PHASES) summed since `time_phases(True)`; else None."""
-        return None if self._seconds is None else dict(self._seconds)
+        return None if self._phases.seconds is None else dict(self._phases.seconds)
 
     def time_phases(self, on: bool) -> None:
         """Time each phase apart, or stop and forget."""
-        self._seconds = dict.fromkeys(PHASES, 0.0) if on else None
+        self._phases.seconds = dict.fromkeys(PHASES, 0.0) if on else None
 
     def annotate(self, ranges: Ranges | None) -> None:
         """Show each phase to a profiler in these ranges, or stop."""
-        self._ranges = ranges
-
-    @contextmanager
-    def _phase(self, name: str, burst: int) -> Iterator[None]:
-        """A phase of a burst, timed and shown where that was asked for. Where it is timed, its work is over at the end."""
-        with nullcontext() if self._ranges is None else self._ranges.range(name, burst):
-            start = time.perf_counter()
-            yield
-            if self._seconds is not None:
-                self._seconds[name] += time.perf_counter() - start
+        self._phases.ranges = ranges
 
     # -- the network as a whole ----------------------------------------------------------------------------------
     @abstractmethod

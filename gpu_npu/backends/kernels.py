@@ -33,7 +33,8 @@ _CODES = {"u8": "u1", "u16": "u2", "u32": "u4", "u64": "u8", "i64": "i8", "float
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel's name and arguments. A code is a NumPy dtype code, with * in front for a pointer, or "state".
+    """A kernel's name and arguments. A code is a NumPy dtype code, with * in front for a pointer, or "state". `names`: of the
+    parameters, where they are known.
 
     `wide`: launched cooperatively, with one block a multiprocessor and all the dynamic shared memory that a block can have.
     """
@@ -44,6 +45,7 @@ class Kernel:
     single_block: bool
     arguments: tuple[str, ...]
     wide: bool = False
+    names: tuple[str, ...] = ()
 
 
 def folder() -> Path:
@@ -88,5 +90,6 @@ def kernels() -> Mapping[str, Kernel]:
     for file in FILES:
         for wide, name, arguments in _SIGNATURE.findall(sources()[file]):
             codes = tuple(_code(argument) for argument in arguments.split(","))
-            found[name] = Kernel(name, file, BLOCKS[wide], name in ONE_BLOCK, codes, bool(wide))
+            names = tuple(argument.replace("*", " ").split()[-1] for argument in arguments.split(","))
+            found[name] = Kernel(name, file, BLOCKS[wide], name in ONE_BLOCK, codes, bool(wide), names)
     return found

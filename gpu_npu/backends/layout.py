@@ -6,11 +6,13 @@ them, the allocations and (in memory.py) the estimates. Change a line here and b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.connectome.fields import COUNTERS, MAX_NEURONS, NEURON_FIELDS, POTENTIAL_OF_FORCED
 from gpu_npu.connectome.plasticity import RESIDUE_BITS, TRACE_BITS
 
@@ -152,70 +154,118 @@ DTYPES = {name: _dtype(fields) for name, fields in STRUCTS.items()}
 ROW_DTYPE = DTYPES["Row"]
 
 
+AXES = {
+    "neuron": "an id of the network: its parameters, area, flags, row",
+    "cell": "a neuron as it runs: its state, accumulators, bits, queues",
+    "coordinate": "x, y, z",
+    "slot": "bursts for which terms are summed at a time",
+    "channel": "what a target tells apart: one sum of both signs",
+    "second": "1 where two workers sum apart (strategy owned), else 0",
+    "apart": "1 where the accumulator cannot count arrivals, else 0",
+    "turn": "which fire queue: that of even or of odd bursts",
+    "word": "of WORD_NEURONS bits",
+    "tile": "of TILE_WORDS words",
+    "queue_word": "header and ids of one queue, in u32",
+    "task": "chunk of a heavy row",
+    "ledger_slot": "burst that the ledger keeps",
+    "control_cell": "CONTROL_*",
+    "byte": "of the arena",
+    "area": "that rules name, and one for all others",
+    "rule": "plasticity rule",
+    "window_kind": "windows of rules that are alike count once",
+    "more_windows": "all kinds but the first",
+    "trace_kind": "traces that are alike count once",
+    "trace": "kinds of traces of all spikes",
+    "decay": "an entry of a table of decay",
+}
+"""What arrays are counted along. Growth, estimates and copies work on axes alone."""
+
+
 @dataclass(frozen=True)
 class Array:
-    """One device array. `per` says what its length is counted in: a key of `lengths()`."""
+    """One device array: as many items as the product of its `axes`, the last one varying fastest."""
 
     name: str
     code: str
-    per: str
+    axes: tuple[str, ...]
     group: str
     doc: str
-    width: int = 1
 
     @property
     def dtype(self) -> np.dtype[np.void] | np.dtype[np.generic]:
         return DTYPES[self.code] if self.code in DTYPES else np.dtype(self.code)
 
+    def size(self, lengths: Mapping[str, int]) -> int:
+        """Items, where the axes have these lengths."""
+        return math.prod(lengths[axis] for axis in self.axes)
+
+    def moves(self, before: Mapping[str, int], after: Mapping[str, int]) -> Iterator[tuple[int, int, int]]:
+        """(to, from, count) of the runs that go over to an array whose axes are as long or longer, item by item in place."""
+        old, new = ([lengths[axis] for axis in self.axes] for lengths in (before, after))
+        inner = max((i for i in range(len(old)) if old[i] != new[i]), default=0)  # what comes behind it stays together
+        run, stride = math.prod(old[inner:]), math.prod(new[inner:])
+        for i, index in enumerate(np.ndindex(*old[:inner])):
+            at = 0
+            for place, length in zip(index, new, strict=False):
+                at = at * length + place
+            yield at * stride, i * run, run
+
 
 def _field_arrays() -> Iterator[Array]:
     for field in NEURON_FIELDS.values():
         if field.dtype is not np.bool_:  # the one boolean is a bit of flags[]
-            code = np.dtype(field.dtype).str[1:]
-            yield Array(field.name, code, "neuron", "neurons", field.doc, field.width)
+            axes = ("neuron",) if field.width == 1 else ("neuron", "coordinate")
+            yield Array(field.name, np.dtype(field.dtype).str[1:], axes, "neurons", field.doc)
 
+
+SUMS = ("slot", "channel", "cell")
 
 ARRAYS: tuple[Array, ...] = (
-    Array("flags", "u1", "neuron", "neurons", "FLAG_* bits"),
+    Array("flags", "u1", ("neuron",), "neurons", "FLAG_* bits"),
     *_field_arrays(),
-    Array("accumulator", "i8", "neuron", "neurons", "arrived terms: (sum << arrival_bits) + count, or the sum alone; 0 between bursts"),
-    Array("second_accumulator", "i8", "owned neuron", "neurons", "more of the same for strategy owned, else null; 0 between bursts"),
-    Array("arrivals", "u4", "split neuron", "neurons", "count of arrived terms where the accumulator cannot, else null; 0 between bursts"),
-    Array("input", "f4", "neuron", "neurons", "staged external potential (FLAG_INJECTED), then the candidate potential (candidate_bits)"),
-    Array("fire_potential", "f4", "neuron", "neurons", "potential at which a neuron of fired_bits fired"),
-    Array("candidate_bits", "u4", "word", "neurons", "candidates of the last burst, bit j % 32 of word j / 32"),
-    Array("tile_count", "u4", "two tiles", "neurons", "fired neurons of a tile, in bursts of even and odd number by turns"),
-    Array("queue", "u4", "two queues", "neurons", "fire queues of even and odd bursts: QUEUE_HEADER words, then fired ids ascending"),
-    Array("queue_potential", "f4", "two neurons", "neurons", "firing potentials, in the order of queue"),
-    Array("queue_psp", "u1", "two neurons", "neurons", "the same as an mp-driven psp: clamped to 0..255, half away from zero"),
-    Array("queue_task", "u8", "two tasks", "tasks", "chunks of its heavy rows: (place in the queue << 32) + number of the chunk"),
-    Array("fired_bits", "u4", "ledger word", "ledger", "fired neurons, burst b in slot b % ledger_slots: the ledger"),
-    Array("control", "u8", "control", "control", "CONTROL_* cells: where the run stands"),
-    Array("rows", "Row", "neuron", "rows", "row table: the synapses leaving each neuron"),
-    Array("arena", "u1", "arena byte", "rows", "blocks of the rows: targets u32, columns u16, then weights and psps, the wider first"),
-    Array("edit_bytes", "u8", "one", "control", "bytes of rows read and written by edits"),
-)
+    Array("accumulator", "i8", SUMS, "neurons", "arrived terms: (sum << arrival_bits) + count, or the sum alone; 0 between bursts"),
+    Array("second_accumulator", "i8", ("second", *SUMS), "neurons", "more of the same for strategy owned, else null; 0 between bursts"),
+    Array("arrivals", "u4", ("apart", *SUMS), "neurons",
+          "count of arrived terms where the accumulator cannot, else null; 0 between bursts"),
+    Array("input", "f4", ("cell",), "neurons", "staged external potential (FLAG_INJECTED), then the candidate potential (candidate_bits)"),
+    Array("fire_potential", "f4", ("cell",), "neurons", "potential at which a neuron of fired_bits fired"),
+    Array("candidate_bits", "u4", ("word",), "neurons", "candidates of the last burst, bit j % 32 of word j / 32"),
+    Array("tile_count", "u4", ("turn", "tile"), "neurons", "fired neurons of a tile, in bursts of even and odd number by turns"),
+    Array("queue", "u4", ("turn", "queue_word"), "neurons",
+          "fire queues of even and odd bursts: QUEUE_HEADER words, then fired ids ascending"),
+    Array("queue_potential", "f4", ("turn", "cell"), "neurons", "firing potentials, in the order of queue"),
+    Array("queue_psp", "u1", ("turn", "cell"), "neurons", "the same as an mp-driven psp: clamped to 0..255, half away from zero"),
+    Array("queue_task", "u8", ("turn", "task"), "tasks", "chunks of its heavy rows: (place in the queue << 32) + number of the chunk"),
+    Array("fired_bits", "u4", ("ledger_slot", "word"), "ledger", "fired neurons, burst b in slot b % ledger_slots: the ledger"),
+    Array("control", "u8", ("control_cell",), "control", "CONTROL_* cells: where the run stands"),
+    Array("rows", "Row", ("neuron",), "rows", "row table: the synapses leaving each neuron"),
+    Array("arena", "u1", ("byte",), "rows", "blocks of the rows: targets u32, columns u16, then weights and psps, the wider first"),
+    Array("edit_bytes", "u8", (), "control", "bytes of rows read and written by edits"),
+)  # fmt: skip
 
 PLASTIC: tuple[Array, ...] = (
-    Array("spikes", "Spikes", "neuron", "plasticity", "when each neuron fired"),
-    Array("runs", "u4", "neuron", "plasticity", "bursts in a row, up to the last one fired in, in which it fired"),
-    Array("more_seen", "u4", "more windows", "plasticity", "as Spikes.seen, for the kinds of windows from 1 on, a neuron each"),
-    Array("traces", "u4", "traces", "plasticity", "traces of all spikes up to the last one, kind after kind, a neuron each"),
-    Array("open_bits", "u4", "word", "plasticity", "sources of window rules that fired within the longest window, and others"),
-    Array("visit_bits", "u4", "word", "plasticity", "neurons whose rows are visited in this burst"),
-    Array("taught_bits", "u4", "word", "plasticity", "targets of rules"),
-    Array("visits", "u4", "neuron", "plasticity", "those of them that did not fire, in any order"),
-    Array("visit_count", "u4", "visit counts", "plasticity", "how many these are: in even bursts [0], in odd ones [1]"),
-    Array("plastic_areas", "PlasticArea", "areas", "plasticity", "the areas that rules name, from 1 on"),
-    Array("pairs", "u4", "pairs", "plasticity", "at [source area * areas + target area]: (first << 8) + count in rules"),
-    Array("rules", "Rule", "rules", "plasticity", "the rules of one pair of areas after those of another, in their order"),
-    Array("windows", "Window", "windows", "plasticity", "kinds of windows: rules with the same ones share them"),
-    Array("trace_kinds", "Trace", "trace kinds", "plasticity", "kinds of traces, likewise"),
-    Array("decays", "u4", "decays", "plasticity", "tables of decay, one after the other"),
-    Array("incoming", "Row", "rows", "plasticity", "synapses of pair rules by target: rows with sources for targets, slots for weights"),
-    Array("incoming_arena", "u1", "rows", "plasticity", "blocks of these rows"),
-)
+    Array("spikes", "Spikes", ("cell",), "plasticity", "when each neuron fired"),
+    Array("runs", "u4", ("cell",), "plasticity", "bursts in a row, up to the last one fired in, in which it fired"),
+    Array("more_seen", "u4", ("more_windows", "cell"), "plasticity", "as Spikes.seen, for the kinds of windows from 1 on, a neuron each"),
+    Array("traces", "u4", ("trace", "cell"), "plasticity", "traces of all spikes up to the last one, kind after kind, a neuron each"),
+    Array("open_bits", "u4", ("word",), "plasticity", "sources of window rules that fired within the longest window, and others"),
+    Array("visit_bits", "u4", ("word",), "plasticity", "neurons whose rows are visited in this burst"),
+    Array("taught_bits", "u4", ("word",), "plasticity", "targets of rules"),
+    Array("visits", "u4", ("cell",), "plasticity", "those of them that did not fire, in any order"),
+    Array("visit_count", "u4", ("turn",), "plasticity", "how many these are: in even bursts [0], in odd ones [1]"),
+    Array("plastic_areas", "PlasticArea", ("area",), "plasticity", "the areas that rules name, from 1 on"),
+    Array("pairs", "u4", ("area", "area"), "plasticity", "at [source area * areas + target area]: (first << 8) + count in rules"),
+    Array("rules", "Rule", ("rule",), "plasticity", "the rules of one pair of areas after those of another, in their order"),
+    Array("windows", "Window", ("window_kind",), "plasticity", "kinds of windows: rules with the same ones share them"),
+    Array("trace_kinds", "Trace", ("trace_kind",), "plasticity", "kinds of traces, likewise"),
+    Array("decays", "u4", ("decay",), "plasticity", "tables of decay, one after the other"),
+    Array("incoming", "Row", ("neuron",), "plasticity",
+          "synapses of pair rules by target: rows with sources for targets, slots for weights"),
+    Array("incoming_arena", "u1", ("byte",), "plasticity", "blocks of these rows"),
+)  # fmt: skip
 """What plasticity keeps, on devices where there is a rule; else null pointers."""
+
+ARRAY = {array.name: array for array in (*ARRAYS, *PLASTIC)}
 
 SCALARS = (
     ("previous_queue", "*u4", "fire queue of the burst before, to be delivered in this one; this and the next four: inside a burst only"),
@@ -278,25 +328,27 @@ def header() -> str:
     return "\n".join(lines)
 
 
-def lengths(
-    neurons: int, *, synapses: int, ledger_slots: int, arena_bytes: int, split: bool, owned: bool, heavy_row: int = HEAVY_ROW
+def axis_lengths(
+    shape: NetworkShape, *, apart: bool, second: bool, heavy_row: int = HEAVY_ROW, arena_bytes: int = 0
 ) -> dict[str, int]:
-    """Elements of an array of one width, for every value of `Array.per`."""
-    words = -(-neurons // WORD_NEURONS)
+    """How long the axes of ARRAYS are for a network of this shape."""
+    words = -(-shape.neuron_capacity // WORD_NEURONS)
     return {
-        "neuron": neurons,
-        "split neuron": neurons if split else 0,
-        "owned neuron": neurons if owned else 0,
+        "neuron": shape.neuron_capacity,
+        "cell": shape.neuron_capacity,
+        "coordinate": 3,
+        "slot": 1,
+        "channel": 1,
+        "second": int(second),
+        "apart": int(apart),
+        "turn": 2,
         "word": words,
         "tile": -(-words // TILE_WORDS),
-        "two neurons": 2 * neurons,
-        "two tiles": 2 * -(-words // TILE_WORDS),
-        "two queues": 2 * queue_stride(neurons),
-        "control": len(CONTROL),
-        "ledger word": ledger_slots * words,
-        "two tasks": 2 * task_room(synapses, heavy_row),
-        "arena byte": arena_bytes,
-        "one": 1,
+        "queue_word": queue_stride(shape.neuron_capacity),
+        "task": task_room(shape.synapse_capacity, heavy_row),
+        "ledger_slot": max(shape.ledger_window, 2),  # of this burst and of the one before, at least
+        "control_cell": len(CONTROL),
+        "byte": arena_bytes,
     }
 
 

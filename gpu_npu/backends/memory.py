@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,11 +15,14 @@ from gpu_npu.backends.layout import (
     STAGING_ITEMS,
     TAIL_KEY_BYTES,
     UPLOAD_SYNAPSES,
-    lengths,
+    axis_lengths,
 )
 from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.connectome import Connectome, SynapseChain, SynapseSource
 from gpu_npu.connectome.sums import fixed_point_bits
+
+GROUPS = ("rows", "neurons", "tasks", "ledger", "control", "staging")
+"""The pieces of which `Backend.memory` tells, plasticity aside."""
 
 
 def arena_estimate(shape: NetworkShape) -> int:
@@ -27,10 +32,8 @@ def arena_estimate(shape: NetworkShape) -> int:
 
 def estimate_bytes(shape: NetworkShape) -> int:
     """Device bytes of a network of this shape, before it is loaded."""
-    slots = max(shape.ledger_window, 2)
-    capacities = {"synapses": shape.synapse_capacity, "ledger_slots": slots, "arena_bytes": arena_estimate(shape)}
-    length = lengths(shape.neuron_capacity, **capacities, split=True, owned=True)
-    return sum(length[array.per] * array.width * array.dtype.itemsize for array in ARRAYS)
+    lengths = axis_lengths(shape, apart=True, second=True, arena_bytes=arena_estimate(shape))
+    return sum(array.size(lengths) * array.dtype.itemsize for array in ARRAYS)
 
 
 def cell_bits(shape: NetworkShape, in_degree: int) -> int:
@@ -78,12 +81,12 @@ def load_bytes(
     arena, count = int(units.sum()) * BLOCK_ALIGNMENT, synapses.total
     if shape.synapse_capacity > count:
         arena = max(arena, -(-arena_estimate(shape) // BLOCK_ALIGNMENT) * BLOCK_ALIGNMENT)
-    split = bool(fixed_point_bits(connectome.areas)) or in_degree >= 1 << count_bits(shape)
-    capacities = {"synapses": max(shape.synapse_capacity, count), "ledger_slots": max(shape.ledger_window, 2), "arena_bytes": arena}
-    length = lengths(shape.neuron_capacity, **capacities, split=split, owned=owned)
-    pieces = {"rows": 0, "neurons": 0, "tasks": 0, "ledger": 0, "control": 0, "staging": 3 * 4 * STAGING_ITEMS}
+    apart = bool(fixed_point_bits(connectome.areas)) or in_degree >= 1 << count_bits(shape)
+    most = replace(shape, synapse_capacity=max(shape.synapse_capacity, count))
+    lengths = axis_lengths(most, apart=apart, second=owned, arena_bytes=arena)
+    pieces = dict.fromkeys(GROUPS, 0) | {"staging": 3 * 4 * STAGING_ITEMS}
     for array in ARRAYS:
-        pieces[array.group] += length[array.per] * array.width * array.dtype.itemsize
+        pieces[array.group] += array.size(lengths) * array.dtype.itemsize
     # While synapses are counted: a chunk of them and the in-degrees. While rows are sorted: their scratch, and what says where.
     counting = min(count, UPLOAD_SYNAPSES) * shape.synapse_bytes + 4 * (shape.neuron_capacity + 1)
     packed = (units + _units(slots * TAIL_KEY_BYTES)) * BLOCK_ALIGNMENT

@@ -11,8 +11,7 @@ import pytest
 from faulty import FaultyCpu
 
 from gpu_npu import NPU, DeviceMemoryError, NpuError, PairRule, PlasticityRule, WindowRule
-from gpu_npu.backends import plasticity, rows
-from gpu_npu.backends.executor import DevicePlatform, Tuning
+from gpu_npu.backends.executor import DevicePlatform, Tuning, incoming, rows
 from gpu_npu.connectome.generators import fixed_out_degree
 
 Edit = Callable[[NPU], object]
@@ -208,8 +207,8 @@ def check(seed: int, folder: Path) -> tuple[int, int]:
 
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "UPLOAD_SYNAPSES", 150)
-    monkeypatch.setattr(plasticity, "MAX_TAIL", 6)
+    monkeypatch.setattr(rows.RowStore, "CHUNK", 150)
+    monkeypatch.setattr(incoming, "MAX_TAIL", 6)
 
 
 @pytest.mark.parametrize("seed", range(12))

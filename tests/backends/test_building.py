@@ -92,7 +92,7 @@ def assert_same(ours: list[NDArray[Any]], theirs: list[NDArray[Any]]) -> None:
 @pytest.mark.parametrize("psp", [np.uint8, np.uint16])
 def test_an_unsorted_edge_list(weight: Any, psp: Any, backend_factory: BackendFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """In batches smaller and larger than a chunk of the device, some of them empty, beside synapses of the connectome itself."""
-    monkeypatch.setattr("gpu_npu.backends.rows.UPLOAD_SYNAPSES", 300)
+    monkeypatch.setattr("gpu_npu.backends.executor.rows.RowStore.CHUNK", 300)
     rng = np.random.default_rng(1)
     everything = edges(rng, 40, 2_000, weight=weight, psp=psp, few=9)
     source = Listed(*cut(everything, 0, 3, 700, 700, 1_000))
@@ -121,13 +121,13 @@ def test_any_edge_list_in_any_chunks(seed: int, neurons: int, count: int, chunk:
     everything = edges(np.random.default_rng(seed), neurons, count, few=5)
     source, rows = Listed(everything), []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gpu_npu.backends.rows.UPLOAD_SYNAPSES", chunk)
+        patch.setattr("gpu_npu.backends.executor.rows.RowStore.CHUNK", chunk)
         options, executor_options = EMULATED[device]
         for backend in (DevicePlatform(EmulatedDevice(**options), Tuning(**executor_options)), DevicePlatform(CpuDevice(workers=2))):
             with NPU.from_connectome(bare(neurons, source), synapses=source, backend=backend) as npu:
                 order = np.lexsort((everything.target, everything.source))
                 assert_same(listed(npu), list(everything.take(order).columns()))
-                rows.append(backend._rows._read_all())
+                rows.append(npu._open()._rows.read_all())
     np.testing.assert_array_equal(*rows)
     degree = np.bincount(everything.source, minlength=neurons)
     for name in ("length", "sorted", "valid"):
@@ -137,8 +137,8 @@ def test_any_edge_list_in_any_chunks(seed: int, neurons: int, count: int, chunk:
 
 
 def test_a_hub_that_fills_many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpu_npu.backends.rows.UPLOAD_SYNAPSES", 1_000)
-    monkeypatch.setattr("gpu_npu.backends.rows.SCRATCH_BYTES", 3_000)
+    monkeypatch.setattr("gpu_npu.backends.executor.rows.RowStore.CHUNK", 1_000)
+    monkeypatch.setattr("gpu_npu.backends.executor.rows.SCRATCH_BYTES", 3_000)
     rng = np.random.default_rng(2)
     everything = edges(rng, 30, 5_000)
     everything.source[rng.random(5_000) < 0.8] = 7
@@ -156,7 +156,7 @@ def test_generated_on_the_device(
     incoming: bool, weight: Any, psp: Any, backend_factory: BackendFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No host sees them, and they are what the host would have made."""
-    monkeypatch.setattr("gpu_npu.backends.rows.UPLOAD_SYNAPSES", 400)
+    monkeypatch.setattr("gpu_npu.backends.executor.rows.RowStore.CHUNK", 400)
     source = RandomSynapses(90, 20, seed=3, incoming=incoming, weight=weight, psp=psp)
     with NPU.from_connectome(bare(90, source), synapses=source, backend=backend_factory) as npu:
         ours, backend = listed(npu), npu.backend

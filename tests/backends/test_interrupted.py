@@ -14,7 +14,7 @@ from faulty import FaultyCpu, FaultyEmulated
 
 from gpu_npu import NPU
 from gpu_npu.backends.devices.cuda import call_all
-from gpu_npu.backends.executor import DevicePlatform, Executor
+from gpu_npu.backends.executor import DevicePlatform, Tuning
 from gpu_npu.connectome.generators import fixed_out_degree
 
 
@@ -39,7 +39,7 @@ DEVICES = {"cpu": lambda: FaultyCpu(workers=1), "emulated": lambda: FaultyEmulat
 def test_a_signal_loses_nothing(launched: bool, kind: str, call: Callable[[NPU], None]) -> None:
     network = fixed_out_degree(200, 9, seed=3, weight=(1, 60), psp=(1, 9), threshold=2_000.0)
     device, reached = DEVICES[kind](), set[int]()
-    executor = partial(Executor, device, ring=(5, 150), propagation="rows", heavy_row=16)
+    executor = DevicePlatform(device, Tuning(ring=(5, 150), propagation="rows", heavy_row=16))
     with (
         NPU.from_connectome(network, backend=executor, synapse_capacity=200_000) as npu,
         NPU.from_connectome(network, backend="reference", synapse_capacity=200_000) as reference,

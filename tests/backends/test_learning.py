@@ -13,9 +13,8 @@ from conftest import EMULATED, cpu_backend, emulated_backend
 from networks import PLASTIC, Maker, Plan, assert_equal, joined, perform
 
 from gpu_npu import NPU, Connectome, DeviceMemoryError, NetworkError, PairRule, WindowRule
-from gpu_npu.backends import plasticity
 from gpu_npu.backends.devices.emulated import EmulatedDevice
-from gpu_npu.backends.executor import DevicePlatform
+from gpu_npu.backends.executor import DevicePlatform, incoming, plasticity
 from gpu_npu.backends.reference import ReferencePlatform
 from gpu_npu.connectome.generators import fixed_out_degree
 from gpu_npu.connectome.plasticity import CustomRule
@@ -190,8 +189,8 @@ def test_the_index_of_incoming_synapses_stays_in_order() -> None:
                 npu.force_fire([0])
                 npu.run(1)
                 if backend is cpu_backend:
-                    index = npu._open()._plasticity._incoming
-                    assert index.longest_tail(np.zeros(1, np.uint32)) <= plasticity.MAX_TAIL
+                    index = npu._open()._plasticity._incoming._rows
+                    assert index.longest_tail(np.zeros(1, np.uint32)) <= incoming.MAX_TAIL
             weights.append(npu.synapse_array.weight.copy())
             if backend is cpu_backend:
                 npu.rebuild_indexes()

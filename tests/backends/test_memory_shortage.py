@@ -10,8 +10,7 @@ import pytest
 from faulty import FaultyCpu
 
 from gpu_npu import NPU, Area, Connectome, DeviceMemoryError, PairRule, SumOverflowError, WindowRule
-from gpu_npu.backends import plasticity, rows
-from gpu_npu.backends.executor import DevicePlatform
+from gpu_npu.backends.executor import DevicePlatform, plasticity, rows
 from gpu_npu.connectome.generators import fixed_out_degree
 
 Edit = Callable[[NPU], object]
@@ -97,7 +96,7 @@ def uncounted_by(npu: NPU, device: FaultyCpu) -> int:
 def test_whatever_does_not_fit_changes_nothing(look: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each call is refused its first array, then its second, and so on until it is done; `look`: after each refusal the whole state is
     compared, which pays what synapses owe; else only what fires, and all at the end."""
-    monkeypatch.setattr(rows, "UPLOAD_SYNAPSES", 100)
+    monkeypatch.setattr(rows.RowStore, "CHUNK", 100)
     monkeypatch.setattr(plasticity, "CLOCK_SPAN", CLOCK)
     device = FaultyCpu(workers=1)
     refusals = dict.fromkeys(EDITS, 0)
@@ -133,7 +132,7 @@ def test_whatever_does_not_fit_changes_nothing(look: bool, monkeypatch: pytest.M
                 np.testing.assert_array_equal(*(one.process_burst().fired_neurons for one in (npu, reference)), err_msg=name)
         assert written(npu) == written(reference)
         npu.rebuild_indexes()
-        assert not npu._open()._rows._read_all()["columns"].any(), "rows have columns, and there is no rule"
+        assert not npu._open()._rows.read_all()["columns"].any(), "rows have columns, and there is no rule"
     assert {name for name, count in refusals.items() if not count} == TAKES_NONE
 
 

@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from networks import SMALL_SIZES, Plan, agree, plans
 from scalar_model import ScalarModel
 
-from gpu_npu.backends import reference
 from gpu_npu.backends.base import PHASES
-from gpu_npu.backends.reference import Reference, ReferencePlatform
+from gpu_npu.backends.reference import Reference, ReferencePlatform, reference
 from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.connectome import Connectome, NetworkError, NeuronIndexError, NpuError, SynapseBatch
 

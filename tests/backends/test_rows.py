@@ -14,10 +14,10 @@ from gpu_npu.backends.base import Backend
 from gpu_npu.backends.devices.cpu import CpuDevice
 from gpu_npu.backends.devices.emulated import EmulatedDevice
 from gpu_npu.backends.executor import DevicePlatform, Executor
+from gpu_npu.backends.executor.rows import pair_order
 from gpu_npu.backends.layout import ARRAYS
 from gpu_npu.backends.memory import estimate_bytes
 from gpu_npu.backends.reference import ReferencePlatform
-from gpu_npu.backends.rows import pair_order
 from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.connectome import Connectome, DeviceMemoryError, SynapseBatch
 
@@ -158,9 +158,9 @@ def test_tails_are_merged_by_age(device_factory: DeviceFactory) -> None:
         for ours, theirs in zip(*map(synapses, backends), strict=True):
             np.testing.assert_array_equal(ours, theirs)
     assert isinstance(backends[0], Executor)
-    rows = backends[0]._rows._read_all()
+    rows = backends[0]._rows.read_all()
     backends[0].compact()
-    after = backends[0]._rows._read_all()
+    after = backends[0]._rows.read_all()
     assert (rows["sorted"] < rows["length"]).any()  # there were tails to merge
     assert (after["sorted"] == after["length"]).all()
     assert (after["length"] == after["valid"]).all()
@@ -168,7 +168,7 @@ def test_tails_are_merged_by_age(device_factory: DeviceFactory) -> None:
 
 def test_compaction_through_a_small_scratch(device_factory: DeviceFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows slide over each other in many chunks, one row longer than a chunk among them."""
-    monkeypatch.setattr("gpu_npu.backends.rows.SCRATCH_BYTES", 2_000)
+    monkeypatch.setattr("gpu_npu.backends.executor.rows.SCRATCH_BYTES", 2_000)
     connectome = random_network(200, 30)
     hub = np.full(900, 17, np.uint32)
     connectome.reserve(synapses=10_000)
@@ -184,7 +184,7 @@ def test_compaction_through_a_small_scratch(device_factory: DeviceFactory, monke
 def test_a_load_in_many_pieces_is_the_same(device_factory: DeviceFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     connectome = random_network(300, 40)
     whole = synapses(loaded(connectome))
-    monkeypatch.setattr("gpu_npu.backends.rows.UPLOAD_SYNAPSES", 1_000)
+    monkeypatch.setattr("gpu_npu.backends.executor.rows.RowStore.CHUNK", 1_000)
     for ours, theirs in zip(whole, synapses(loaded(connectome, device=device_factory())), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -257,7 +257,7 @@ def test_no_memory_for_a_load_names_what_is_needed_and_free(share: float) -> Non
 def columns_of(executor: Executor) -> dict[int, list[int]]:
     """psp -> columns of every synapse that is not removed; psps are unique. Reads the blocks as rows.cuh says they lie."""
     rows, state = executor._rows, executor._state
-    table, arena = rows._read_all(), executor._device.fetched(rows._arena, rows._arena.size)
+    table, arena = rows.read_all(), executor._device.fetched(rows.arena, rows.arena.size)
     weight_bytes, psp_bytes = int(state["weight_bytes"][0]), int(state["psp_bytes"][0])
     assert psp_bytes > weight_bytes
     found = {}
@@ -276,12 +276,12 @@ def columns_of(executor: Executor) -> dict[int, list[int]]:
 def fill_columns(executor: Executor) -> None:
     """Column c of a synapse becomes its psp + c, everywhere."""
     rows = executor._rows
-    table, arena = rows._read_all(), executor._device.fetched(rows._arena, rows._arena.size)
+    table, arena = rows.read_all(), executor._device.fetched(rows.arena, rows.arena.size)
     for row in table:
         block, capacity, columns = arena[int(row["offset"]) * 16 :], int(row["capacity"]), int(row["columns"])
         column = block[4 * capacity :][: 2 * capacity * columns].view(np.uint16).reshape(-1, capacity)
         column[:] = block[(4 + 2 * columns) * capacity :][: 2 * capacity].view(np.uint16) + np.arange(columns, dtype=np.uint16)[:, None]
-    executor._device.upload(rows._arena, arena)
+    executor._device.upload(rows.arena, arena)
     executor._device.wait()
 
 

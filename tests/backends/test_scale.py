@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from gpu_npu import NPU, CapacityError, Connectome, SynapseBatch
-from gpu_npu.backends.devices.base import Launch
 from gpu_npu.backends.devices.cpu import CpuDevice, host_memory
 from gpu_npu.backends.devices.emulated import EmulatedDevice
 from gpu_npu.backends.executor import DevicePlatform
-from gpu_npu.backends.layout import BLOCK_ALIGNMENT, PSP_EACH, ROW_DTYPE, STATE_DTYPE
-from gpu_npu.backends.rows import MAX_ROW, RowStore, _check_degrees
+from gpu_npu.backends.executor.context import Context
+from gpu_npu.backends.executor.rows import MAX_ROW, RowStore, check_degrees
+from gpu_npu.backends.layout import BLOCK_ALIGNMENT, PSP_EACH, ROW_DTYPE
+from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.connectome.generators import RandomSynapses
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is reserved without being there as Linux does it")
@@ -73,41 +74,43 @@ def test_rows_beyond_32_gigabytes_of_arena() -> None:
                 npu.remove_synapses(gone.source, gone.target)
                 npu.update_weight(int(more.source[0]), int(more.target[0]), 7)
                 npu.force_fire(np.arange(0, 200, 7))
-            assert int(rows._read_all()["offset"].max()) >= end
+            assert int(rows.read_all()["offset"].max()) >= end
             assert far.run(3).digest == reference.run(3).digest
             np.testing.assert_array_equal(far.fire_candidate_list.potentials, reference.fire_candidate_list.potentials)
             assert listed(far) == listed(reference)
-        assert int(rows._read_all()["offset"].max()) * BLOCK_ALIGNMENT > 2**35
+        assert int(rows.read_all()["offset"].max()) * BLOCK_ALIGNMENT > 2**35
         far.rebuild_indexes()
-        assert int(rows._read_all()["offset"].max()) * BLOCK_ALIGNMENT < 2**20
+        assert int(rows.read_all()["offset"].max()) * BLOCK_ALIGNMENT < 2**20
         assert listed(far) == listed(reference)
 
 
 def test_rows_of_two_thousand_million_slots() -> None:
     """Three rows as long as rows may be: blocks are placed, and their last slots filled, where they are."""
-    device, state = SparseDevice(), np.zeros(1, STATE_DTYPE)
-    state["weight_bytes"], state["psp_bytes"], state["neurons"] = 1, 1, 3
-    rows = RowStore(device, state, 3, 0, np.uint8, np.uint8)
+    device = SparseDevice()
+    context = Context(device)
+    context.state["weight_bytes"], context.state["psp_bytes"] = 1, 1
+    rows = RowStore(context, NetworkShape(3, 0), 0, device.alloc(1, np.uint64))
     counted = np.zeros(3, ROW_DTYPE)
     counted["capacity"] = MAX_ROW  # as count_synapses leaves it
     counted["psp"] = (PSP_EACH, 8, PSP_EACH)
-    rows._place(counted)
-    table = rows._read_all()
+    rows.place(counted)
+    table = rows.read_all()
     units = [-(-MAX_ROW * slot // BLOCK_ALIGNMENT) for slot in (6, 5, 6)]
     assert table["offset"].tolist() == [0, units[0], units[0] + units[1]]
     assert rows.nbytes == sum(units) * BLOCK_ALIGNMENT + 3 * ROW_DTYPE.itemsize > 2**35
     assert table["psp"].tolist() == [PSP_EACH, 7, PSP_EACH]
 
     table["length"] = table["valid"] = MAX_ROW - 2
-    device.upload(rows._table, table)
+    device.upload(rows.table, table)
     with device.lent() as lent:
         source, target = (lent.uploaded(np.array(ids, np.uint32)) for ids in ([2, 0, 1, 2, 1, 0], [1, 2, 0, 0, 1, 1]))
         weight, psp = (lent.uploaded(np.array(values, np.uint8)) for values in ([10, 11, 12, 13, 14, 15], [5, 6, 7, 8, 7, 9]))
         wrong = lent.alloc(1, np.uint32)
-        device.launch([Launch("claim_slots", (state, np.uint64(6), source)), Launch("fill_rows", (state, target, weight, psp, wrong))])
+        context.launch("claim_slots", n=6, source=source)
+        context.launch("fill_rows", target=target, weight=weight, psp=psp, other_psp=wrong)
         assert device.fetched(wrong, 1)[0] == 0
-    assert rows._read_all()["valid"].tolist() == [MAX_ROW] * 3
-    arena, capacity = rows._arena, table["capacity"].astype(np.int64)
+    assert rows.read_all()["valid"].tolist() == [MAX_ROW] * 3
+    arena, capacity = rows.arena, table["capacity"].astype(np.int64)
     for row, (targets, weights, psps) in enumerate((([2, 1], [11, 15], [6, 9]), ([0, 1], [12, 14], None), ([1, 0], [10, 13], [5, 8]))):
         block = int(table["offset"][row]) * BLOCK_ALIGNMENT
         end = block + 4 * int(capacity[row])
@@ -122,15 +125,16 @@ def test_rows_of_two_thousand_million_slots() -> None:
 def test_synapses_whose_numbers_need_50_bits(make: Any, incoming: bool) -> None:
     source = RandomSynapses(2**30, 2**20, seed=9, incoming=incoming, weight=(0, 65535), psp=(3, 9))
     assert source.total == 2**50
-    device, state = make(), np.zeros(1, STATE_DTYPE)
-    state["weight_bytes"], state["psp_bytes"] = 2, 1
-    rows = RowStore(device, state, 1, 0, np.uint16, np.uint8)
-    chunk = device.alloc_all([(500, dtype) for dtype in (np.uint32, np.uint32, np.uint16, np.uint8)])
+    device = make()
+    context = Context(device)
+    context.state["weight_bytes"], context.state["psp_bytes"] = 2, 1
+    kinds = {"source": np.uint32, "target": np.uint32, "weight": np.uint16, "psp": np.uint8}
+    chunk = {name: device.alloc(500, dtype) for name, dtype in kinds.items()}
     for first in (2**31 - 250, 2**32 - 250, 2**49 + 2**33 - 1, 2**50 - 500):
-        rows._generate(source, first, 500, chunk)
+        context.launch("generate_synapses", first=first, n=500, **source.procedure().arguments, **chunk)
         batch = source.batch(first, 500)
         expected = (batch.source, batch.target | batch.inhibitory.astype(np.uint32) << np.uint32(31), batch.weight, batch.psp)
-        for ours, theirs in zip(chunk, expected, strict=True):
+        for ours, theirs in zip(chunk.values(), expected, strict=True):
             np.testing.assert_array_equal(device.fetched(ours, 500), theirs)
     assert len(np.unique(batch.source if incoming else batch.target)) > 490
     device.close()
@@ -138,21 +142,21 @@ def test_synapses_whose_numbers_need_50_bits(make: Any, incoming: bool) -> None:
 
 def test_degrees_that_32_bits_cannot_count() -> None:
     fine = np.array([MAX_ROW, 5], np.int64)
-    _check_degrees(fine, np.array([5, MAX_ROW], np.uint32), MAX_ROW + 5)
+    check_degrees(fine, np.array([5, MAX_ROW], np.uint32), MAX_ROW + 5)
     with pytest.raises(CapacityError, match=r"neuron 1: 2,147,483,648 synapses leave it, a row holds 2,147,483,647"):
-        _check_degrees(np.array([0, 2**31]), np.array([2**31, 0], np.uint32), 2**31)
+        check_degrees(np.array([0, 2**31]), np.array([2**31, 0], np.uint32), 2**31)
     # Device counts have 32 bits: those of 2**32 + 3 synapses wrap to 3.
     with pytest.raises(CapacityError, match=r"more than 4,294,967,295 synapses leave one neuron"):
-        _check_degrees(np.array([3, 0]), np.array([2**31, 2**31 + 3], np.uint32), 2**32 + 3)
+        check_degrees(np.array([3, 0]), np.array([2**31, 2**31 + 3], np.uint32), 2**32 + 3)
     with pytest.raises(CapacityError, match=r"more than 4,294,967,295 synapses end in one neuron"):
-        _check_degrees(np.array([2**31 - 1, 2**31 - 1, 5]), np.array([3], np.uint32), 2**32 + 3)
+        check_degrees(np.array([2**31 - 1, 2**31 - 1, 5]), np.array([3], np.uint32), 2**32 + 3)
 
 
 def test_a_row_that_is_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """With limits that a test can reach: at a load, and by an edit, which changes nothing."""
-    monkeypatch.setattr("gpu_npu.backends.rows.MAX_ROW", 50)
-    monkeypatch.setattr("gpu_npu.backends.executor.MAX_IN_DEGREE", 300)
-    monkeypatch.setattr("gpu_npu.backends.executor.count_bits", lambda shape: 6)
+    monkeypatch.setattr("gpu_npu.backends.executor.rows.MAX_ROW", 50)
+    monkeypatch.setattr("gpu_npu.backends.executor.accumulators.MAX_IN_DEGREE", 300)
+    monkeypatch.setattr("gpu_npu.backends.executor.accumulators.count_bits", lambda shape: 6)
     connectome = Connectome(20, 400)
     connectome.add_neurons(20)
     connectome.add_synapses(np.arange(200) % 4, np.arange(200) % 20, 1, 1)

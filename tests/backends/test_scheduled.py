@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpu_npu.backends.reference import _add_in_order
+from gpu_npu.backends.reference.staging import add_in_order
 from gpu_npu.backends.scheduled import ScheduleStore
 from gpu_npu.checks import settle
 
@@ -51,7 +51,7 @@ def test_what_is_injected_several_times_adds_in_order(count: int, neurons: int) 
     with np.errstate(over="ignore", under="ignore"):
         values = settle((rng.normal(size=count) * 10.0 ** rng.integers(-39, 39, count)).astype(np.float32))
         sums, expected = np.zeros(neurons, np.float32), np.zeros(neurons, np.float32)
-        _add_in_order(sums, ids, values)
+        add_in_order(sums, ids, values)
         for i, value in zip(ids.tolist(), values, strict=True):
             expected[i] = settle(expected[i : i + 1] + value)[0]
     assert sums.tobytes() == expected.tobytes()

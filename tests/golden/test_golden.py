@@ -10,7 +10,7 @@ from golden_cases import CASES, FOLDER, PLASTIC_CASES, load_case, run_case
 from scalar_model import WORD, draw
 
 from gpu_npu.backends.base import Platform
-from gpu_npu.backends.reference import excitability_draw
+from gpu_npu.backends.reference.bursts import excitability_draw
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -13,15 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_npu import NPU, NetworkError, NpuError
-from gpu_npu.backends import executor
 from gpu_npu.backends.base import Backend, Platform
 from gpu_npu.backends.devices.cpu import CpuDevice
 from gpu_npu.backends.devices.emulated import EmulatedDevice
-from gpu_npu.backends.executor import DevicePlatform, Tuning
+from gpu_npu.backends.executor import DevicePlatform, Tuning, bursts
+from gpu_npu.backends.executor.ring import RING
 from gpu_npu.connectome import STATE_FIELDS, Connectome
 from gpu_npu.connectome.generators import fixed_out_degree
 
-RINGS = ((1, 0), (2, 1), (3, 40), (7, 1000), executor.RING)
+RINGS = ((1, 0), (2, 1), (3, 40), (7, 1000), RING)
 
 
 def network(seed: int, neurons: int = 150) -> Connectome:
@@ -128,7 +128,7 @@ def test_a_launch_ends_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) ->
     with NPU.from_connectome(network(1), backend=DevicePlatform(CpuDevice())) as npu:
         expected = npu.run(50).digest
         npu.reset()
-        monkeypatch.setattr(executor, "LAUNCH_NANOSECONDS", 0)
+        monkeypatch.setattr(bursts, "LAUNCH_NANOSECONDS", 0)
         chunks = [len(chunk) for chunk in npu._chunks(50)]
         npu.reset()
         assert npu.run(50).digest == expected
@@ -194,8 +194,8 @@ def test_a_schedule_that_cannot_be(arguments: tuple[Any, ...], message: str) -> 
 
 def test_a_schedule_longer_than_the_device_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows one after the other, cut by items, by bursts, and at gaps."""
-    monkeypatch.setattr("gpu_npu.backends.schedule.WINDOW_ITEMS", 20)
-    monkeypatch.setattr("gpu_npu.backends.schedule.WINDOW_BURSTS", 6)
+    monkeypatch.setattr("gpu_npu.backends.executor.schedule.WINDOW_ITEMS", 20)
+    monkeypatch.setattr("gpu_npu.backends.executor.schedule.WINDOW_BURSTS", 6)
     rng = np.random.default_rng(1)
     when = np.concatenate((rng.integers(1, 60, 150), rng.integers(200, 230, 60), np.full(50, 300)))
     who = rng.integers(0, 150, len(when))

@@ -175,9 +175,9 @@ class Failing(Reference):
     """A backend in whose phase something fails."""
 
     def burst(self, number: int) -> BurstOutput:
-        with self._phase("injection", number):
+        with self._phases.phase("injection", number):
             pass
-        with self._phase("propagation", number):
+        with self._phases.phase("propagation", number):
             raise KernelError("lost")
 
 

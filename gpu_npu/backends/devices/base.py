@@ -73,6 +73,10 @@ class Lent:
         """An array for each (count, dtype)."""
         return [self.alloc(count, dtype) for count, dtype in wanted]
 
+    def keep(self) -> None:
+        """What was allocated so far stays: whoever has it frees it."""
+        self.arrays.clear()
+
     def uploaded(self, host: Host) -> Any:
         """A flat array with these items."""
         array = self.alloc(host.size, host.dtype)
@@ -221,6 +225,12 @@ class Device(Unique, ABC):
                 self.free(array)
 
     # -- kernels -------------------------------------------------------------------------------------------------
+    def kernel(self, name: str) -> Kernel:
+        """The kernel of this name; KernelError where there is none."""
+        if name not in self._kernels:
+            raise KernelError(f"there is no kernel {name!r}")
+        return self._kernels[name]
+
     def launch(self, launches: Sequence[Launch]) -> None:
         """Run these in order. Raises KernelError where an argument does not fit the kernel; then none runs."""
         key = tuple(launches)
@@ -296,9 +306,7 @@ class Device(Unique, ABC):
             raise KernelError(f"transfer between {array.dtype} and host {host.dtype}, contiguous: {host.flags.c_contiguous}")
 
     def _check_launch(self, launch: Launch) -> None:
-        kernel = self._kernels.get(launch.kernel)
-        if kernel is None:
-            raise KernelError(f"there is no kernel {launch.kernel!r}")
+        kernel = self.kernel(launch.kernel)
         if len(launch.args) != len(kernel.arguments):
             raise KernelError(f"{kernel.name} takes {len(kernel.arguments)} arguments, not {len(launch.args)}")
         for i, (code, arg, size) in enumerate(zip(kernel.arguments, launch.args, self._value_bytes[kernel.name], strict=True)):

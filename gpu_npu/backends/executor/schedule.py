@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gpu_npu.arrays import F32, U32
 from gpu_npu.backends.base import Scheduled
-from gpu_npu.backends.devices.base import Device
+from gpu_npu.backends.executor.context import Context
 from gpu_npu.backends.scheduled import ScheduleStore
 
 WINDOW_ITEMS, WINDOW_BURSTS = 2**20, 2**16
@@ -24,8 +24,8 @@ FAR = 2**62
 class Schedule:
     """The schedule of one network."""
 
-    def __init__(self, device: Device, state: NDArray[np.void]) -> None:
-        self._device, self._state = device, state
+    def __init__(self, context: Context) -> None:
+        self._device, self._state = context.device, context.state
         self._arrays: dict[str, Any] = {}
         self.clear()
 

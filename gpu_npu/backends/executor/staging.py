@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from gpu_npu.arrays import F32, U32
 from gpu_npu.backends.devices.base import Device, Launch
+from gpu_npu.backends.executor.context import Context
 from gpu_npu.backends.layout import STAGING_ITEMS
 from gpu_npu.errors import NetworkError, NeuronIndexError
 
@@ -42,6 +43,15 @@ class _Segment:
     parts: list[tuple[U32, F32]] | None
 
 
+@dataclass
+class _Reused:
+    """A launch, and what it takes beside the State: buffers, and numbers of shape (1,)."""
+
+    buffers: dict[str, Any]
+    numbers: dict[str, NDArray[np.uint64]]
+    launch: Launch
+
+
 class Staging:
     """External potentials, as segments in the order staged, and forced neurons.
 
@@ -49,10 +59,11 @@ class Staging:
     burst takes them, those that came from the device were copied when they were staged.
     """
 
-    def __init__(self, device: Device, state: NDArray[np.void]) -> None:
-        self._device, self._state = device, state
+    def __init__(self, context: Context) -> None:
+        self._context, self._device = context, context.device
+        device = context.device
         self._ids, self._potentials, self._forced = (_Buffer(device, dtype) for dtype in (np.uint32, np.float32, np.uint32))
-        self._launches: dict[tuple[str, int], Launch] = {}
+        self._launches: dict[tuple[str, int], _Reused] = {}
         self.clear()
 
     def clear(self) -> None:
@@ -93,10 +104,10 @@ class Staging:
         self._potentials.reserve(first + count, first)
         self._device.copy(self._ids.array, first, ids, 0, count)
         self._device.copy(self._potentials.array, first, values, 0, count)
-        buffers = (self._ids.array, self._potentials.array)
         with self._device.lent() as lent:
             wrong = lent.uploaded(np.full(1, 2**64 - 1, np.uint64))
-            self._device.launch([Launch("check_injection", (self._state, *buffers, np.uint64(first), np.uint64(count), wrong))])
+            buffers = {"ids": self._ids.array, "potentials": self._potentials.array}
+            self._context.launch("check_injection", **buffers, first=first, n=count, wrong=wrong)
             code = int(self._device.fetched(wrong, 1)[0])
         if code != 2**64 - 1:
             raise self._refusal(code >> 2, code & 3, first, capacity)
@@ -134,28 +145,28 @@ class Staging:
         """What injects all that is staged. `clear()` follows when they were launched."""
         if not self._segments and not self._to_force:
             return []
-        buffers = (self._ids.reserve(self._used, self._used), self._potentials.reserve(self._used, self._used))
+        buffers = {"ids": self._ids.reserve(self._used, self._used), "potentials": self._potentials.reserve(self._used, self._used)}
         launches = []
         for index, segment in enumerate(self._segments):
             if segment.parts is not None:
                 self._upload(segment.first, segment.parts)
-            launches.append(self._reused("inject", index, buffers, segment.first, segment.count))
+            launches.append(self._reused("inject", index, buffers, first=segment.first, n=segment.count))
         if self._to_force:
             forced = np.unique(np.concatenate(self._to_force))
             buffer = self._forced.reserve(len(forced), 0)
             self._device.upload(buffer, forced)
-            launches.append(self._reused("force", 0, (buffer,), len(forced)))
+            launches.append(self._reused("force", 0, {"ids": buffer}, n=len(forced)))
         return launches
 
-    def _reused(self, kernel: str, index: int, buffers: tuple[Any, ...], *numbers: int) -> Launch:
+    def _reused(self, kernel: str, index: int, buffers: dict[str, Any], **numbers: int) -> Launch:
         """The launch of this kernel and index with other numbers in it: a device knows it, and launches it at little cost."""
-        launch = self._launches.get((kernel, index))
-        if launch is None or any(ours is not theirs for ours, theirs in zip(launch.args[1:], buffers, strict=False)):
-            cells = tuple(np.zeros(1, np.uint64) for _ in numbers)
-            launch = self._launches[kernel, index] = Launch(kernel, (self._state, *buffers, *cells))
-        for cell, number in zip(launch.args[1 + len(buffers) :], numbers, strict=True):
-            cell[0] = number
-        return launch
+        known = self._launches.get((kernel, index))
+        if known is None or any(known.buffers[name] is not buffer for name, buffer in buffers.items()):
+            cells: dict[str, Any] = {name: np.zeros(1, np.uint64) for name in numbers}
+            known = self._launches[kernel, index] = _Reused(buffers, cells, self._context.prepared(kernel, **buffers, **cells))
+        for name, number in numbers.items():
+            known.numbers[name][0] = number
+        return known.launch
 
     def _upload(self, first: int, parts: list[tuple[U32, F32]]) -> None:
         """A segment by ascending id; equal ids stay in the order staged, for that is the order in which they add."""

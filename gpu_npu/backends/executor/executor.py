@@ -1,0 +1,269 @@
+"""A network over kernels, once for all devices: stores that have the arrays, and bursts that run on them.
+
+Nothing here knows which device it drives. Everything is queued on the device in order; the host waits only for what it
+asked to have back: a ring, which the device fills with what bursts fired and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_npu.arrays import F32, U32, Flags
+from gpu_npu.backends.base import Backend, BurstOutput, Chunk, Columns, Flight
+from gpu_npu.backends.devices.base import Device
+from gpu_npu.backends.executor.accumulators import Accumulators
+from gpu_npu.backends.executor.bursts import Bursts
+from gpu_npu.backends.executor.context import Context, Store
+from gpu_npu.backends.executor.fired import FireStore, bit_set
+from gpu_npu.backends.executor.listing import list_rows
+from gpu_npu.backends.executor.loading import load_rows
+from gpu_npu.backends.executor.neurons import NeuronStore
+from gpu_npu.backends.executor.plasticity import Plasticity
+from gpu_npu.backends.executor.rows import RowStore
+from gpu_npu.backends.executor.schedule import Schedule
+from gpu_npu.backends.executor.staging import Staging
+from gpu_npu.backends.executor.tuning import Tuning
+from gpu_npu.backends.layout import ARRAY, STRATEGIES, axis_lengths
+from gpu_npu.backends.memory import GROUPS, arena_estimate
+from gpu_npu.backends.shape import NetworkShape
+from gpu_npu.connectome import Area, Connectome, PlasticityRule, Settings, SynapseBatch, SynapseSource
+
+STATISTICS = ("rows_moved", "compactions", "bytes_compacted", "growths", "bytes_grown")
+
+
+class Executor(Backend):
+    """One network on one device."""
+
+    def __init__(
+        self, device: Device, tuning: Tuning, connectome: Connectome, shape: NetworkShape, synapses: SynapseSource | None = None
+    ) -> None:
+        """As `DevicePlatform.load`, which gives back what a load that fails has taken."""
+        super().__init__()
+        self.name = device.name
+        sources = [connectome.synapses] if synapses is None else [connectome.synapses, synapses]
+        given = sum(source.total for source in sources)
+        self._device, self._tuning = device, tuning
+        self._shape = replace(shape, synapse_capacity=max(shape.synapse_capacity, given))
+        self._context = context = Context(device)
+        self._state = context.state
+        strategy = tuning.propagation or device.propagation
+        self._state["strategy"], self._state["heavy_row"] = STRATEGIES.index(strategy), tuning.heavy_row
+        lengths = axis_lengths(self._shape, apart=False, second=strategy == "owned", heavy_row=tuning.heavy_row)
+        self._neurons = NeuronStore(context, lengths, connectome)
+        self._accumulators = Accumulators(context, lengths, shape, packed=tuning.packed)
+        self._fired = FireStore(context, lengths, shape.ledger_window)
+        self._edit_bytes = Store(context, [ARRAY["edit_bytes"]], lengths)
+        # Space for synapses to come; without any, the arena becomes just as long as the rows are.
+        spare = arena_estimate(shape) if shape.synapse_capacity > given else 0
+        self._rows = RowStore(context, self._shape, spare, self._edit_bytes.arrays["edit_bytes"])
+        self._plasticity = Plasticity(context, lengths, self._rows, lambda: self._neurons.read("cortical_area"), self._fired)
+        self._staging, self._schedule = Staging(context), Schedule(context)
+        stimuli = self._staging, self._schedule
+        self._bursts = Bursts(context, lengths, tuning.ring, self._fired, *stimuli, self._plasticity)
+        self._stores = (self._neurons, self._accumulators, self._fired, self._edit_bytes, self._bursts)
+        self._set_lengths(lengths)
+        self.set_settings(connectome.settings)
+        self._accumulators.expect(load_rows(self._rows, sources))
+        self._rows.forget_statistics()
+        device.zero(self._edit_bytes.arrays["edit_bytes"])
+        device.wait()
+
+    @property
+    def description(self) -> str:
+        return self._device.description
+
+    # -- life ----------------------------------------------------------------------------------------------------
+    def _set_lengths(self, lengths: Mapping[str, int]) -> None:
+        """Tell the kernels how long the axes are."""
+        names = {"neurons": "neuron", "words": "word", "tiles": "tile", "ledger_slots": "ledger_slot", "task_room": "task"}
+        for name, axis in names.items():
+            self._state[name] = lengths[axis]
+
+    def reserve(self, *, neuron_capacity: int, synapse_capacity: int) -> None:
+        neurons, synapses = max(neuron_capacity, self._shape.neuron_capacity), max(synapse_capacity, self._shape.synapse_capacity)
+        shape = replace(self._shape, neuron_capacity=neurons, synapse_capacity=synapses)
+        owned = STRATEGIES[int(self._state["strategy"][0])] == "owned"
+        lengths = axis_lengths(shape, apart=self._accumulators.apart, second=owned, heavy_row=self._tuning.heavy_row)
+        growing: list[Store | Plasticity] = [*self._stores, self._plasticity]
+        with self._device.lent() as lent:
+            # All of it is there before anything changes.
+            fresh = [{array.name: lent.alloc(size, array.dtype) for array, size in store.larger(lengths)} for store in growing]
+            self._rows.reserve(neurons, arena_estimate(shape))
+            lent.keep()
+        for store, arrays in zip(growing, fresh, strict=True):
+            store.move_to(lengths, arrays)
+        self._shape = shape
+        self._set_lengths(lengths)
+        self._device.wait()
+
+    def reset(self, state: Columns) -> None:
+        self._plasticity.settle()
+        self._fired.reset()
+        self._plasticity.reset()
+        self._staging.clear()
+        self._schedule.clear()
+        self._neurons.reset(state)
+        self._bursts.reset()
+        self._device.wait()
+
+    def flight(self) -> Flight:
+        queues = self.fire_queue(), self.fire_queue(previous=True), self.candidates()
+        waiting = (*self._staging.staged(), self._schedule.items(self.burst_count))
+        return Flight(self.burst_count, *queues, self._fired.ledger(), *waiting, self._plasticity.memory())
+
+    def resume(self, flight: Flight) -> None:
+        self._bursts.resume(flight.burst)
+        self._fired.resume(flight)
+        self._staging.inject(*flight.staged)
+        self._staging.force(flight.forced)
+        self._schedule.add(*flight.scheduled)
+        self._plasticity.resume(flight.memory)
+
+    def close(self) -> None:
+        """The device gives back what it allocated."""
+        self._device.wait()
+        for part in set(vars(self)) - {"name", "_device"}:
+            delattr(self, part)
+        self._device.close()
+
+    # -- bursts --------------------------------------------------------------------------------------------------
+    def inject(self, neurons: U32, potentials: F32) -> None:
+        self._staging.inject(neurons, potentials)
+
+    def inject_device(self, neurons: object, potentials: object) -> None:
+        self._staging.inject_device(neurons, potentials, self._shape.neuron_capacity)
+
+    def force(self, neurons: U32) -> None:
+        self._staging.force(neurons)
+
+    def schedule(self, bursts: NDArray[np.uint64], neurons: U32, potentials: F32 | None) -> None:
+        self._schedule.add(bursts, neurons, potentials)
+
+    def set_power(self, neurons: U32) -> None:
+        self._neurons.set_power(neurons)
+
+    @property
+    def burst_count(self) -> int:
+        return self._fired.burst
+
+    def burst(self, number: int) -> BurstOutput:
+        return self._bursts.one_by_phases(number, self._phases) if self._phases.on else self._bursts.one(number)
+
+    def run(self, first: int, n: int) -> Generator[Chunk]:
+        if self._phases.seconds is not None:  # phase by phase
+            yield from super().run(first, n)
+        else:
+            yield from self._bursts.run(first + n - 1, self._phases)
+
+    def fired_on_device(self) -> Any:
+        return self._fired.on_device()
+
+    # -- the network as a whole ----------------------------------------------------------------------------------
+    def set_settings(self, settings: Settings) -> None:
+        rules, state = settings.rules, self._state
+        self._settings = settings
+        state["burst_clock"] = rules.refractory_clock == "burst"
+        state["rectify_input"] = rules.rectify_input
+        state["potential_floor"], state["potential_ceiling"] = rules.potential_floor, rules.potential_ceiling
+        state["power_amount"], state["random_seed"] = settings.power_amount, settings.random_seed
+        self._accumulators.set_unit(settings.contribution_scale, self._neurons.areas)
+
+    def set_area(self, area: int, flags: Area) -> None:
+        with self._neurons.setting_area(area, flags) as areas:
+            self._accumulators.set_unit(self._settings.contribution_scale, areas)
+
+    # -- neurons -------------------------------------------------------------------------------------------------
+    def add_neurons(self, neurons: U32, columns: Columns) -> None:
+        if len(neurons):
+            self._plasticity.areas_change(columns["cortical_area"], neurons)
+            self._neurons.add(neurons, columns)
+
+    def delete_neurons(self, neurons: U32) -> Flags:
+        return self._neurons.delete(neurons) if len(neurons) else np.zeros(0, np.bool_)
+
+    def write(self, field: str, neurons: U32, values: NDArray[Any]) -> None:
+        if len(neurons):
+            if field == "cortical_area":
+                self._plasticity.areas_change(values, neurons)
+            self._neurons.write(field, neurons, values)
+
+    def write_area(self, field: str, area: int, value: NDArray[Any]) -> int:
+        if field == "cortical_area":
+            self._plasticity.areas_change(np.array([area, int(value[0])], np.uint32))
+        return self._neurons.write_area(field, area, value)
+
+    def read(self, field: str) -> NDArray[Any]:
+        return self._neurons.read(field)
+
+    # -- synapses ------------------------------------------------------------------------------------------------
+    def add_synapses(self, batch: SynapseBatch) -> None:
+        if len(batch):
+            in_degree = self._accumulators.in_degree_with(batch, list_rows(self._rows))
+            self._accumulators.make_room(in_degree)
+            self._plasticity.add_synapses(batch, lambda: self._rows.add(batch))
+            self._accumulators.expect(in_degree)
+            self._bursts.tasks_stale = True
+
+    def remove_synapses(self, source: U32, target: U32) -> Flags:
+        self._bursts.tasks_stale = True
+        found = self._rows.edit(source, target, None)
+        self._plasticity.remove_synapses(source, target, found)
+        return found
+
+    def reweight_synapses(self, source: U32, target: U32, weight: NDArray[Any]) -> Flags:
+        return self._plasticity.edit_weights(source, lambda: self._rows.edit(source, target, weight))
+
+    def synapses_from(self, sources: U32 | None = None) -> Iterator[SynapseBatch]:
+        self._plasticity.settle(sources)
+        return list_rows(self._rows, sources)
+
+    def synapses_to(self, targets: U32) -> SynapseBatch:
+        self._plasticity.settle()
+        batches = list_rows(self._rows, wanted=bit_set(self._shape.neuron_capacity, targets))
+        return SynapseBatch.concatenate([SynapseBatch.empty(self._shape.weight_dtype, self._shape.psp_dtype), *batches])
+
+    @property
+    def synapse_count(self) -> int:
+        return self._rows.count
+
+    def compact(self) -> None:
+        self._plasticity.clear_columns()
+        self._rows.compact()
+        self._plasticity.compact()
+
+    # -- plasticity ----------------------------------------------------------------------------------------------
+    def add_rule(self, handle: int, rule: PlasticityRule, since: int) -> None:
+        self._bursts.tasks_stale = True
+        self._plasticity.add(handle, rule, since)
+
+    def remove_rule(self, handle: int) -> None:
+        self._plasticity.remove(handle)
+
+    def residues(self) -> NDArray[np.int16]:
+        return self._plasticity.residues()
+
+    # -- looking inside ------------------------------------------------------------------------------------------
+    def fire_queue(self, *, previous: bool = False) -> tuple[U32, F32]:
+        return self._fired.fire_queue(previous=previous)
+
+    def candidates(self) -> tuple[U32, F32]:
+        return self._fired.candidates()
+
+    def fired_in(self, burst: int) -> U32:
+        return self._fired.fired_in(burst)
+
+    def memory(self) -> dict[str, int]:
+        pieces = dict.fromkeys(GROUPS, 0) | {"rows": self._rows.nbytes, "staging": self._staging.nbytes + self._schedule.nbytes}
+        for store in self._stores:
+            for name, array in store.arrays.items():
+                pieces[ARRAY[name].group] += array.nbytes
+        return pieces | ({"plasticity": self._plasticity.nbytes} if self._plasticity.on else {})
+
+    def edit_statistics(self) -> dict[str, int]:
+        touched = {"bytes_touched": int(self._edit_bytes.fetched("edit_bytes", 1)[0])}
+        return touched | {name: getattr(self._rows, name) for name in STATISTICS}

@@ -1,0 +1,117 @@
+"""Who fired: the fire queues, the ledger, the candidates; and which burst was the last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gpu_npu.arrays import F32, U32
+from gpu_npu.backends.base import Flight
+from gpu_npu.backends.executor.context import Context, Store
+from gpu_npu.backends.layout import ARRAY, QUEUE_HEADER, WORD_NEURONS
+
+ARRAYS = (
+    "input", "fire_potential", "candidate_bits", "tile_count", "queue", "queue_potential", "queue_psp", "queue_task", "fired_bits"
+)  # fmt: skip
+
+
+def bit_set(neurons: int, members: Any) -> U32:
+    """A bit for each neuron; `members` picks those that are set: a mask or ids."""
+    bits = np.zeros(-(-neurons // WORD_NEURONS) * WORD_NEURONS, np.bool_)
+    bits[:neurons][members] = True
+    return np.packbits(bits, bitorder="little").view(np.uint32)
+
+
+class FireStore(Store):
+    """What the last bursts left.
+
+    burst : number of the last burst of which the host knows.
+    count, previous_count : how many fired in it, and in the one before it.
+    """
+
+    def __init__(self, context: Context, lengths: Mapping[str, int], ledger_window: int) -> None:
+        super().__init__(context, [ARRAY[name] for name in ARRAYS], lengths)
+        self._window = ledger_window
+        self.burst = self.count = self.previous_count = 0
+
+    def note(self, burst: int, count: int, previous_count: int | None = None) -> None:
+        """A burst is over. previous_count: None where the one before it is the one noted last."""
+        self.previous_count = self.count if previous_count is None else previous_count
+        self.burst, self.count = burst, count
+
+    def catch_up(self, burst: int) -> None:
+        """The device says that this was the last burst: look there how many fired."""
+        self.burst = burst
+        self.count = self.queue_count()
+        self.previous_count = len(self.fired_in(burst - 1))
+
+    # -- the queues ----------------------------------------------------------------------------------------------
+    def queue_at(self, burst: int | None = None) -> int:
+        """Where the ids that fired in a burst (the last, or the one before it) begin."""
+        return (self.burst if burst is None else burst) % 2 * self._lengths["queue_word"] + QUEUE_HEADER
+
+    def queue_count(self) -> int:
+        """How many fired in the last burst, as the device says."""
+        return int(self.fetched("queue", 1, self.queue_at() - QUEUE_HEADER)[0])
+
+    def queue_ids(self, count: int) -> U32:
+        """So many ids of the last burst's queue."""
+        return self.fetched("queue", count, self.queue_at())
+
+    def on_device(self) -> Any:
+        """As `Backend.fired_on_device`."""
+        return self.device.view(self.arrays["queue"], self.queue_at(), self.count)
+
+    def fire_queue(self, *, previous: bool = False) -> tuple[U32, F32]:
+        """As `Backend.fire_queue`."""
+        burst, count = (self.burst - 1, self.previous_count) if previous else (self.burst, self.count)
+        return self.fetched("queue", count, self.queue_at(burst)), self.fetched("queue_potential", count, burst % 2 * self.neurons)
+
+    # -- bits ----------------------------------------------------------------------------------------------------
+    def candidates(self) -> tuple[U32, F32]:
+        """As `Backend.candidates`."""
+        ids = self._ids_in("candidate_bits", 0)
+        return ids, self.fetched("input", self.neurons)[ids]
+
+    def fired_in(self, burst: int) -> U32:
+        """As `Backend.fired_in`."""
+        return self._ids_in("fired_bits", self._ledger_at(burst))
+
+    def ledger(self) -> tuple[U32, ...]:
+        """Who fired in the bursts of the window, oldest first."""
+        return tuple(self.fired_in(burst) for burst in range(max(1, self.burst - self._window + 1), self.burst + 1))
+
+    def _ledger_at(self, burst: int) -> int:
+        return burst % self._lengths["ledger_slot"] * self._lengths["word"]
+
+    def _ids_in(self, bits: str, at: int) -> U32:
+        words = self.fetched(bits, self._lengths["word"], at)
+        return np.flatnonzero(np.unpackbits(words.view(np.uint8), bitorder="little")).astype(np.uint32)
+
+    # -- starting again ------------------------------------------------------------------------------------------
+    def reset(self) -> None:
+        """As before the first burst."""
+        self.burst = self.count = self.previous_count = 0
+        for name in ("queue", "tile_count", "fired_bits", "candidate_bits"):
+            self.device.zero(self.arrays[name])
+
+    def resume(self, flight: Flight) -> None:
+        """As after the last burst of this flight."""
+        self.burst, self.count, self.previous_count = flight.burst, len(flight.fired[0]), len(flight.previous[0])
+        for burst, (ids, potentials) in ((flight.burst, flight.fired), (flight.burst - 1, flight.previous)):
+            self.upload("queue", ids, self.queue_at(burst))
+            self.upload("queue_potential", potentials, burst % 2 * self.neurons)
+            psp = np.floor(np.clip(potentials, 0, 255).astype(np.float64) + 0.5).astype(np.uint8)
+            self.upload("queue_psp", psp, burst % 2 * self.neurons)
+        # The other queue is the next burst's to fill: its header is that of an empty one.
+        self.upload("queue", np.array([self.count], np.uint32), self.queue_at() - QUEUE_HEADER)
+        for burst, ids in enumerate(flight.ledger, flight.burst - len(flight.ledger) + 1):
+            self.upload("fired_bits", bit_set(self.neurons, ids), self._ledger_at(burst))
+        ids, potentials = flight.candidates
+        inputs: F32 = np.zeros(self.neurons, np.float32)
+        inputs[ids] = potentials
+        self.upload("input", inputs)
+        self.upload("candidate_bits", bit_set(self.neurons, ids))
+        self.device.wait()

@@ -1,0 +1,44 @@
+"""The host as a place where networks run without a kernel."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpu_npu.backends.base import Platform
+from gpu_npu.backends.reference.reference import DESCRIPTION, Reference
+from gpu_npu.backends.shape import NetworkShape
+from gpu_npu.connectome import NEURON_FIELDS, Connectome, SynapseSource
+
+
+class ReferencePlatform(Platform):
+    """The host, without a kernel."""
+
+    name = "reference"
+
+    @property
+    def description(self) -> str:
+        return DESCRIPTION
+
+    def memory(self) -> tuple[int, int]:
+        from gpu_npu.backends.devices.cpu import host_memory
+
+        return host_memory()
+
+    def plan(self, connectome: Connectome, shape: NetworkShape, synapses: SynapseSource | None = None) -> tuple[dict[str, int], int]:
+        """A connectome of these capacities is held; queues and ledger hold what fired and no more."""
+        fields = sum(np.dtype(field.dtype).itemsize * field.width for field in NEURON_FIELDS.values())
+        one_synapse = sum(array.itemsize for array in connectome.synapses.arrays())
+        neurons = shape.neuron_capacity * (fields + 2)
+        return {"rows": shape.synapse_capacity * one_synapse, "neurons": neurons, "ledger": 0, "staging": 0, "queues": 0}, 0
+
+    def load(self, connectome: Connectome, shape: NetworkShape, synapses: SynapseSource | None = None) -> Reference:
+        network, synapse_capacity = connectome.copy(), shape.synapse_capacity
+        if synapses is not None:  # slots of removed synapses are not free
+            synapse_capacity = max(synapse_capacity, network.synapses.count + synapses.total)
+        network.reserve(neurons=shape.neuron_capacity, synapses=synapse_capacity)
+        for batch in synapses or ():
+            network.synapses.append(batch)
+        return Reference(network, shape.ledger_window)
+
+    def close(self) -> None:
+        return
