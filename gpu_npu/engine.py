@@ -24,7 +24,7 @@ from gpu_npu.arrays import U32
 from gpu_npu.checkpoint import Snapshot
 from gpu_npu.checks import check_ids, check_integer, check_potentials
 from gpu_npu.connectome import Connectome
-from gpu_npu.errors import EngineError, NetworkError, NeuronIndexError
+from gpu_npu.errors import EngineError, NetworkError, NeuronIndexError, problem_of
 from gpu_npu.fire import BurstResult
 from gpu_npu.io.manager import Manager, connectome_of
 from gpu_npu.npu import NPU
@@ -115,7 +115,9 @@ class BurstEngine(Unique):
         self._pace = Pace(check_frequency(frequency))
         if isinstance(source, NPU):
             if npu_options:
-                raise NetworkError(f"{', '.join(npu_options)}: options of an NPU that the engine makes; this one is made already")
+                raise NetworkError(
+                    f"{', '.join(npu_options)}: only an NPU that the engine makes takes options, and this one was handed in; leave them out"
+                )
             self.npu, self._owned = source, False
         else:
             connectome = source if isinstance(source, Connectome) else connectome_of(source)
@@ -181,7 +183,7 @@ class BurstEngine(Unique):
                     self._condition.wait_for(lambda: not self._bursting or self._bursts != at_hand)
             finally:
                 for steps in cut:
-                    steps.future.set_exception(EngineError(f"pause() came before the last of these {steps.n:,} bursts"))
+                    steps.future.set_exception(EngineError(f"the engine was paused before the last of these {steps.n:,} bursts"))
 
     def step(self, n: int = 1) -> BurstResult:
         """Compute n bursts of a paused engine, without a pace; returns the result of the last.
@@ -260,7 +262,8 @@ class BurstEngine(Unique):
             )
 
     def _failure(self) -> EngineError:
-        return EngineError(f"the engine failed after burst {self._last:,}: {type(self.error).__name__}: {self.error}")
+        assert self.error is not None
+        return EngineError(f"the engine failed after burst {self._last:,}: {type(self.error).__name__}: {problem_of(self.error)}")
 
     # -- facts ---------------------------------------------------------------------------------------------------
     @property
@@ -306,7 +309,7 @@ class BurstEngine(Unique):
                 waiting=len(self._queue),
                 sinks=sinks,
                 sources=sources,
-                error=None if self.error is None else f"{type(self.error).__name__}: {self.error}",
+                error=None if self.error is None else f"{type(self.error).__name__}: {problem_of(self.error)}",
             )
 
     # -- what happens between bursts -----------------------------------------------------------------------------

@@ -21,6 +21,11 @@ class NpuError(Exception):
         return f"{self.problem}; {self.python}" if self.python else self.problem
 
 
+def problem_of(error: BaseException) -> str:
+    """What is wrong, without advice for Python where the package raised it: for a message that is read elsewhere."""
+    return error.problem if isinstance(error, NpuError) else str(error)
+
+
 class NetworkError(NpuError, ValueError):
     """A network, an edit or an input that is not allowed; the message names the value and the way out."""
 
@@ -45,7 +50,7 @@ class CapacityError(NpuError, ValueError):
 
 
 class SumOverflowError(NpuError, OverflowError):
-    """A synaptic sum that cannot be proven to fit its 64-bit accumulator."""
+    """The synaptic input of a neuron in one burst could exceed the 64 bits that it is summed in."""
 
 
 class EngineError(NpuError, RuntimeError):

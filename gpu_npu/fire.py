@@ -86,7 +86,7 @@ class Digest:
     def state(self) -> bytes:
         """From which `Digest(state=...)` goes on. NetworkError where it is not resumable."""
         if not isinstance(self._sha, Sha256):
-            raise NetworkError("this digest cannot say its state; make a Digest(resumable=True)")
+            raise NetworkError("this digest keeps no state to go on from", python="Digest(resumable=True) does")
         return self._sha.state()
 
     def update_many(self, first: int, begin: NDArray[np.int64], fired_neurons: U32) -> None:

@@ -236,7 +236,7 @@ class NPU(Queries, Unique):
 
     def _open(self) -> Backend:
         if self._resident is None:
-            raise NetworkError("this NPU is closed; make a new one")
+            raise NetworkError("this NPU is closed", python="make a new one")
         if self._running:
             raise NetworkError("this NPU is running, and ahead of who watches: pass run() a callback to touch the NPU between bursts")
         return self._resident
@@ -390,10 +390,12 @@ class NPU(Queries, Unique):
         given = as_array(bursts, "bursts")
         if given.dtype.kind not in "iu" or given.shape not in ((), (count,)):
             each = f"one burst number for all, or one for each of {count:,} neurons"
-            raise NetworkError(f"bursts: {given.dtype} of shape {given.shape}; {each}")
+            raise NetworkError(f"bursts: an array of {given.dtype} of shape {given.shape}, where {each} is needed")
         if given.size and not self.burst_count < int(given.min()) <= int(given.max()) < 2**62:
             at = int(given.min()) if int(given.min()) <= self.burst_count else int(given.max())
-            raise NetworkError(f"bursts: {at} is not to come: the last burst was {self.burst_count}, and 2^62 is the limit")
+            raise NetworkError(
+                f"bursts: burst {at} cannot be scheduled: it must come after the last burst, {self.burst_count}, and before 2^62"
+            )
         return np.ascontiguousarray(np.broadcast_to(given, (count,)).astype(np.uint64))
 
     def inject(self, neurons: Any, potentials: Any) -> None:

@@ -36,7 +36,9 @@ class Sha256:
         words, self._length = _STATE.unpack_from(state) if len(state) >= _STATE.size else (b"", -1)
         self._rest = state[_STATE.size :]
         if self._length < 0 or len(self._rest) != self._length % BLOCK:
-            raise NetworkError(f"{len(state)} bytes are no state of a SHA-256: 40 and as many as wait for a whole block of {BLOCK}")
+            raise NetworkError(
+                f"{len(state)} bytes are not the state of a SHA-256, which has 40 and those that do not yet fill a block of {BLOCK}"
+            )
         self._words = struct.unpack(">8I", words)
 
     def __repr__(self) -> str:

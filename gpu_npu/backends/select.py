@@ -8,7 +8,7 @@ from gpu_npu.backends.base import Platform
 from gpu_npu.backends.memory import estimate_bytes
 from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.checks import check_integer
-from gpu_npu.errors import BackendUnavailableError, DeviceMemoryError, KernelError, NetworkError
+from gpu_npu.errors import BackendUnavailableError, DeviceMemoryError, KernelError, NetworkError, problem_of
 
 NAMES = ("auto", "reference", "cpu", "cuda")
 BackendChoice = str | Platform | Callable[[], Platform]
@@ -55,7 +55,7 @@ def open_platform(choice: BackendChoice, device: int | None = None, shape: Netwo
         try:
             return make(), "; ".join(["auto took the first that runs here", *passed])
         except (BackendUnavailableError, KernelError, DeviceMemoryError) as error:
-            passed.append(f"not {name}: {str(error).splitlines()[0]}")
+            passed.append(f"not {name}: {problem_of(error).splitlines()[0]}")
     return _reference(), "; ".join(["auto took the last resort", *passed])
 
 

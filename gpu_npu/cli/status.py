@@ -22,6 +22,7 @@ from gpu_npu import (
     NpuError,
     SumOverflowError,
 )
+from gpu_npu.errors import problem_of
 
 USAGE = 2
 EXIT_STATUS: dict[type[Exception], int] = {
@@ -54,7 +55,7 @@ def statuses() -> str:
     """The exit statuses, for --help."""
     return (
         "Exit status: 0 done; 2 wrong usage; 3 a file that is corrupt or of another format; 4 a value that is not allowed; "
-        "5 an id that is no neuron; 6 more than the capacity; 7 a synaptic sum that cannot be proven to fit; "
+        "5 an id that is no neuron; 6 more than the capacity; 7 the synaptic input of a neuron could exceed 64 bits; "
         "8 the chosen backend cannot run here; 9 a kernel that does not compile or launch; 10 not enough memory on the device; "
         "11 a file that cannot be opened or written; 12 any other error of the package; 13 not enough memory on the host; "
         "14 doctor: the best available backend does not work; 15 serve: the engine failed; 16 an optional package is missing; "
@@ -69,7 +70,7 @@ def told(error: BaseException) -> str:
     elif isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     else:
-        text = error.problem + _way_out(error) if isinstance(error, NpuError) else str(error)
+        text = problem_of(error) + (_way_out(error) if isinstance(error, NpuError) else "")
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
     if isinstance(error, click.UsageError) and error.ctx is not None:
         first += f" (see {error.ctx.command_path} --help)"

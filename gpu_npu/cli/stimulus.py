@@ -176,7 +176,7 @@ class Stimuli:
             ids, rest = np.flatnonzero(self._connectome.neurons.valid).astype(np.uint32), parts[1:]
         elif parts[0] == "area":
             if len(parts) < 2:
-                raise wrong(f"neither {WHAT}")
+                raise wrong(f"it is none of: {WHAT}")
             ids, rest = self._area(parts[1], text, option), parts[2:]
         else:
             end = _end_of_path(parts)
@@ -188,7 +188,7 @@ class Stimuli:
                 try:
                     ids = parse_ids(what, capacity, option)
                 except NetworkError as error:
-                    raise wrong(f"{what!r} is neither {WHAT}: {error.problem.removeprefix(f'{option}: ')}") from error
+                    raise wrong(f"{error.problem.removeprefix(f'{option}: ')}; WHAT is {WHAT}") from error
         if not needed <= len(rest) <= len(names):
             form = "WHAT" + "".join(f":{name}" if i < needed else f"[:{name}]" for i, name in enumerate(names))
             raise wrong(f"{form} is expected")
@@ -201,7 +201,7 @@ class Stimuli:
         named = [area for area, flags in self._connectome.areas.items() if flags.name == name]
         if not named and not name.isdecimal():
             known = ", ".join(flags.name for flags in self._connectome.areas.values() if flags.name) or "no area has a name"
-            raise click.BadParameter(f"{text!r} is neither {WHAT}: {name!r} is no id and no name of an area ({known})", param_hint=option)
+            raise click.BadParameter(f"{text!r}: {name!r} is neither the id nor the name of an area ({known})", param_hint=option)
         areas = named or [int(name)]
         neurons = self._connectome.neurons
         ids = np.flatnonzero(np.isin(neurons.cortical_area, areas) & neurons.valid).astype(np.uint32)

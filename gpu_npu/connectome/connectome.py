@@ -194,8 +194,9 @@ class Connectome:
         missing = np.flatnonzero(~self.neurons.valid[neurons])
         if missing.size:
             neuron = int(neurons[missing[0]])
-            state = "was deleted" if self.neurons.created[neuron] else "does not exist yet; add_neurons or create_neurons makes it"
-            raise NetworkError(f"neurons[{missing[0]}]: {neuron} {state}")
+            deleted = self.neurons.created[neuron]
+            state, way_out = ("was deleted", "") if deleted else ("was never created", "add_neurons() or create_neurons() creates it")
+            raise NetworkError(f"neurons[{missing[0]}]: {neuron} {state}", python=way_out)
         column = check_field(field, values, len(neurons))
         self.neurons[field][neurons] = column
 

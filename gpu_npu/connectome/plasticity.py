@@ -114,7 +114,7 @@ class PairRule(PlasticityRule):
         for step in ("a_plus", "a_minus"):
             value = check_real(getattr(self, step), step, 0, MAX_STEP)
             if value > 0 and not _fixed(value):
-                raise NetworkError(f"{step}: {value} is below the resolution of a weight, 2**-16; take 0 or more")
+                raise NetworkError(f"{step}: {value} is above 0 and below the resolution of a weight, 2**-16; take 0 or a larger step")
             object.__setattr__(self, step, value)
         for tau in ("tau_plus", "tau_minus"):
             object.__setattr__(self, tau, check_real(getattr(self, tau), tau, MIN_TAU, MAX_TAU))

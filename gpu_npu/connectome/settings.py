@@ -30,7 +30,7 @@ class Area(OneLine):
         try:
             self.name.encode()
         except UnicodeEncodeError as error:
-            raise NetworkError(f"name of an area: {self.name!r} has half a surrogate pair, which no text in UTF-8 can hold") from error
+            raise NetworkError(f"name of an area: {self.name!r} has a lone surrogate character, which UTF-8 cannot encode") from error
         for flag in ("psp_uniform", "mp_driven_psp", "power"):
             object.__setattr__(self, flag, check_flag(getattr(self, flag), flag))
 

@@ -131,7 +131,7 @@ def check_sums(
     simple, exact, target = _largest(batches, neuron_areas, areas, bits, reach)
     if exact >= SUM_LIMIT:
         raise SumOverflowError(
-            f"target {target}: its synapses can sum to {exact} (units of 2**-{bits}), the limit is {SUM_LIMIT};"
-            " lower their weights or psps, the reach of plasticity rules, or split the target"
+            f"neuron {target}: its synaptic input in one burst could reach {exact} in units of 2**-{bits}, and 64 bits hold less than"
+            f" {SUM_LIMIT}; lower weights or psps of its synapses or the w_max of plasticity rules, or divide them among neurons"
         )
     return simple

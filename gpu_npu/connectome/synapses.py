@@ -159,7 +159,7 @@ class _Checked(SynapseSource):
             yield batch
         if count != self.total:
             more = "more" if count > self.total else f"{count:,}"
-            raise NetworkError(f"a source of synapses says that it has {self.total:,} and gives {more}; a source is the same each time")
+            raise NetworkError(f"a source of synapses has a total of {self.total:,} and gave {more}; correct its total")
 
 
 class SynapseChain(SynapseSource):

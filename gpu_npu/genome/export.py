@@ -151,15 +151,15 @@ def read_export(
         fields = _fields(snapshot.neurons, report)
         wired = _wired(snapshot.synapses, len(snapshot.neurons["valid"]), report)
     except NpuError as error:
-        raise FileFormatError(f"{path}: {error}") from error
+        raise FileFormatError(f"{path}: {error.problem}") from error
     _note_left_out(snapshot, wired, report)
     try:
         tables = _neuron_table(fields), _synapse_table(wired, report)
         network = build(*tables, flags, report, rules=rules, fractions=fractions, delays=delays)
     except NetworkError as error:
-        raise NetworkError(f"{path}: {error}") from error
+        raise NetworkError(f"{path}: {error.problem}", python=error.python) from error
     except NpuError as error:
-        raise FileFormatError(f"{path}: {error}") from error
+        raise FileFormatError(f"{path}: {error.problem}") from error
     try:
         network.set_settings(replace(network.settings, power_amount=snapshot.power_amount))
         everything = np.arange(len(snapshot.neurons["valid"]))
@@ -169,7 +169,7 @@ def read_export(
         network.delete_neurons(np.flatnonzero(snapshot.neurons["valid"] == 0))
         network.validate()
     except NpuError as error:
-        raise FileFormatError(f"{path}: {error}") from error
+        raise FileFormatError(f"{path}: {error.problem}") from error
     return Imported(network, snapshot.neurons, snapshot.synapses, areas, manifest, snapshot.genome, snapshot.burst, report)
 
 
@@ -183,10 +183,10 @@ def _open(path: Path) -> tuple[int, dict[str, Any], bytes | memoryview]:
         reader = _Reader(path, file.read(), "file")
     version = reader.integer("I", "version")
     if version not in VERSIONS:
-        raise FileFormatError(f"{path}: version {version} of the container; this release reads {', '.join(map(str, VERSIONS))}")
+        raise FileFormatError(f"{path}: its container is of version {version}, and this release reads {', '.join(map(str, VERSIONS))}")
     flags, size = (reader.integer("B", "flags"), reader.integer("Q", "raw size")) if version >= 2 else (0, 0)
     if flags & ~LZ4:
-        raise FileFormatError(f"{path}: flags {flags:#04x}; this release knows bit 0 (LZ4) alone")
+        raise FileFormatError(f"{path}: its flags are {flags:#04x}, and this release knows only bit 0, LZ4")
     manifest: Any = {}
     if version >= 3:
         length = reader.integer("I", "length of the manifest")

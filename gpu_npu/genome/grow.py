@@ -91,8 +91,9 @@ def grow(
     size = neurons * NEURON_BYTES + bound * SYNAPSE_BYTES
     if bound and size > memory_limit:
         raise CapacityError(
-            f"growing {neurons:,} neurons and up to {bound:,} synapses takes about {_gib(size)}, more than memory_limit,"
-            f" {_gib(memory_limit)}; {_largest(read.areas, planned)}"
+            f"growing {neurons:,} neurons and up to {bound:,} synapses takes about {_gib(size)}, more than the limit of"
+            f" {_gib(memory_limit)}; {_largest(read.areas, planned)}",
+            python="memory_limit=... raises it",
         )
     if progress is not None:
         progress("neurons", 0, neurons)
@@ -125,7 +126,8 @@ def _check_neurons(areas: tuple[CorticalArea, ...], memory_limit: int) -> None:
     if total > MAX_NEURONS:
         raise CapacityError(f"{total:,} neurons are more than {MAX_NEURONS:,}, the most that synapses can name; {size}")
     raise CapacityError(
-        f"growing {total:,} neurons takes about {_gib(total * NEURON_BYTES)}, more than memory_limit, {_gib(memory_limit)}; {size}"
+        f"growing {total:,} neurons takes about {_gib(total * NEURON_BYTES)}, more than the limit of {_gib(memory_limit)}; {size}",
+        python="memory_limit=... raises it",
     )
 
 

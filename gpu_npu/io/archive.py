@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.errors import FileFormatError
+from gpu_npu.errors import FileFormatError, problem_of
 
 from .kinds import ARCHIVE, another
 
@@ -82,7 +82,7 @@ class Archive:
 
     def error(self, what: object) -> FileFormatError:
         """A FileFormatError that names the file."""
-        return FileFormatError(f"{self.path}: {what}")
+        return FileFormatError(f"{self.path}: {problem_of(what) if isinstance(what, BaseException) else what}")
 
     def array(self, name: str, shape: tuple[int, ...] | None = None, dtype: Any = None) -> NDArray[Any]:
         """An array, of this shape and dtype where they are given; of any shape of one dimension where no shape is."""

@@ -49,7 +49,7 @@ def connectome_of(manager: Manager) -> Connectome:
     or an attribute that is missing."""
     missing = [name for name in ("neurons", "synapses", "neuron_count", "synapse_capacity") if not hasattr(manager, name)]
     if missing:
-        raise NetworkError(f"a {type(manager).__name__} is no source of a network: it has no {', '.join(missing)}")
+        raise NetworkError(f"a {type(manager).__name__} cannot be read as a network: it lacks the attributes {', '.join(missing)}")
     connectome = Connectome(manager.neuron_count, manager.synapse_capacity)
     neurons = manager.neurons
     for neuron in neurons:
@@ -79,7 +79,7 @@ def _parts(synapse: Any, i: int) -> tuple[Any, ...]:
     found = [_get(synapse, names, _ABSENT) for names in _SYNAPSE]
     for names, value in zip(_SYNAPSE, found, strict=True):
         if value is _ABSENT:
-            raise NetworkError(f"synapses[{i}]: a {type(synapse).__name__} without {names[0]}")
+            raise NetworkError(f"synapses[{i}]: this {type(synapse).__name__} has no {names[0]}")
     return (*found, _get(synapse, _TYPE, 0))
 
 

@@ -77,7 +77,7 @@ def _check_format(archive: Archive) -> None:
         raise archive.error(f"format {form!r} is not {FORMAT!r}")
     version = archive.integer("version")
     if version != VERSION:
-        raise archive.error(f"version {version} of the format; this release reads version {VERSION}")
+        raise archive.error(f"it is of version {version} of the format, and this release reads version {VERSION}")
 
 
 def read_network(archive: Archive | Sealed) -> Connectome:

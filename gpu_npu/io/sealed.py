@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.checks import is_integer
-from gpu_npu.errors import CheckpointError
+from gpu_npu.errors import CheckpointError, problem_of
 
 from .atomic import replacing
 from .kinds import CHECKPOINT, another
@@ -95,7 +95,7 @@ class Sealed:
 
     def error(self, what: object) -> CheckpointError:
         """A CheckpointError that names the file."""
-        return CheckpointError(f"{self.path}: {what}")
+        return CheckpointError(f"{self.path}: {problem_of(what) if isinstance(what, BaseException) else what}")
 
     def _check(self, file: BinaryIO) -> bytes:
         """The header of a file that is what was written."""
@@ -107,9 +107,11 @@ class Sealed:
             raise self.error(f"truncated: it ends after {size} bytes")
         _, version, length, whole = START.unpack(first)
         if version != VERSION:
-            raise self.error(f"version {version} of the format; this release reads version {VERSION}")
+            raise self.error(f"it is of version {version} of the format, and this release reads version {VERSION}")
         if size != whole:
-            raise self.error(f"{'truncated' if size < whole else 'not what was written'}: it has {size:,} bytes and says {whole:,}")
+            raise self.error(
+                f"{'truncated' if size < whole else 'not what was written'}: it has {size:,} bytes, where its header says {whole:,}"
+            )
         if whole < _aligned(START.size + length) + SEAL:
             raise self.error(f"corrupt: {whole:,} bytes do not hold its header of {length:,}")
         seal, left = hashlib.sha256(first), whole - START.size - SEAL

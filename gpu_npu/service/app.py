@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 import gpu_npu
 from gpu_npu import NEURON_FIELDS, NPU, EngineError, NpuError
 from gpu_npu.checks import check_ids
+from gpu_npu.errors import problem_of
 from gpu_npu.timing import HIGHEST_HZ, LOWEST_HZ
 
 from .guard import Guard
@@ -149,7 +150,7 @@ def _problem(status: int, reason: str) -> JSONResponse:
 
 
 def _answer(status: int) -> Callable[[Request, Exception], JSONResponse]:
-    return lambda request, error: _problem(status, error.problem if isinstance(error, NpuError) else str(error))
+    return lambda request, error: _problem(status, problem_of(error))
 
 
 def _invalid(request: Request, error: Exception) -> JSONResponse:

@@ -54,7 +54,9 @@ class Guard:
                 raise Refusal(401, "a bearer token is needed, in the header Authorization")
         host = headers.get("host", "")
         if self._hosts is not None and _name(host) not in self._hosts:
-            raise Refusal(403, f"this service is {', '.join(sorted(self._hosts))}, not {_name(host) or 'a host without a name'}")
+            raise Refusal(
+                403, f"this service answers requests for {', '.join(sorted(self._hosts))}, not for {_name(host) or 'a host without a name'}"
+            )
         origin = headers.get("origin")
         if origin is not None and _site(origin) != host.lower():
             raise Refusal(403, "pages of other sites may not use this service")

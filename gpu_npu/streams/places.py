@@ -43,7 +43,9 @@ def cortical_ids(network: Grown | Imported | Connectome | NPU) -> dict[int, byte
 def own_id(number: int) -> bytes:
     """The id of an area that FEAGI gave none: a custom area, "c" and seven digits. NetworkError from 10,000,000 on."""
     if not 0 <= number < _OWN_IDS:
-        raise NetworkError(f"area {number} has no cortical id and is too high a number for one; give ids, or numbers below {_OWN_IDS:,}")
+        raise NetworkError(
+            f"area {number} has no cortical id, and only numbers below {_OWN_IDS:,} are made into one; give it an id or a lower number"
+        )
     return b"c%07d" % number
 
 

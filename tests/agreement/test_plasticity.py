@@ -483,7 +483,7 @@ def test_a_rule_that_does_not_fit_changes_nothing() -> None:
         (WINDOW, {"minus": True}, "minus: True is not an integer"),
         (PAIR, {"source_area": "0"}, "area '0' is not an integer"),
         (PAIR, {"a_plus": -0.1}, r"a_plus: -0\.1 is outside 0\.\.65535"),
-        (PAIR, {"a_minus": 2.0**-18}, r"a_minus: .* is below the resolution of a weight, 2\*\*-16"),
+        (PAIR, {"a_minus": 2.0**-18}, r"a_minus: .* is above 0 and below the resolution of a weight, 2\*\*-16"),
         (PAIR, {"a_minus": float("nan")}, "a_minus: nan is outside"),
         (PAIR, {"a_plus": "1"}, "a_plus: '1' is not a real number"),
         (PAIR, {"tau_plus": 0}, r"tau_plus: 0 is outside 0\.1\.\.2000"),

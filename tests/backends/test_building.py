@@ -183,8 +183,8 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
     "target": (lambda b: Listed(replace(b, target=b.target + 50)), NeuronIndexError, r"target of synapse 0: 5\d is not"),
     "source": (lambda b: Listed(b, replace(b, source=b.source + 60)), NeuronIndexError, r"source of synapse 100: \d+ .* are 0 to 9"),
     "dtype": (lambda b: Listed(b, replace(b, weight=b.weight.astype(np.uint16))), NetworkError, "weight of a batch: uint16 of shape"),
-    "too few": (lambda b: Listed(b, total=101), NetworkError, "says that it has 101 and gives 100"),
-    "too many": (lambda b: Listed(b, total=99), NetworkError, "says that it has 99 and gives more"),
+    "too few": (lambda b: Listed(b, total=101), NetworkError, "has a total of 101 and gave 100"),
+    "too many": (lambda b: Listed(b, total=99), NetworkError, "has a total of 99 and gave more"),
 }
 
 
@@ -205,7 +205,7 @@ def test_a_source_that_changes_between_the_passes() -> None:
     for changed in (other_row, other_psp):
         for device in (CpuDevice(), EmulatedDevice(block=64, seed=1)):
             source = Listed(one, changed=(changed,))
-            with pytest.raises(NetworkError, match="gave others the second time"):
+            with pytest.raises(NetworkError, match="gave other synapses when it was read again"):
                 NPU.from_connectome(bare(10, source), synapses=source, backend=DevicePlatform(device))
 
 

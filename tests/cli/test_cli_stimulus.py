@@ -161,8 +161,8 @@ def test_who(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("option", "text", "status", "message"),
     [
-        ("--inject", "1,,2", 2, "neither ids"),
-        ("--inject", "", 2, "neither ids"),
+        ("--inject", "1,,2", 2, "'' is no id; WHAT is ids"),
+        ("--inject", "", 2, "'' is no id; WHAT is ids"),
         ("--inject", "1:2:3", 2, "WHAT[:POTENTIAL] is expected"),
         ("--inject", "1:inf", 2, "not a potential"),
         ("--inject", "1:1e39", 4, "float32"),
@@ -180,7 +180,7 @@ def test_who(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ("--inject", "5-", 2, "'5-' is no id"),
         ("--inject", "no.txt", 11, "no.txt: No such file"),
         ("--power", "all:1", 2, "WHAT is expected"),
-        ("--power", "area:right", 2, "no id and no name of an area (left)"),
+        ("--power", "area:right", 2, "neither the id nor the name of an area (left)"),
         ("--power", "area:77", 4, "no neuron is in area 77"),
         ("--rate", "all", 2, "WHAT:P[:POTENTIAL] is expected"),
         ("--rate", "all:1.5", 2, "outside 0..1"),

@@ -195,7 +195,7 @@ REFUSED: list[tuple[Callable[[Connectome], object], type[Exception], str]] = [
     (lambda c: c.create_neurons([5, 10]), NeuronIndexError, r"neurons\[1\]: 10 is not a neuron id"),
     (lambda c: c.create_neurons([5, 6], threshold=[1, np.inf]), NetworkError, r"threshold\[1\]: inf"),
     (lambda c: c.delete_neurons([0, 10]), NeuronIndexError, r"neurons\[1\]: 10"),
-    (lambda c: c.write("threshold", [0, 5], 1), NetworkError, r"neurons\[1\]: 5 does not exist yet; add_neurons"),
+    (lambda c: c.write("threshold", [0, 5], 1), NetworkError, r"neurons\[1\]: 5 was never created; add_neurons"),
     (lambda c: c.write("threshold", [0, 0], 1), NetworkError, r"neurons\[1\]: 0 is given more than once"),
     (lambda c: c.write("threshold", [0, 1], [1, 2, 3]), NetworkError, "threshold: 3 values for 2"),
     (lambda c: c.write("valid", [0], 1), NetworkError, "'valid' is not a field"),
@@ -369,7 +369,7 @@ def test_validate_checks_sums() -> None:
     network.set_area(5, Area(psp_uniform=False))
     network.validate()
     network.add_synapse(1, 2, 1, 1)  # from an id that nobody created
-    with pytest.raises(SumOverflowError, match=f"target 2: .*{2**63}.*limit is {2**63}"):
+    with pytest.raises(SumOverflowError, match=f"neuron 2: .*{2**63}.*less than {2**63}"):
         network.validate()
     network.remove_synapses(0, 2)
     network.validate()

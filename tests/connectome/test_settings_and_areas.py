@@ -37,7 +37,7 @@ def test_unknown_preset() -> None:
     ("kind", "arguments", "message"),
     [
         (Area, {"name": 3}, "3 is not a string"),
-        (Area, {"name": "area \ud800"}, r"'area \\ud800' has half a surrogate pair"),
+        (Area, {"name": "area \ud800"}, r"'area \\ud800' has a lone surrogate"),
         (Area, {"power": 1}, "power: 1 is not True or False"),
         (Rules, {"refractory_clock": "sun"}, "'sun'"),
         (Rules, {"rectify_input": 2}, "rectify_input: 2"),

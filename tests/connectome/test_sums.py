@@ -110,7 +110,7 @@ def test_the_limit_is_exact() -> None:
     total = sum(weight * psp for _, _, weight, psp, inhibitory in rows if not inhibitory)
     assert total == 2**31 - 1
     assert check_sums([batch_of(rows)], NEURON_AREAS, {1: AREAS[1]}, len(rows)) == total
-    with pytest.raises(SumOverflowError, match=rf"^target 4: its synapses can sum to {2**63} .*limit is {2**63}"):
+    with pytest.raises(SumOverflowError, match=rf"^neuron 4: its synaptic input in one burst could reach {2**63} .*less than {2**63}"):
         check_sums([batch_of([*rows, (5, 4, 1, 1, False)])], NEURON_AREAS, AREAS, len(rows) + 1)
 
 
@@ -118,7 +118,7 @@ def test_a_fraction_is_what_counts_not_the_simple_bound() -> None:
     """A source of a non-uniform area shares out: its 40 synapses to one target are worth one."""
     rows = [(1, 2, 32768, 32768, False)] * 40
     assert check_sums([batch_of(rows)], NEURON_AREAS, AREAS, 40) == 40 * 2**30
-    with pytest.raises(SumOverflowError, match="target 2"):
+    with pytest.raises(SumOverflowError, match="neuron 2: "):
         check_sums([batch_of([(0, *row[1:]) for row in rows])], NEURON_AREAS, AREAS, 40)
 
 
@@ -135,7 +135,9 @@ def test_a_product_that_is_too_large_is_named() -> None:
 def test_a_weight_counts_as_what_a_rule_can_make_of_it() -> None:
     rows = [(0, 4, 1, 32767, False)] * 2
     assert check_sums([batch_of(rows)], NEURON_AREAS, AREAS, 2, {(0, 2): 65535}) == 2 * 65535 * 32767
-    with pytest.raises(SumOverflowError, match=rf"target 4: its synapses can sum to {2 * 65535 * 32767 << 32} .* plasticity rules"):
+    with pytest.raises(
+        SumOverflowError, match=rf"neuron 4: its synaptic input in one burst could reach {2 * 65535 * 32767 << 32} .* plasticity rules"
+    ):
         check_sums([batch_of(rows)], NEURON_AREAS, AREAS, 2, {(0, 1): 65535})
     rows = [(0, 4, 1, 32769, False)]
     with pytest.raises(NetworkError, match=r"weight 65535 \* psp 32769 .* \(the weight is 1; a plasticity rule can raise it\)"):

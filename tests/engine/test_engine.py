@@ -299,7 +299,7 @@ def test_a_pause_waits_for_the_burst_at_hand_and_no_longer(done: int, finished: 
         pausing.join(10)
         stepping.join(10)
         assert not pausing.is_alive() and not stepping.is_alive()
-        assert told == ["5" if finished else "pause() came before the last of these 5 bursts"]
+        assert told == ["5" if finished else "the engine was paused before the last of these 5 bursts"]
         assert engine.status().bursts == Leisurely.begun == done + 1
         Leisurely.gate.release(2)
         assert engine.step(2).burst == done + 3
@@ -655,14 +655,14 @@ def test_an_error_of_the_block_is_not_hidden() -> None:
 
 def test_options_that_do_not_fit() -> None:
     with NPU.from_connectome(ring(), backend="reference") as npu:
-        with pytest.raises(NetworkError, match="backend, device: options of an NPU that the engine makes"):
+        with pytest.raises(NetworkError, match="backend, device: only an NPU that the engine makes takes options"):
             BurstEngine(npu, backend="cpu", device=0)
         with pytest.raises(NeuronIndexError):
             BurstEngine(npu, power_neurons=[77])
         assert npu.process_burst().burst == 1
     with pytest.raises(NetworkError, match="frequency: 0 is not within"):
         BurstEngine(ring(), 0)
-    with pytest.raises(NetworkError, match="a object is no source of a network"):
+    with pytest.raises(NetworkError, match="a object cannot be read as a network"):
         BurstEngine(object())  # type: ignore[arg-type]
     with BurstEngine(ring(), backend="reference") as engine, pytest.raises(NetworkError, match="frequency: -1"):
         engine.frequency = -1

@@ -506,11 +506,11 @@ def test_int8_ceiling(tmp_path: Path) -> None:
 
 # -- damage ----------------------------------------------------------------------------------------------------------
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "version 0": ({"version": 0}, "version 0 of the container"),
-    "version 4": ({"version": 4}, "version 4 of the container; this release reads 1, 2, 3"),
+    "version 0": ({"version": 0}, "container is of version 0"),
+    "version 4": ({"version": 4}, "container is of version 4, and this release reads 1, 2, 3"),
     "version of the payload": ({"payload_version": 2}, "version 2 of the payload"),
     "version of an old payload": ({"version": 2, "payload_version": 3}, "version 3 of the payload"),
-    "unknown flags": ({"flags": 2}, "flags 0x02"),
+    "unknown flags": ({"flags": 2}, "its flags are 0x02"),
     "checksum": ({"checksum": 1}, "checksum"),
     "manifest no JSON": ({"manifest": b"{"}, "manifest is no JSON"),
     "manifest no UTF": ({"manifest": b"\xff\xfe\xfd"}, "manifest is no JSON"),

@@ -357,7 +357,7 @@ def test_mappings_to_absent_areas() -> None:
     ("dimensions", "per_voxel", "said"),
     [
         ((4_000_000_000, 4_000_000_000, 4_000_000_000), 4_000_000_000, "more than 1,073,741,824, the most"),
-        ((1000, 1000, 1000), 1, "takes about 186.3 GiB, more than memory_limit, 8.0 GiB; the largest is area cAAAAA: 1000 x"),
+        ((1000, 1000, 1000), 1, "takes about 186.3 GiB, more than the limit of 8.0 GiB; the largest is area cAAAAA: 1000 x"),
         ((1, 1, 1), 2**31, "more than 1,073,741,824"),
     ],
 )

@@ -51,12 +51,16 @@ def test_objects_mappings_and_tuples() -> None:
 @pytest.mark.parametrize(
     ("brain", "error", "message"),
     [
-        (object(), NetworkError, r"a object is no source of a network: it has no neurons, synapses, neuron_count, synapse_capacity"),
+        (
+            object(),
+            NetworkError,
+            r"a object cannot be read as a network: it lacks the attributes neurons, synapses, neuron_count, synapse_capacity",
+        ),
         (Brain({10: {}}, []), NeuronIndexError, r"10 is not a neuron id"),
         (Brain({"a": {}}, []), NetworkError, r"neurons: 'a' is not an integer id"),
         (Brain({1: {"threshold": "high"}}, []), NetworkError, r"threshold"),
         (Brain({}, [(1, 2, 3)]), NetworkError, r"synapses\[0\]: \(1, 2, 3\) is not \(source, target, weight, conductance, type\)"),
-        (Brain({}, [{"source": 1, "target": 2, "weight": 3}]), NetworkError, r"synapses\[0\]: a dict without conductance"),
+        (Brain({}, [{"source": 1, "target": 2, "weight": 3}]), NetworkError, r"synapses\[0\]: this dict has no conductance"),
         (Brain({}, [(1, 2, 300, 1, 0)]), NetworkError, r"weight"),
         (Brain({}, [(1, 2, 3, 1, 2)]), NetworkError, r"inhibitory"),
     ],

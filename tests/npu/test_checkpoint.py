@@ -397,7 +397,7 @@ def test_every_truncation_is_noticed(good: bytes, tmp_path: Path) -> None:
 def test_the_errors_say_what_is_wrong(good: bytes, tmp_path: Path) -> None:
     path = tmp_path / "run.ckpt"
     assert "not a checkpoint" in refused(path, b"") and "not a checkpoint" in refused(path, b"PK" + good[2:])
-    assert "version 2 of the format; this release reads version 1" in refused(path, good[:8] + b"\2" + good[9:])
+    assert "version 2 of the format, and this release reads version 1" in refused(path, good[:8] + b"\2" + good[9:])
     assert "truncated: it has" in refused(path, good[:-1])
     assert "not what was written" in refused(path, good + good)
     assert "corrupt: its SHA-256" in refused(path, good[:2000] + b"?" + good[2001:])

@@ -179,7 +179,7 @@ def test_a_network_that_cannot_be_is_refused_whole() -> None:
     connectome = Connectome(3, 40, weight_dtype=np.uint16, psp_dtype=np.uint16, areas={0: Area(psp_uniform=False)})
     connectome.add_neurons(2)
     connectome.add_synapses([0, 1], [2, 2], 60000, 35000)
-    with pytest.raises(SumOverflowError, match="target 2"):
+    with pytest.raises(SumOverflowError, match="neuron 2: its synaptic input"):
         NPU.from_connectome(connectome, backend="reference")
     assert not connectome.frozen
     connectome.remove_synapses([0], [2])

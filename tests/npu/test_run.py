@@ -179,10 +179,13 @@ def test_who_watches_may_not_touch() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0, [1], 1.0), "bursts: 0 is not to come: the last burst was 0"),
-        (([1, 2**62], [1, 2], 1.0), "bursts: 4611686018427387904 is not to come"),
-        (([1, 2, 3], [1, 2], 1.0), r"bursts: int64 of shape \(3,\); one burst number for all, or one for each of 2 neurons"),
-        ((1.5, [1], 1.0), r"bursts: float64 of shape \(\)"),
+        ((0, [1], 1.0), "bursts: burst 0 cannot be scheduled: it must come after the last burst, 0, and before"),
+        (([1, 2**62], [1, 2], 1.0), "bursts: burst 4611686018427387904 cannot be scheduled"),
+        (
+            ([1, 2, 3], [1, 2], 1.0),
+            r"bursts: an array of int64 of shape \(3,\), where one burst number for all, or one for each of 2 neurons is needed",
+        ),
+        ((1.5, [1], 1.0), r"bursts: an array of float64 of shape \(\)"),
         ((1, [150], 1.0), "150"),
         ((1, [1], float("nan")), "nan"),
     ],

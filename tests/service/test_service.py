@@ -237,7 +237,10 @@ def test_a_body_that_does_not_come(client: Client, monkeypatch: pytest.MonkeyPat
 
 def test_pages_of_other_sites_and_other_names_are_refused(client: Client) -> None:
     assert client("POST", "/start", Origin="http://evil.example") == (403, {"detail": "pages of other sites may not use this service"})
-    assert client("POST", "/start", Host="evil.example") == (403, {"detail": "this service is 127.0.0.1, localhost, not evil.example"})
+    assert client("POST", "/start", Host="evil.example") == (
+        403,
+        {"detail": "this service answers requests for 127.0.0.1, localhost, not for evil.example"},
+    )
     assert client("POST", "/start", Host="[")[0] == 403
     for origin in ("http://[::1", "null", "", "//"):
         assert client("POST", "/start", Origin=origin) == (403, {"detail": "pages of other sites may not use this service"})

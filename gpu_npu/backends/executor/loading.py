@@ -48,7 +48,7 @@ def load_rows(rows: RowStore, sources: Sequence[SynapseSource]) -> int:
             context.launch("fill_rows", **filling, other_psp=other_psp, items=rows.neurons)
         changed = bool(device.fetched(other_psp, 1)[0]) or not np.array_equal(rows.read_all()["length"], counted)
     if changed:
-        raise NetworkError("a source of synapses gave others the second time; it has to be the same each time")
+        raise NetworkError("a source of synapses gave other synapses when it was read again; it must give the same ones each time")
     rows.count = total
     rows.compact()
     return int(in_degree.max())

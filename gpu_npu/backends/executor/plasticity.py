@@ -66,7 +66,9 @@ class Plasticity:
     def add(self, handle: int, rule: PlasticityRule, since: int) -> None:
         """Let a rule act; it is all there or, for want of memory, not at all."""
         if not isinstance(rule, PairRule | WindowRule):
-            raise NetworkError(f'rule "{rule.name}" is written in Python: take backend="reference"')
+            raise NetworkError(
+                f'rule "{rule.name}" is written in Python and runs on the reference backend only', python="take backend='reference'"
+            )
         mapping = (rule.source_area, rule.target_area)
         if sum((other.source_area, other.target_area) == mapping for other, _ in self._rules.values()) >= RULES_OF_A_MAPPING:
             raise NetworkError(f"{RULES_OF_A_MAPPING} rules act from area {mapping[0]} to {mapping[1]} already; remove one")

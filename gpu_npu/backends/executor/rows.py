@@ -73,7 +73,7 @@ def packed_targets(target: U32, inhibitory: NDArray[np.bool_]) -> U32:
 
 
 def too_many(neuron: int, count: int) -> CapacityError:
-    return CapacityError(f"neuron {neuron}: {count:,} synapses leave it, a row holds {MAX_ROW:,}; let several neurons share them")
+    return CapacityError(f"neuron {neuron}: {count:,} synapses would leave it, and at most {MAX_ROW:,} can; let several neurons share them")
 
 
 def check_degrees(out_degree: NDArray[np.int64], in_degree: U32, total: int) -> None:
@@ -335,7 +335,9 @@ class RowStore:
         if not len(source):
             return np.zeros(0, np.bool_)
         if len(source) > MAX_ROW:
-            raise CapacityError(f"{len(source):,} pairs in one call, at most {MAX_ROW:,} are taken; edit in several")
+            raise CapacityError(
+                f"{len(source):,} pairs are too many for one call, which takes {MAX_ROW:,}; split the edit into several calls"
+            )
         order = np.argsort(source, kind="stable")
         ordered = source[order]
         first = runs(ordered)
