@@ -204,3 +204,11 @@ def check_unique(ids: U32, what: str = "neurons") -> None:
     if again.size:
         second = int(order[again + 1].min())
         raise NetworkError(f"{what}[{second}]: {int(ids[second])} is given more than once")
+
+
+def check_pairs(source: ArrayLike, target: ArrayLike, capacity: int) -> tuple[U32, U32]:
+    """The ids of two ends of synapses, as many of one as of the other."""
+    sources, targets = check_ids(source, capacity, "source"), check_ids(target, capacity, "target")
+    if len(sources) != len(targets):
+        raise NetworkError(f"target: {len(targets):,} ids for {len(sources):,} of source; one of each makes a pair")
+    return sources, targets

@@ -22,7 +22,7 @@ from gpu_npu.backends.base import Backend, BurstOutput, Chunk
 from gpu_npu.backends.select import BackendChoice, open_platform
 from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.checkpoint import Snapshot
-from gpu_npu.checks import as_array, check_area_id, check_ids, check_integer, check_potentials, check_unique
+from gpu_npu.checks import as_array, check_area_id, check_ids, check_integer, check_pairs, check_potentials, check_unique
 from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Area, Connectome, CustomRule, PlasticityRule, Settings, SynapseSource
 from gpu_npu.connectome.fields import COUNTERS, MAX_NEURONS, synapse_dtypes
 from gpu_npu.connectome.sums import fixed_point_bits
@@ -759,7 +759,7 @@ class NPU(Queries, Unique):
     @annotated("edit")
     def remove_synapses(self, source: ArrayLike, target: ArrayLike) -> Flags:
         """Remove, pair by pair in order, the oldest synapse of each; says for each whether there was one."""
-        sources, targets = self._pairs(source, target)
+        sources, targets = check_pairs(source, target, self._neuron_capacity)
         # Where psp is shared, k falls and shares rise.
         bound = self._admit(0, lambda network: network.remove_synapses(sources, targets))
         there = self._ready().remove_synapses(sources, targets)
@@ -773,7 +773,7 @@ class NPU(Queries, Unique):
     @annotated("edit")
     def update_weights(self, source: ArrayLike, target: ArrayLike, weight: ArrayLike) -> Flags:
         """Set, pair by pair in order, the weight of the oldest synapse of each; says for each whether there was one."""
-        sources, targets = self._pairs(source, target)
+        sources, targets = check_pairs(source, target, self._neuron_capacity)
         weights = check_weights(weight, self._weight_dtype, len(sources))
         psps = np.full(len(sources), self._psp_max, self._psp_dtype)  # theirs are not known here
         growth = self._bound.growth(targets, weights, psps)
@@ -787,13 +787,6 @@ class NPU(Queries, Unique):
         return bool(self.update_weights([source], [target], [weight])[0])
 
     update_synapse_weight = update_weight
-
-    def _pairs(self, source: ArrayLike, target: ArrayLike) -> tuple[U32, U32]:
-        sources = check_ids(source, self._neuron_capacity, "source")
-        targets = check_ids(target, self._neuron_capacity, "target")
-        if len(sources) != len(targets):
-            raise NetworkError(f"target: {len(targets):,} ids for {len(sources):,} of source; one of each makes a pair")
-        return sources, targets
 
 
 def _result(burst: int, out: BurstOutput) -> BurstResult:

@@ -11,16 +11,25 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpu_npu.arrays import U32, Flags
-from gpu_npu.checks import check_area_id, check_ids, check_integer, check_unique
-from gpu_npu.errors import CapacityError, NetworkError, NeuronIndexError
+from gpu_npu.checks import check_area_id, check_ids, check_integer, check_pairs, check_unique
+from gpu_npu.errors import CapacityError, NetworkError
 
-from .fields import MAX_NEURONS, NEURON_FIELDS, CountType, synapse_dtypes
+from .fields import MAX_NEURONS, CountType
 from .neurons import NeuronArray
 from .plasticity import PairRule, PlasticityRule, WindowRule, reaches
 from .settings import Area, Settings
 from .sums import check_sums, largest_product
 from .synapses import SynapseArray
-from .validation import check_count_dtype, check_field, check_scalar, check_synapses, check_weights, field_named
+from .validation import (
+    check_count_dtype,
+    check_field,
+    check_neuron_array,
+    check_scalar,
+    check_synapse_array,
+    check_synapses,
+    check_weights,
+    field_named,
+)
 
 
 def _neuron_capacity(value: object) -> int:
@@ -54,8 +63,6 @@ class Connectome:
         synapse_capacity = check_integer(synapse_capacity, "synapse_capacity")
         self._frozen = False
         self._areas: dict[int, Area] = {}
-        self._next = 0
-        """No id below this one is free."""
         self.neurons = NeuronArray(neuron_capacity)
         self.synapses = SynapseArray(synapse_capacity, neuron_capacity, self.weight_dtype, self.psp_dtype)
         self.set_settings(Settings() if settings is None else settings)
@@ -118,34 +125,22 @@ class Connectome:
         """
         self._writable()
         count = check_integer(count, "count")
-        created = self.neurons.created
-        free = np.flatnonzero(~created[self._next : self._next + count])
-        if len(free) < count:  # ids were given by hand, or there are too few
-            free = np.flatnonzero(~created[self._next :])[:count]
-        if len(free) < count:
-            raise self._no_neurons(count, len(free))
-        ids = (free + self._next).astype(np.uint32)
+        ids = self.neurons.free(count)
         self._create(ids, fields)
-        self._next = int(ids[-1]) + 1 if count else self._next
+        if count:
+            self.neurons.first_free = int(ids[-1]) + 1
         return ids
 
     def add_neuron(self, **fields: Any) -> int:
         """Create the next id that was never created; a few microseconds."""
         self._writable()
-        created = self.neurons.created
-        if self._next < len(created) and created[self._next]:
-            self._next += int(np.argmin(created[self._next :]))  # ids were given by hand: the next gap, if there is one
-        if self._next == len(created) or created[self._next]:
-            raise self._no_neurons(1, 0)
+        neuron = self.neurons.free_one()
         values = {}
         for name, value in fields.items():
             field = field_named(name)
             values[name] = check_scalar(field, value) if field.width == 1 else check_field(name, value, 1)[0]
-        neuron = self._next
-        for name, field in NEURON_FIELDS.items():
-            self.neurons[name][neuron] = values.get(name, field.default)
-        self.neurons.valid[neuron] = created[neuron] = True
-        self._next = neuron + 1
+        self.neurons.create(neuron, values)
+        self.neurons.first_free = neuron + 1
         return neuron
 
     def create_neurons(self, ids: ArrayLike, **fields: ArrayLike) -> None:
@@ -161,17 +156,7 @@ class Connectome:
         self._create(neurons, fields)
 
     def _create(self, ids: U32, fields: Mapping[str, ArrayLike]) -> None:
-        columns = {name: check_field(name, values, len(ids)) for name, values in fields.items()}
-        for name, field in NEURON_FIELDS.items():
-            self.neurons[name][ids] = columns.get(name, field.default)
-        self.neurons.valid[ids] = True
-        self.neurons.created[ids] = True
-
-    def _no_neurons(self, wanted: int, free: int) -> CapacityError:
-        return CapacityError(
-            f"{wanted:,} neurons do not fit: {free:,} of {self.neuron_capacity:,} reserved ids are free",
-            python=f"reserve(neurons={self.neuron_capacity + wanted - free}) makes room",
-        )
+        self.neurons.create(ids, {name: check_field(name, values, len(ids)) for name, values in fields.items()})
 
     def delete_neurons(self, ids: ArrayLike) -> Flags:
         """Delete neurons; says for each id whether it was there (once, if it is given twice). Their synapses stay."""
@@ -217,7 +202,7 @@ class Connectome:
         self._writable()
         given = {"source": source, "target": target, "weight": weight, "psp": psp, "inhibitory": inhibitory}
         batch = check_synapses(given, self.neuron_capacity, self.synapses.dtypes)
-        self._room(len(batch))
+        self.synapses.check_room(len(batch))
         self.synapses.append(batch)
 
     def add_synapse(self, source: int, target: int, weight: int, psp: int, inhibitory: bool = False) -> None:
@@ -232,7 +217,7 @@ class Connectome:
         kinds = (type(source), type(target), type(weight), type(psp))
         if not plain or bool in kinds or type(inhibitory) is not bool:
             return self.add_synapses(source, target, weight, psp, inhibitory)
-        self._room(1)
+        self.synapses.check_room(1)
         self.synapses.append_one(s, t, w, p, inhibitory)
 
     @property
@@ -243,22 +228,14 @@ class Connectome:
     def _psp_max(self) -> int:
         return 255 if self.psp_dtype is np.uint8 else 65535
 
-    def _room(self, count: int) -> None:
-        free = self.synapses.capacity - self.synapses.count
-        if count > free:
-            raise CapacityError(
-                f"{count:,} synapses do not fit: {free:,} of the {self.synapse_capacity:,} reserved are free",
-                python=f"reserve(synapses={self.synapse_capacity + count - free}) makes room; compact() frees what removed synapses hold",
-            )
-
     def remove_synapses(self, source: ArrayLike, target: ArrayLike) -> Flags:
         """Remove one synapse for each pair, in the order given: the oldest valid one; says whether there was one.
 
         A pair given again takes the next oldest. Work: O(synapses + pairs log pairs) for the whole call.
         """
         self._writable()
-        sources, targets = self._pairs(source, target)
-        slots = self._oldest(sources, targets, consume=True)
+        sources, targets = check_pairs(source, target, self.neuron_capacity)
+        slots = self.synapses.oldest(sources, targets, consume=True)
         found = slots >= 0
         self.synapses.valid[slots[found]] = False
         return found
@@ -269,9 +246,9 @@ class Connectome:
         A pair given again sets the same synapse again: the last weight stays.
         """
         self._writable()
-        sources, targets = self._pairs(source, target)
+        sources, targets = check_pairs(source, target, self.neuron_capacity)
         weights = check_weights(weight, self.weight_dtype, len(sources))
-        slots = self._oldest(sources, targets, consume=False)
+        slots = self.synapses.oldest(sources, targets)
         found = slots >= 0
         # NumPy promises no order for repeated indices, so only the last of each is written.
         last, place = np.unique(slots[::-1], return_index=True)
@@ -281,34 +258,7 @@ class Connectome:
 
     def find_synapses(self, source: ArrayLike, target: ArrayLike) -> NDArray[np.int64]:
         """The slot of the oldest valid synapse of each pair; -1 where there is none."""
-        return self._oldest(*self._pairs(source, target), consume=False)
-
-    def _pairs(self, source: ArrayLike, target: ArrayLike) -> tuple[U32, U32]:
-        sources = check_ids(source, self.neuron_capacity, "source")
-        targets = check_ids(target, self.neuron_capacity, "target")
-        if len(sources) != len(targets):
-            raise NetworkError(f"target: {len(targets):,} ids for {len(sources):,} of source; one of each makes a pair")
-        return sources, targets
-
-    def _oldest(self, source: U32, target: U32, *, consume: bool) -> NDArray[np.int64]:
-        """For each pair the slot of its oldest valid synapse, -1 for none; `consume`: its r-th occurrence gets the r-th oldest."""
-        pairs, group = np.unique((source.astype(np.uint64) << np.uint64(32)) | target, return_inverse=True)
-        if not len(pairs):
-            return np.zeros(0, np.int64)
-        synapses = self.synapses
-        slots = np.flatnonzero(synapses.valid)
-        keys = (synapses.source[slots].astype(np.uint64) << np.uint64(32)) | synapses.target[slots]
-        at = np.minimum(np.searchsorted(pairs, keys), len(pairs) - 1)
-        match = pairs[at] == keys
-        slots, at = slots[match], at[match]
-        slots = slots[np.argsort(at, kind="stable")]
-        available = np.bincount(at, minlength=len(pairs))
-        start = np.cumsum(available) - available
-        rank = _occurrence(group, len(pairs)) if consume else np.zeros(len(group), np.int64)
-        found = rank < available[group]
-        result = np.full(len(group), -1, np.int64)
-        result[found] = slots[(start[group] + rank)[found]]
-        return result
+        return self.synapses.oldest(*check_pairs(source, target, self.neuron_capacity))
 
     # -- the network as a whole ----------------------------------------------------------------------------------
     def set_area(self, area: int, flags: Area) -> None:
@@ -386,51 +336,7 @@ class Connectome:
 
         NetworkError, NeuronIndexError, SumOverflowError.
         """
-        neurons, synapses = self.neurons, self.synapses
-        for name in NEURON_FIELDS:
-            _validate_field(name, neurons[name], neurons.capacity)
-        for name in ("valid", "created"):
-            _validate_array(name, neurons[name], (neurons.capacity,), np.bool_)
-        ghosts = np.flatnonzero(neurons.valid & ~neurons.created)
-        if ghosts.size:
-            raise NetworkError(f"neuron {ghosts[0]} is valid but was never created")
-        dtypes = {**synapse_dtypes(self.weight_dtype, self.psp_dtype), "valid": np.bool_}
-        for array, (name, dtype) in zip(synapses.arrays(), dtypes.items(), strict=True):
-            _validate_array(name, array, (synapses.capacity,), dtype)
-        if not 0 <= synapses.count <= synapses.capacity:
-            raise NetworkError(f"synapse count {synapses.count} is outside 0..{synapses.capacity}")
-        for name in ("source", "target"):
-            ids = getattr(synapses, name)
-            if ids.size and int(ids.max()) >= self.neuron_capacity:
-                bad = int(np.argmax(ids >= self.neuron_capacity))
-                raise NeuronIndexError.outside(f"{name} of synapse {bad}", int(ids[bad]), self.neuron_capacity)
+        check_neuron_array(self.neurons)
+        check_synapse_array(self.synapses)
         reach, most = reaches(self._plasticity, self._weight_max), largest_product(self.weight_dtype, self.psp_dtype)
-        check_sums(synapses, neurons.cortical_area, self.areas, synapses.valid_count, reach, most)
-
-
-def _occurrence(group: NDArray[np.intp], groups: int) -> NDArray[np.int64]:
-    """group (n,) of numbers below `groups` -> how many equal ones stand before each."""
-    order = np.argsort(group, kind="stable")
-    size = np.bincount(group, minlength=groups)
-    start = np.cumsum(size) - size
-    rank = np.empty(len(group), np.int64)
-    rank[order] = np.arange(len(group)) - start[group[order]]
-    return rank
-
-
-def _validate_array(name: str, array: NDArray[Any], shape: tuple[int, ...], dtype: Any) -> None:
-    if array.dtype != dtype or array.shape != shape:
-        raise NetworkError(f"{name}: an array of {array.dtype} of shape {array.shape}, where {np.dtype(dtype)} of shape {shape} is needed")
-    if array.dtype == np.bool_ and array.size and int(array.view(np.uint8).max()) > 1:
-        bad = int(np.argmax(array.view(np.uint8) > 1))
-        raise NetworkError(f"{name}[{bad}]: {array.view(np.uint8)[bad]} where 0 or 1 is needed")
-
-
-def _validate_field(name: str, array: NDArray[Any], capacity: int) -> None:
-    field = NEURON_FIELDS[name]
-    _validate_array(name, array, (capacity,) if field.width == 1 else (capacity, field.width), field.dtype)
-    if field.dtype is np.float32:
-        settled = check_field(name, array, capacity)
-        bad = np.flatnonzero(settled.view(np.uint32) != array.view(np.uint32))
-        if bad.size:
-            raise NetworkError(f"{name}[{bad[0]}]: {array[bad[0]]} is subnormal or -0; write 0", python="Connectome.write() does so")
+        check_sums(self.synapses, self.neurons.cortical_area, self.areas, self.synapses.valid_count, reach, most)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_npu.arrays import U32
+from gpu_npu.errors import CapacityError
 from gpu_npu.objects import described
 
 from .fields import NEURON_FIELDS
@@ -21,7 +24,7 @@ class NeuronArray:
     The names of the first API (thresholds, leak_rates, cortical_areas, ...) read the same arrays.
     """
 
-    __slots__ = (*NEURON_FIELDS, "capacity", "created", "valid")
+    __slots__ = (*NEURON_FIELDS, "capacity", "created", "first_free", "valid")
 
     capacity: int
     valid: NDArray[np.bool_]
@@ -42,6 +45,8 @@ class NeuronArray:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
+        self.first_free = 0
+        """No id below this one is free."""
         self.valid = np.zeros(capacity, np.bool_)
         self.created = np.zeros(capacity, np.bool_)
         for name, field in NEURON_FIELDS.items():
@@ -66,6 +71,37 @@ class NeuronArray:
         """Ids created so far, deleted ones included."""
         return int(np.count_nonzero(self.created))
 
+    def free(self, count: int) -> U32:
+        """The next `count` ids that were never created, ascending. CapacityError where there are fewer."""
+        found = np.flatnonzero(~self.created[self.first_free : self.first_free + count])
+        if len(found) < count:  # ids were given by hand, or there are too few
+            found = np.flatnonzero(~self.created[self.first_free :])[:count]
+        if len(found) < count:
+            raise self._too_few(count, len(found))
+        return (found + self.first_free).astype(np.uint32)
+
+    def free_one(self) -> int:
+        """The next id that was never created. CapacityError where there is none."""
+        created = self.created
+        if self.first_free < len(created) and created[self.first_free]:
+            self.first_free += int(np.argmin(created[self.first_free :]))  # the next gap, if there is one
+        if self.first_free == len(created) or created[self.first_free]:
+            raise self._too_few(1, 0)
+        return self.first_free
+
+    def _too_few(self, wanted: int, free: int) -> CapacityError:
+        return CapacityError(
+            f"{wanted:,} neurons do not fit: {free:,} of {self.capacity:,} reserved ids are free",
+            python=f"reserve(neurons={self.capacity + wanted - free}) makes room",
+        )
+
+    def create(self, ids: U32 | int, columns: Mapping[str, Any]) -> None:
+        """Create these ids with values that were checked; fields that are not given get their defaults."""
+        for name, field in NEURON_FIELDS.items():
+            self[name][ids] = columns.get(name, field.default)
+        self.valid[ids] = True
+        self.created[ids] = True
+
     def arrays(self) -> tuple[NDArray[Any], ...]:
         """valid, created and every field in the order of NEURON_FIELDS."""
         return (self.valid, self.created, *(self[name] for name in NEURON_FIELDS))
@@ -73,6 +109,7 @@ class NeuronArray:
     def with_capacity(self, capacity: int) -> NeuronArray:
         """A copy with another capacity, at least as large."""
         new = NeuronArray(capacity)
+        new.first_free = self.first_free
         for ours, theirs in zip(self.arrays(), new.arrays(), strict=True):
             theirs[: self.capacity] = ours
         return new

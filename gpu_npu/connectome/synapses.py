@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.arrays import I64, U8, U32, Counts, Flags, Indices
-from gpu_npu.errors import NetworkError, NeuronIndexError
+from gpu_npu.errors import CapacityError, NetworkError, NeuronIndexError
 from gpu_npu.objects import OneLine, described
 
 from .fields import SYNAPSE_FIELDS, CountType, synapse_dtypes
@@ -148,11 +148,7 @@ class _Checked(SynapseSource):
                 array = getattr(batch, name)
                 if array.dtype != dtype or array.ndim != 1:
                     raise NetworkError(f"{name} of a batch: {array.dtype} of shape {array.shape}, where {np.dtype(dtype)}, flat, is needed")
-            for name in ("source", "target"):
-                ids = getattr(batch, name)
-                if ids.size and int(ids.max()) >= self._neurons:
-                    bad = int(np.argmax(ids >= self._neurons))
-                    raise NeuronIndexError.outside(f"{name} of synapse {count + bad}", int(ids[bad]), self._neurons)
+            check_ends(batch, self._neurons, count)
             count += len(batch)
             if count > self.total:
                 break
@@ -267,6 +263,25 @@ class SynapseArray(SynapseSource):
         """The synapses in these slots, used ones: a slice (views), a mask of all used slots, or their numbers (copies)."""
         return SynapseBatch(*(self._arrays[name][: self.count][slots] for name in SYNAPSE_FIELDS))
 
+    def oldest(self, source: U32, target: U32, *, consume: bool = False) -> I64:
+        """For each pair the slot of its oldest valid synapse, -1 for none; `consume`: its r-th occurrence gets the r-th oldest."""
+        pairs, group = np.unique((source.astype(np.uint64) << np.uint64(32)) | target, return_inverse=True)
+        if not len(pairs):
+            return np.zeros(0, np.int64)
+        slots = np.flatnonzero(self.valid)
+        keys = (self.source[slots].astype(np.uint64) << np.uint64(32)) | self.target[slots]
+        at = np.minimum(np.searchsorted(pairs, keys), len(pairs) - 1)
+        match = pairs[at] == keys
+        slots, at = slots[match], at[match]
+        slots = slots[np.argsort(at, kind="stable")]
+        available = np.bincount(at, minlength=len(pairs))
+        start = np.cumsum(available) - available
+        rank = _occurrence(group, len(pairs)) if consume else np.zeros(len(group), np.int64)
+        found = rank < available[group]
+        result = np.full(len(group), -1, np.int64)
+        result[found] = slots[(start[group] + rank)[found]]
+        return result
+
     def batch(self) -> SynapseBatch:
         """The valid synapses, oldest first, copied."""
         return self.take(self.valid)
@@ -274,6 +289,15 @@ class SynapseArray(SynapseSource):
     def arrays(self) -> tuple[NDArray[Any], ...]:
         """Every field in the order of SYNAPSE_FIELDS, then valid, at their full capacity."""
         return tuple(self._arrays.values())
+
+    def check_room(self, count: int) -> None:
+        """CapacityError where fewer slots than these are free."""
+        free = self.capacity - self.count
+        if count > free:
+            raise CapacityError(
+                f"{count:,} synapses do not fit: {free:,} of the {self.capacity:,} reserved are free",
+                python=f"reserve(synapses={self.capacity + count - free}) makes room; compact() frees what removed synapses hold",
+            )
 
     def append(self, batch: SynapseBatch) -> None:
         """Fill the next slots; the caller has checked that there are enough."""
@@ -298,3 +322,22 @@ class SynapseArray(SynapseSource):
             new._arrays[name][: self.count] = array[: self.count]
         new.count = self.count
         return new
+
+
+def _occurrence(group: Indices, groups: int) -> I64:
+    """group (n,) of numbers below `groups` -> how many equal ones stand before each."""
+    order = np.argsort(group, kind="stable")
+    size = np.bincount(group, minlength=groups)
+    start = np.cumsum(size) - size
+    rank = np.empty(len(group), np.int64)
+    rank[order] = np.arange(len(group)) - start[group[order]]
+    return rank
+
+
+def check_ends(synapses: SynapseBatch | SynapseArray, neurons: int, first: int = 0) -> None:
+    """NeuronIndexError for an end that is not below `neurons`; the message counts synapses from `first`."""
+    for name in ("source", "target"):
+        ids = getattr(synapses, name)
+        if ids.size and int(ids.max()) >= neurons:
+            bad = int(np.argmax(ids >= neurons))
+            raise NeuronIndexError.outside(f"{name} of synapse {first + bad}", int(ids[bad]), neurons)

@@ -13,7 +13,8 @@ from gpu_npu.checks import LARGEST, SMALLEST_NORMAL, as_array, check_flags, chec
 from gpu_npu.errors import NetworkError
 
 from .fields import NEURON_FIELDS, SYNAPSE_FIELDS, CountType, Field
-from .synapses import SynapseBatch
+from .neurons import NeuronArray
+from .synapses import SynapseArray, SynapseBatch, check_ends
 
 
 def field_named(name: str) -> Field:
@@ -100,3 +101,43 @@ def _column(name: str, array: NDArray[Any], dtype: type[np.generic], n: int) -> 
     if name in ("source", "target"):
         return shaped(array, (n,), name, dtype)
     return shaped(check_flags(array, name), (n,), name, dtype) if dtype is np.bool_ else check_weights(array, dtype, n, name)
+
+
+# -- arrays that may have been written by hand ---------------------------------------------------------------------
+def check_neuron_array(neurons: NeuronArray) -> None:
+    """See that dtypes, shapes and values are what the mutators of a Connectome would have left."""
+    for name in NEURON_FIELDS:
+        _check_column(name, neurons[name], neurons.capacity)
+    for name in ("valid", "created"):
+        _check_array(name, neurons[name], (neurons.capacity,), np.bool_)
+    ghosts = np.flatnonzero(neurons.valid & ~neurons.created)
+    if ghosts.size:
+        raise NetworkError(f"neuron {ghosts[0]} is valid but was never created")
+
+
+def check_synapse_array(synapses: SynapseArray) -> None:
+    """The same of synapses."""
+    dtypes = {**synapses.dtypes, "valid": np.bool_}
+    for array, (name, dtype) in zip(synapses.arrays(), dtypes.items(), strict=True):
+        _check_array(name, array, (synapses.capacity,), dtype)
+    if not 0 <= synapses.count <= synapses.capacity:
+        raise NetworkError(f"synapse count {synapses.count} is outside 0..{synapses.capacity}")
+    check_ends(synapses, synapses.neuron_capacity)
+
+
+def _check_array(name: str, array: NDArray[Any], shape: tuple[int, ...], dtype: Any) -> None:
+    if array.dtype != dtype or array.shape != shape:
+        raise NetworkError(f"{name}: an array of {array.dtype} of shape {array.shape}, where {np.dtype(dtype)} of shape {shape} is needed")
+    if array.dtype == np.bool_ and array.size and int(array.view(np.uint8).max()) > 1:
+        bad = int(np.argmax(array.view(np.uint8) > 1))
+        raise NetworkError(f"{name}[{bad}]: {array.view(np.uint8)[bad]} where 0 or 1 is needed")
+
+
+def _check_column(name: str, array: NDArray[Any], capacity: int) -> None:
+    field = NEURON_FIELDS[name]
+    _check_array(name, array, (capacity,) if field.width == 1 else (capacity, field.width), field.dtype)
+    if field.dtype is np.float32:
+        settled = check_field(name, array, capacity)
+        bad = np.flatnonzero(settled.view(np.uint32) != array.view(np.uint32))
+        if bad.size:
+            raise NetworkError(f"{name}[{bad[0]}]: {array[bad[0]]} is subnormal or -0; write 0", python="Connectome.write() does so")
