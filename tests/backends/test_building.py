@@ -229,7 +229,7 @@ def test_sums_of_a_source_are_proven_batch_by_batch(backend_factory: BackendFact
         connectome = Connectome(10, areas=areas, weight_dtype=np.uint16, psp_dtype=np.uint16)
         connectome.add_neurons(10, cortical_area=area)
         if not fits:
-            with pytest.raises(SumOverflowError, match="target 2"):
+            with pytest.raises(SumOverflowError, match="neuron 2: "):
                 NPU.from_connectome(connectome, synapses=source, backend=backend_factory)
             assert source.iterated == 2
             continue

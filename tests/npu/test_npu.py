@@ -573,7 +573,7 @@ def shared_psp() -> NPU:
 def refused(npu: NPU, *edits: Callable[[], object]) -> None:
     before = npu.to_connectome()
     for edit in edits:
-        with pytest.raises(SumOverflowError, match="target 5"):
+        with pytest.raises(SumOverflowError, match="neuron 5: its synaptic input"):
             edit()
         same_network(npu.to_connectome(), before)
 
