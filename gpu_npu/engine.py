@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
@@ -57,7 +58,7 @@ class EngineStatus(OneLine):
     lateness_seconds : of the beginning of a burst, after its deadline; only bursts at a frequency have one.
     overruns : deadlines that passed while a burst, its publishing or an edit was still under way.
     missed : deadlines that were skipped, because a later one had passed too.
-    refused : injections that the NPU refused when their turn came.
+    refused : injections that the NPU refused when their turn came, or that met the end of the engine.
     waiting : calls and injections that wait for their turn.
     sinks, sources : name -> counters of its own.
     error : what ended a failed engine.
@@ -100,6 +101,10 @@ class BurstEngine(Unique):
     What goes wrong in a burst, a sink, a source or a callback ends the engine: no further burst is computed, streams are
     closed, the state is "failed", `error` holds the exception; `wait` and leaving a `with` block raise it. What goes
     wrong in something submitted goes to its future, and the engine goes on.
+
+    The end may come at any moment of what streams and callbacks do. An injection that meets it is counted as refused, as no
+    burst will take it; any other call that meets it is an EngineError, which is no failure of the engine if it comes back
+    to it from a stream or a callback.
     """
 
     instead = "engine.checkpoint(path) writes its run to a file"
@@ -217,10 +222,14 @@ class BurstEngine(Unique):
             self._thread.join()
 
     def fail(self, error: BaseException) -> None:
-        """The end, because of this error: for streams that find something wrong on a thread of their own."""
+        """The end, because of this error: for streams that find something wrong on a thread of their own. The first error
+        stays. One that comes when the engine has ended is raised again."""
+        if self._is_end(error):
+            return
         with self._condition:
-            if not self._ended and self.error is None:
-                self.error = error
+            if self._ended:
+                raise error
+            self.error = self.error or error
         self.stop(wait=False)
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -229,7 +238,7 @@ class BurstEngine(Unique):
         if self._thread.is_alive():
             return False
         if self.error is not None:
-            raise self._failure() from self.error
+            raise self._over("")
         return True
 
     def close(self) -> None:
@@ -255,15 +264,19 @@ class BurstEngine(Unique):
 
     def _check_alive(self) -> None:
         if self._stopping or self._ended:
-            raise (
-                self._failure()
-                if self.error is not None
-                else EngineError("the engine was stopped and does not start again", python="make a new BurstEngine")
-            )
+            raise self._over("the engine was stopped and does not start again", python="make a new BurstEngine")
 
-    def _failure(self) -> EngineError:
-        assert self.error is not None
-        return EngineError(f"the engine failed after burst {self._last:,}: {type(self.error).__name__}: {problem_of(self.error)}")
+    def _over(self, stopped: str, python: str = "") -> EngineError:
+        """The error of a call that meets the end: the failure, or that it was stopped."""
+        if self.error is None:
+            return EngineError(stopped, python=python, ended=self)
+        why = f"{type(self.error).__name__}: {problem_of(self.error)}"
+        failed = EngineError(f"the engine failed after burst {self._last:,}: {why}", ended=self)
+        failed.__cause__ = self.error
+        return failed
+
+    def _is_end(self, error: BaseException) -> bool:
+        return isinstance(error, EngineError) and error.ended is self
 
     # -- facts ---------------------------------------------------------------------------------------------------
     @property
@@ -328,18 +341,21 @@ class BurstEngine(Unique):
             self._condition.notify_all()
         return future
 
-    def inject(self, neurons: ArrayLike, potentials: ArrayLike) -> None:
+    def inject(self, neurons: ArrayLike, potentials: ArrayLike) -> bool:
         """Stage external potential for the next burst: ids, and one potential or one for each. As `NPU.inject`, which
-        checks the same; here the check is made at once, and copies the arrays."""
+        checks the same; here the check is made at once, and copies the arrays. False where the end of the engine came first."""
         ids = check_ids(neurons, self.npu.neuron_capacity)
-        self._stage(NPU.inject, ids, check_potentials(potentials, len(ids)))
+        return self._stage(NPU.inject, ids, check_potentials(potentials, len(ids)))
 
-    def force_fire(self, neurons: ArrayLike) -> None:
-        """Stage neurons to fire in the next burst whatever their potential; as `NPU.force_fire`."""
-        self._stage(NPU.force_fire, check_ids(neurons, self.npu.neuron_capacity))
+    def force_fire(self, neurons: ArrayLike) -> bool:
+        """Stage neurons to fire in the next burst whatever their potential; as `NPU.force_fire`. False as for `inject`."""
+        return self._stage(NPU.force_fire, check_ids(neurons, self.npu.neuron_capacity))
 
-    def _stage(self, function: Callable[..., None], ids: U32, *potentials: Any) -> None:
+    def _stage(self, function: Callable[..., None], ids: U32, *potentials: Any) -> bool:
         with self._condition:
+            if self._stopping and not self._ended:
+                self._refused += 1
+                return False
             self._check_alive()
             if self._staged + len(ids) > MOST_STAGED:
                 raise EngineError(
@@ -351,6 +367,7 @@ class BurstEngine(Unique):
             self._queue.append(_Call(function, (ids, *potentials), {}, None))
             if self._pressing:
                 self._condition.notify_all()
+        return True
 
     @property
     def _injections(self) -> int:
@@ -453,7 +470,7 @@ class BurstEngine(Unique):
             self._apply()
             with self._condition:
                 if self._stopping:
-                    if self._urgent:
+                    if self._queue:  # nothing more comes
                         continue
                     return None
                 if self._running or self._steps:
@@ -504,7 +521,7 @@ class BurstEngine(Unique):
 
     def _burst(self, began: int) -> None:
         for source in self._sources.values():
-            for stimulus in source.take():
+            for stimulus in self._unless_ended(source.take) or []:
                 try:
                     self.npu.inject(stimulus.neurons, stimulus.potentials)
                 except (NetworkError, NeuronIndexError):
@@ -513,7 +530,7 @@ class BurstEngine(Unique):
         ended = now()
         self.burst_times.record(ended - began)
         for sink in self._sinks.values():
-            sink.publish(result)
+            self._unless_ended(partial(sink.publish, result))
         done: Future[BurstResult] | None = None
         with self._condition:
             self._staged -= self._drained
@@ -535,26 +552,37 @@ class BurstEngine(Unique):
         if done is not None:
             done.set_result(result)
 
+    def _unless_ended(self, call: Callable[[], T]) -> T | None:
+        """What a stream does on the burst thread; None where that met the end of the engine."""
+        try:
+            return call()
+        except EngineError as error:
+            if not self._is_end(error):
+                raise
+            return None
+
     def _end(self) -> None:
         """On the burst thread: nobody waits in vain, and nothing stays open."""
+        with self._condition:
+            self._bursting = False
+            waiting = [call.future for call in self._queue if call.future is not None] + [steps.future for steps in self._steps]
+            self._queue.clear()
+            self._urgent = 0
+            self._steps.clear()
+            self._condition.notify_all()
+        for future in waiting:  # before streams are closed, as callbacks may be waiting too
+            if future.set_running_or_notify_cancel():
+                future.set_exception(self._over("the engine was stopped before this had its turn"))
         streams: list[Sink | Source] = [*self._sinks.values(), *self._sources.values()]
         for stream in streams:
             try:
-                stream.close()
+                self._unless_ended(stream.close)
             except BaseException as error:
-                self.error = self.error or error
+                self.fail(error)
         self._writer.shutdown()  # after what it is writing
         with self._condition:
-            self._ended, self._running, self._bursting = True, False, False
-            waiting = [call.future for call in self._queue if call.future is not None] + [steps.future for steps in self._steps]
-            self._queue.clear()
-            self._steps.clear()
-            self._condition.notify_all()
-        ended = self._failure() if self.error is not None else EngineError("the engine was stopped before this had its turn")
+            self._ended = True
         atexit.unregister(self.stop)
-        for future in waiting:
-            if future.set_running_or_notify_cancel():
-                future.set_exception(ended)
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,12 @@ class SumOverflowError(NpuError, OverflowError):
 
 
 class EngineError(NpuError, RuntimeError):
-    """Something asked of a burst engine that its state does not allow, or the failure that ended it."""
+    """Something asked of a burst engine that its state does not allow, or the failure that ended it. `ended`: the engine
+    whose end the call met."""
+
+    def __init__(self, problem: str = "", *, python: str = "", ended: object = None) -> None:
+        super().__init__(problem, python=python)
+        self.ended = ended
 
 
 class FileFormatError(NpuError, ValueError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,9 @@ from gpu_npu.arrays import F32, U32
 from gpu_npu.errors import NetworkError
 from gpu_npu.objects import OneLine, Unique, described
 from gpu_npu.sha256 import Sha256
+
+History = list[tuple[int, U32]]
+"""(burst, fired ids), in turn."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -152,10 +155,11 @@ class FireLedger(Unique):
 
     instead = "dict(ledger) is a copy of what it holds"
 
-    def __init__(self, window: int, burst_count: Callable[[], int], fired_in: Callable[[int], U32]) -> None:
+    def __init__(self, window: int, burst_count: Callable[[], int], read: Callable[[Callable[[range], Iterable[int]]], History]) -> None:
+        """read: what some of the bursts that are held then have fired; all at once, whatever other threads do."""
         self.window = window
         self._burst_count = burst_count
-        self._fired_in = fired_in
+        self._read = read
 
     def __repr__(self) -> str:
         held = self.bursts
@@ -172,22 +176,24 @@ class FireLedger(Unique):
 
     def __getitem__(self, burst: int) -> U32:
         """Fired ids of one burst. NetworkError outside the window, which it names."""
-        held = self.bursts
+        return self._read(lambda held: [self._inside(burst, held)])[0][1]
+
+    def _inside(self, burst: int, held: range) -> int:
         if burst not in held:
             inside = f"it holds bursts {held[0]} to {held[-1]}" if held else "it is empty: no burst has run"
             raise NetworkError(
                 f"burst {burst} is not in the fire ledger: {inside}, with a window of {self.window:,} bursts",
                 python="make the NPU with a larger fire_ledger_window",
             )
-        return self._fired_in(burst)
+        return burst
 
     def __iter__(self) -> Iterator[tuple[int, U32]]:
-        """(burst, fired ids), oldest first."""
+        """(burst, fired ids), oldest first. NetworkError for one that has left the window by its turn."""
         for burst in self.bursts:
-            yield burst, self._fired_in(burst)
+            yield burst, self[burst]
 
-    def recent(self, count: int) -> list[tuple[int, U32]]:
+    def recent(self, count: int) -> History:
         """(burst, fired ids) of the last `count` bursts that the ledger holds, newest first."""
         if count < 0:
             raise NetworkError(f"count {count} is negative; ask for 0 bursts or more")
-        return [(burst, self._fired_in(burst)) for burst in reversed(self.bursts[max(0, len(self) - count) :])]
+        return self._read(lambda held: reversed(held[max(0, len(held) - count) :]))

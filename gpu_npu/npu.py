@@ -1,7 +1,7 @@
 """NPU: a connectome on a backend. Bursts and edits, all checked here and done there; queries are in queries.py.
 
 The NPU keeps no copy of what lives on the backend. It checks every argument before anything changes, so a call is
-done as a whole or raises with the NPU as it was. No clock, thread or file is used.
+done as a whole or raises with the NPU as it was. No clock, thread of its own or file is used.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from gpu_npu.connectome.validation import check_field, check_synapses, check_wei
 from gpu_npu.edits import PendingSynapses, SumBound
 from gpu_npu.errors import CapacityError, NetworkError
 from gpu_npu.fire import BurstResult, Digest, RunResult
+from gpu_npu.guard import Guard, guarded
 from gpu_npu.objects import Unique, described
 from gpu_npu.queries import Queries
 
@@ -38,6 +39,10 @@ M = TypeVar("M", bound=Callable[..., Any])
 
 class NPU(Queries, Unique):
     """Neurons and synapses that fire in bursts.
+
+    Any thread may call any method: calls happen one at a time, whole, and in each a second thread waits for its turn. A run is
+    one call. Facts that lie here (burst_count, capacities, get_neuron_count, backend, settings, plasticity) never wait.
+    What a watch, a plasticity rule or a signal handler calls in the middle of a call of its own thread is a NetworkError.
 
     Parameters
     ----------
@@ -127,6 +132,7 @@ class NPU(Queries, Unique):
         npu._next_rule = snapshot.next_rule
         return npu
 
+    @guarded
     @annotated("transfer")
     def snapshot(self, notes: Mapping[str, Any] | None = None, extra: Mapping[str, NDArray[Any]] | None = None) -> Snapshot:
         """The run as it stands between two bursts, copied: network, state, queues, ledger, what is staged, burst number.
@@ -137,7 +143,7 @@ class NPU(Queries, Unique):
         custom = [handle for handle, rule in self._plasticity.items() if isinstance(rule, CustomRule)]
         if custom:
             raise NetworkError(f"rule {custom[0]} is a CustomRule, which keeps its state to itself: unregister_plasticity({custom[0]})")
-        network = self.to_connectome()
+        network = self._to_connectome()
         network.freeze()
         flight, initial = self._open().flight(), {name: values.copy() for name, values in self._initial.items()}
         keeps = (self._window, self._listed_power, initial, self._next_rule)
@@ -160,6 +166,7 @@ class NPU(Queries, Unique):
         """What was loaded beside the connectome's own synapses."""
         self._ranges = Ranges() if annotate else None
         self._resident, self._closed_at = None, 0
+        self._guard = Guard()
         self._window = _count(window, "fire_ledger_window", least=1)
         self._load(connectome, neurons, synapses, since)
 
@@ -184,7 +191,6 @@ class NPU(Queries, Unique):
                 raise
         backend.annotate(self._ranges)
         self._resident = backend
-        self._running = False
         self._reason = reason
         self._bound = bound
         self._neuron_capacity, self._synapse_capacity = neurons, synapses
@@ -213,8 +219,12 @@ class NPU(Queries, Unique):
         """What the backend was told; None: a signal or a want of memory broke in."""
 
     # -- life ----------------------------------------------------------------------------------------------------
+    @guarded
     def close(self) -> None:
         """Give the backend's memory back; any later use of the NPU is an error. Closing twice is none."""
+        self._close()
+
+    def _close(self) -> None:
         if self._resident is not None:
             self._closed_at = self._resident.burst_count
             self._resident.close()
@@ -228,7 +238,7 @@ class NPU(Queries, Unique):
         self.close()
 
     def __repr__(self) -> str:
-        backend = self._resident
+        backend = self._resident  # once, and no call: it never waits for another thread
         if backend is None:
             return described(self, f"closed after burst {self._closed_at:,}")
         neurons = f"{self._neuron_count:,} neurons (capacity {self._neuron_capacity:,})"
@@ -237,8 +247,6 @@ class NPU(Queries, Unique):
     def _open(self) -> Backend:
         if self._resident is None:
             raise NetworkError("this NPU is closed", python="make a new one")
-        if self._running:
-            raise NetworkError("this NPU is running, and ahead of who watches: pass run() a callback to touch the NPU between bursts")
         return self._resident
 
     def _ready(self) -> Backend:
@@ -250,6 +258,7 @@ class NPU(Queries, Unique):
             self._pending.clear()
         return backend
 
+    @guarded
     @annotated("edit")
     def reset(self, network: bool = False) -> None:
         """Back to before the first burst: potentials, countdowns, counts as loaded (of neurons added later: as added),
@@ -269,7 +278,7 @@ class NPU(Queries, Unique):
                 "this NPU was built by edits or goes on from a snapshot, so it has no connectome to go back to; "
                 "make it from one: to_connectome()"
             )
-        self.close()
+        self._close()
         self._load(self._loaded, *self._loaded_capacities)
 
     def _remember(self, name: str, neurons: NDArray[Any], values: NDArray[Any]) -> None:
@@ -281,6 +290,7 @@ class NPU(Queries, Unique):
             self._initial[name] = np.full(self._neuron_capacity, field.default, field.dtype)
         self._initial[name][neurons] = values
 
+    @guarded
     @annotated("edit")
     def reserve(self, neurons: int | None = None, synapses: int | None = None) -> None:
         """Grow to at least these capacities. Never shrinks."""
@@ -295,6 +305,7 @@ class NPU(Queries, Unique):
         self._free = self._all_power = None
 
     # -- bursts --------------------------------------------------------------------------------------------------
+    @guarded
     def process_burst(self, power_neurons: ArrayLike | None = None) -> BurstResult:
         """Compute the next burst. power_neurons: the power neurons of this burst alone, in place of the set ones."""
         power = self._power() if power_neurons is None else np.unique(check_ids(power_neurons, self._neuron_capacity, "power_neurons"))
@@ -323,6 +334,7 @@ class NPU(Queries, Unique):
             ranges.mark("fired", len(out.fired))
         return out
 
+    @guarded
     def run(
         self,
         n: int,
@@ -349,8 +361,8 @@ class NPU(Queries, Unique):
                 synaptic += result.synaptic_injections
                 digest.update(result.burst, result.fired_neurons)
                 if watch is not None:
-                    watch(result)
-                callback(result)
+                    self._guard.hand_out(watch, result)
+                self._guard.hand_out(callback, result)
             return RunResult(first, fired_counts, synaptic, digest.hexdigest(), clock)
         for chunk in self._chunks(n):
             here = slice(chunk.first - first, chunk.first - first + len(chunk))
@@ -366,13 +378,10 @@ class NPU(Queries, Unique):
         """n bursts computed without the host; until the iterator is closed the NPU belongs to it."""
         backend = self._ready()
         self._tell_power(self._power())
-        self._running = True
-        try:
-            with closing(backend.run(backend.burst_count + 1, n)) as chunks:
-                yield from chunks
-        finally:
-            self._running = False
+        with closing(backend.run(backend.burst_count + 1, n)) as chunks:
+            yield from chunks
 
+    @guarded
     def schedule(self, bursts: Any, neurons: ArrayLike, potentials: Any) -> None:
         """Stage external potential for bursts to come, so that `run` need not ask: potentials[i], or one for all, into
         neurons[i] in burst bursts[i], or in one burst for all. In its burst it adds after what `inject` has staged, in the
@@ -380,6 +389,7 @@ class NPU(Queries, Unique):
         ids = check_ids(neurons, self._neuron_capacity)
         self._ready().schedule(self._coming(bursts, len(ids)), ids, check_potentials(potentials, len(ids)))
 
+    @guarded
     def schedule_force(self, bursts: Any, neurons: ArrayLike) -> None:
         """Stage neurons to be forced (see `force_fire`) in bursts to come: neurons[i] in burst bursts[i], or all in one."""
         ids = check_ids(neurons, self._neuron_capacity)
@@ -398,6 +408,7 @@ class NPU(Queries, Unique):
             )
         return np.ascontiguousarray(np.broadcast_to(given, (count,)).astype(np.uint64))
 
+    @guarded
     def inject(self, neurons: Any, potentials: Any) -> None:
         """Stage external potential for the next burst: ids (repeated ones add in order) and one potential, or one for each.
 
@@ -412,10 +423,12 @@ class NPU(Queries, Unique):
         ids = check_ids(neurons, self._neuron_capacity)
         backend.inject(ids, check_potentials(potentials, len(ids)))
 
+    @guarded
     def force_fire(self, neurons: ArrayLike) -> None:
         """Stage neurons to fire in the next burst whatever their potential (firing potential 100)."""
         self._ready().force(check_ids(neurons, self._neuron_capacity))
 
+    @guarded
     def set_power_neurons(self, neurons: ArrayLike) -> None:
         """The power neurons from the next burst on, beside those of power areas; replaces the list set before."""
         self._open()
@@ -434,19 +447,23 @@ class NPU(Queries, Unique):
             self._all_power = power
         return self._all_power
 
+    @guarded
     def fired_on_device(self) -> Any:
-        """Fired ids of the last burst where they are: a DLPack-capable uint32 array, valid until the next burst."""
+        """Fired ids of the last burst where they are: a DLPack-capable uint32 array, valid until the next burst of any thread."""
         return self._ready().fired_on_device()
 
+    @guarded
     def time_phases(self, on: bool) -> None:
         """Time each phase of a burst apart from now on (slower; same results), or stop and forget."""
         self._ready().time_phases(on)
 
     @property
+    @guarded
     def phase_seconds(self) -> dict[str, float] | None:
         """Seconds by phase since `time_phases(True)`; None when that is off."""
         return self._ready().phase_seconds
 
+    @guarded
     def annotate(self, on: bool) -> None:
         """Show to a profiler, from now on, what is done: builds, loads, bursts phase by phase, edits and transfers, as NVTX
         ranges (`gpu_npu.annotate`; slower; same results); or stop. BackendUnavailableError without the package nvtx."""
@@ -460,17 +477,22 @@ class NPU(Queries, Unique):
         """Rules, contribution_scale, power_amount, random_seed."""
         return self._settings
 
-    @annotated("edit")
+    @guarded
     def set_settings(self, settings: Settings) -> None:
         """New rules and scales; `dataclasses.replace(npu.settings, ...)` changes some of them."""
         if not isinstance(settings, Settings):
             raise NetworkError(f"settings: {settings!r} is not a Settings")
+        self._set_settings(settings)
+
+    @annotated("edit")
+    def _set_settings(self, settings: Settings) -> None:
         self._ready().set_settings(settings)
         self._settings = settings
 
+    @guarded
     def set_power_amount(self, amount: float) -> None:
         """Potential that every power neuron receives in a burst."""
-        self.set_settings(replace(self._settings, power_amount=amount))
+        self._set_settings(replace(self._settings, power_amount=amount))
 
     @property
     def power_amount(self) -> float:
@@ -478,18 +500,24 @@ class NPU(Queries, Unique):
         return self._settings.power_amount
 
     @property
+    @guarded
     def areas(self) -> Mapping[int, Area]:
-        """Area id -> flags, read-only: areas whose flags were set, then others that have neurons, ascending, with those of `Area()`."""
+        """Area id -> flags as they now are, read-only: areas whose flags were set, then others that have neurons, ascending,
+        with those of `Area()`."""
+        return MappingProxyType(self._used_areas())
+
+    def _used_areas(self) -> Mapping[int, Area]:
         if self._all_areas is None:
             backend = self._ready()
             used = np.unique(backend.read("cortical_area")[backend.read("valid")]).tolist()
             self._all_areas = {**self._areas, **{area: Area() for area in used if area not in self._areas}}
-        return MappingProxyType(self._all_areas)
+        return self._all_areas
 
     def _forget_areas(self) -> None:
         """Areas got or lost neurons or flags: look up again which are in use and which drive."""
         self._all_areas = self._all_power = None
 
+    @guarded
     @annotated("edit")
     def set_area(
         self,
@@ -516,7 +544,7 @@ class NPU(Queries, Unique):
     def _proven(self, edit: Callable[[Connectome], object]) -> SumBound:
         """See on a host copy of the network that the sums still fit after this edit, SumOverflowError if they may not; the bound
         on them, to be kept once the edit is made."""
-        network, bound = self.to_connectome(), SumBound()
+        network, bound = self._to_connectome(), SumBound()
         edit(network)
         bound.prove(network, self._plasticity.values())
         return bound
@@ -526,6 +554,7 @@ class NPU(Queries, Unique):
         return self._bound if self._bound.admits(growth) else self._proven(edit)
 
     # -- plasticity ----------------------------------------------------------------------------------------------
+    @guarded
     @annotated("edit")
     def register_plasticity(self, rule: PlasticityRule) -> int:
         """Let a rule act from the next burst on, after those registered before; returns its handle.
@@ -542,13 +571,14 @@ class NPU(Queries, Unique):
         bound = self._bound
         if fixed_point_bits(self._areas) and rule.reach(self._weight_max):
             bound = SumBound()
-            bound.prove(self.to_connectome(), [*self._plasticity.values(), rule])
+            bound.prove(self._to_connectome(), [*self._plasticity.values(), rule])
         backend.add_rule(handle, rule, self.burst_count)
         self._bound = bound
         self._plasticity[handle] = rule
         self._next_rule += 1
         return handle
 
+    @guarded
     @annotated("edit")
     def unregister_plasticity(self, handle: int) -> PlasticityRule:
         """The rule with this handle acts no more; returns it. What it has learnt stays, what it remembers is forgotten."""
@@ -560,20 +590,23 @@ class NPU(Queries, Unique):
 
     @property
     def plasticity(self) -> Mapping[int, PlasticityRule]:
-        """Handle -> rule, in the order in which they act, read-only; a rule has a `name` and `parameters`."""
-        return MappingProxyType(self._plasticity)
+        """Handle -> rule as they now are, in the order in which they act, read-only; a rule has a `name` and `parameters`."""
+        return MappingProxyType(self._plasticity.copy())
 
+    @guarded
     @annotated("transfer")
     def synapse_residues(self) -> NDArray[np.int16]:
         """What pair rules keep beside each weight, in units of 2**-16: one for each synapse of `synapse_array`, in its order."""
         return self._ready().residues()
 
+    @guarded
     @annotated("edit")
     def rebuild_indexes(self) -> None:
         """Give back what edits have wasted. Never needed for a result: every edit holds from the next burst on."""
         self._ready().compact()
 
     # -- neurons -------------------------------------------------------------------------------------------------
+    @guarded
     @annotated("edit")
     def add_neurons(self, count: int, **fields: ArrayLike) -> U32:
         """Create the next `count` reserved ids; returns them, ascending.
@@ -624,6 +657,7 @@ class NPU(Queries, Unique):
         self._neuron_count += len(neurons)
         self._forget_areas()
 
+    @guarded
     @annotated("edit")
     def delete_neurons(self, neurons: ArrayLike) -> Flags:
         """Delete neurons, each given once; says for each whether it was there. Their ids are never used again."""
@@ -640,6 +674,7 @@ class NPU(Queries, Unique):
         """Delete a neuron; says whether it was there."""
         return bool(self.delete_neurons([neuron])[0])
 
+    @guarded
     @annotated("edit")
     def set_parameter(self, name: str, neurons: ArrayLike, values: ArrayLike) -> None:
         """Set a field of NEURON_FIELDS: ids, each given once, and one value or one for each.
@@ -662,6 +697,7 @@ class NPU(Queries, Unique):
         self._ready().write(name, ids, column)
         self._bound = bound
 
+    @guarded
     @annotated("edit")
     def set_area_parameter(self, name: str, area: int, value: ArrayLike) -> int:
         """Set a field of every neuron of an area to one value (or triple of coordinates); returns how many neurons."""
@@ -675,6 +711,7 @@ class NPU(Queries, Unique):
         self._bound = bound
         return written
 
+    @guarded
     @annotated("edit")
     def set_neuron_mapping(self, mapping: Mapping[int, int] | ArrayLike, areas: ArrayLike | None = None) -> None:
         """Put neurons into areas: a mapping neuron -> area, or ids and areas as arrays. Missing ones are created with
@@ -709,6 +746,7 @@ class NPU(Queries, Unique):
         self._bound = bound
 
     # -- synapses ------------------------------------------------------------------------------------------------
+    @guarded
     def add_synapse(self, source: int, target: int, weight: int, conductance: int, syn_type: int = 0) -> bool:
         """Add one synapse (syn_type 0 excitatory, 1 inhibitory); True. About a microsecond: it is checked now and handed
         to the backend with its fellows before anything else happens. `add_synapses` takes arrays."""
@@ -730,22 +768,26 @@ class NPU(Queries, Unique):
             and len(pending) < self._room
             and bound.admits(bound.growth_of_one(w, p))
         ):  # by the long way, which makes the errors
-            self.add_synapses([source], [target], [weight], [conductance], [syn_type])
+            self._add_synapses([source], [target], [weight], [conductance], [syn_type])
             return True
         pending.append(s, t, w, p, kind)
         if len(pending) >= pending.MOST:
             self._ready()
         return True
 
-    @annotated("edit")
+    @guarded
     def add_synapses(self, source: ArrayLike, target: ArrayLike, weight: ArrayLike, psp: ArrayLike, inhibitory: ArrayLike = False) -> None:
         """Add synapses between reserved ids, in the order given, which is their age: arrays of one length, or one value for all.
 
         CapacityError beyond the reserved capacity; SumOverflowError where a sum may not fit.
         """
+        self._add_synapses(source, target, weight, psp, inhibitory)
+
+    @annotated("edit")
+    def _add_synapses(self, source: ArrayLike, target: ArrayLike, weight: ArrayLike, psp: ArrayLike, inhibitory: ArrayLike) -> None:
         given = {"source": source, "target": target, "weight": weight, "psp": psp, "inhibitory": inhibitory}
         batch = check_synapses(given, self._neuron_capacity, synapse_dtypes(self._weight_dtype, self._psp_dtype))
-        free = self._synapse_capacity - self.get_synapse_count()
+        free = self._synapse_capacity - self._synapse_count()
         if len(batch) > free:
             raise CapacityError(
                 f"{len(batch):,} synapses do not fit: {free:,} of the {self._synapse_capacity:,} reserved are free",
@@ -756,6 +798,7 @@ class NPU(Queries, Unique):
         self._ready().add_synapses(batch)
         self._bound = bound
 
+    @guarded
     @annotated("edit")
     def remove_synapses(self, source: ArrayLike, target: ArrayLike) -> Flags:
         """Remove, pair by pair in order, the oldest synapse of each; says for each whether there was one."""
@@ -770,6 +813,7 @@ class NPU(Queries, Unique):
         """Remove the oldest synapse of this pair; says whether there was one."""
         return bool(self.remove_synapses([source], [target])[0])
 
+    @guarded
     @annotated("edit")
     def update_weights(self, source: ArrayLike, target: ArrayLike, weight: ArrayLike) -> Flags:
         """Set, pair by pair in order, the weight of the oldest synapse of each; says for each whether there was one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from gpu_npu.connectome.sums import fixed_point_bits
 from gpu_npu.connectome.validation import check_field, field_named
 from gpu_npu.edits import PendingSynapses
 from gpu_npu.fire import FireCandidateList, FireLedger, FireQueue
+from gpu_npu.guard import guarded
 from gpu_npu.views import NeuronArrayView
 
 
@@ -57,10 +58,10 @@ class Queries(Annotated):
     @abstractmethod
     def _power(self) -> U32: ...
 
-    @property
     @abstractmethod
-    def areas(self) -> Mapping[int, Area]: ...
+    def _used_areas(self) -> Mapping[int, Area]: ...
 
+    @guarded
     @annotated("transfer")
     def get_parameter(self, name: str, neurons: ArrayLike | None = None) -> NDArray[Any]:
         """A field of these ids, or of all reserved ids: shape (n,), coordinates (n, 3)."""
@@ -69,12 +70,14 @@ class Queries(Annotated):
         values = self._ready().read(name)
         return values if ids is None else values[ids]
 
+    @guarded
     @annotated("transfer")
     def outgoing_synapses(self, neurons: ArrayLike) -> SynapseBatch:
         """Synapses that leave these neurons, ascending by source, then target, then age."""
         ids = np.unique(check_ids(neurons, self._neuron_capacity))
         return self._gathered(self._ready().synapses_from(ids))
 
+    @guarded
     @annotated("transfer")
     def incoming_synapses(self, neurons: ArrayLike) -> SynapseBatch:
         """Synapses that end in these neurons, in the same order."""
@@ -108,8 +111,12 @@ class Queries(Annotated):
         """Neurons that exist: created and not deleted."""
         return self._neuron_count
 
+    @guarded
     def get_synapse_count(self) -> int:
         """Synapses added and not removed."""
+        return self._synapse_count()
+
+    def _synapse_count(self) -> int:
         return self._open().synapse_count + len(self._pending)
 
     @property
@@ -122,20 +129,25 @@ class Queries(Annotated):
         """Synapses reserved."""
         return self._synapse_capacity
 
-    @annotated("transfer")
+    @guarded
     def neurons_in_area(self, area: int) -> U32:
         """Ids of the neurons of an area."""
+        return self._neurons_in_area(area)
+
+    @annotated("transfer")
+    def _neurons_in_area(self, area: int) -> U32:
         area = check_area_id(area)
         backend = self._ready()
         return np.flatnonzero((backend.read("cortical_area") == area) & backend.read("valid")).astype(np.uint32)
 
+    @guarded
     @annotated("transfer")
     def neurons_at(self, coordinates: ArrayLike, area: int | None = None) -> U32:
         """Ids of the neurons at any of these places, shape (3,) or (n, 3), in one area or in all."""
         wanted = as_array(coordinates, "coordinates")
         wanted = check_field("coordinates", wanted, len(wanted) if wanted.ndim == 2 else 1)
         backend = self._ready()
-        ids = np.flatnonzero(backend.read("valid")).astype(np.uint32) if area is None else self.neurons_in_area(area)
+        ids = np.flatnonzero(backend.read("valid")).astype(np.uint32) if area is None else self._neurons_in_area(area)
         return ids[np.isin(_places(backend.read("coordinates")[ids]), _places(wanted))]
 
     @property
@@ -144,6 +156,7 @@ class Queries(Annotated):
         return NeuronArrayView(self._neuron_capacity, self._read)
 
     @property
+    @guarded
     @annotated("transfer")
     def synapse_array(self) -> SynapseArray:
         """The synapses under the names of the first API: a copy of all of them as they stand, fetched now, ascending by source,
@@ -154,6 +167,7 @@ class Queries(Annotated):
         return synapses
 
     @property
+    @guarded
     @annotated("transfer")
     def fire_candidate_list(self) -> FireCandidateList:
         """The candidates of the last burst."""
@@ -169,6 +183,7 @@ class Queries(Annotated):
         """What fired in the burst before the last."""
         return self._queue(previous=True)
 
+    @guarded
     @annotated("transfer")
     def _queue(self, *, previous: bool) -> FireQueue:
         backend = self._ready()
@@ -177,13 +192,17 @@ class Queries(Annotated):
         burst = max(0, self.burst_count - 1) if previous else self.burst_count
         return FireQueue(ids, potentials, burst, coordinates, areas)
 
+    @guarded
     @annotated("transfer")
     def _read(self, name: str) -> NDArray[Any]:
         return self._ready().read(name)
 
+    @guarded
     @annotated("transfer")
-    def _fired_in(self, burst: int) -> U32:
-        return self._ready().fired_in(burst)
+    def _fired_in(self, which: Callable[[range], Iterable[int]]) -> list[tuple[int, U32]]:
+        """(burst, fired ids) of some of the bursts that the ledger holds."""
+        backend, last = self._ready(), self.burst_count
+        return [(burst, backend.fired_in(burst)) for burst in which(range(max(1, last - self._window + 1), last + 1))]
 
     @property
     def fire_ledger(self) -> FireLedger:
@@ -198,26 +217,28 @@ class Queries(Annotated):
         """(burst, fired ids) of the last `count` bursts in the ledger, newest first."""
         return self.fire_ledger.recent(count)
 
+    @guarded
     def statistics(self) -> dict[str, int]:
         """Counts, capacities, and what edits have cost since load (bytes touched, rows moved, compactions, growths)."""
         return {
             "burst_count": self.burst_count,
             "neurons": self._neuron_count,
             "neuron_capacity": self._neuron_capacity,
-            "synapses": self.get_synapse_count(),
+            "synapses": self._synapse_count(),
             "synapse_capacity": self._synapse_capacity,
-            "areas": len(self.areas),
+            "areas": len(self._used_areas()),
             "power_neurons": len(self._power()),
             "fixed_point_bits": fixed_point_bits(self._areas),
             "fire_ledger_window": self._window,
             **self._ready().edit_statistics(),
         }
 
+    @guarded
     def memory(self) -> dict[str, int]:
         """Bytes on the device by piece: "rows" (all of the synapses), "neurons" (all that is kept per id), "ledger", ..."""
         return self._ready().memory()
 
-    @annotated("transfer")
+    @guarded
     def to_connectome(self) -> Connectome:
         """The network as it stands, on the host: neurons with their state, synapses, areas, settings, window and pair rules,
         capacities.
@@ -225,6 +246,10 @@ class Queries(Annotated):
         Not part of it: queues, ledger, what is staged, the burst number, the list of power neurons, what rules remember
         and rules written in Python.
         """
+        return self._to_connectome()
+
+    @annotated("transfer")
+    def _to_connectome(self) -> Connectome:
         backend = self._ready()
         network = Connectome(
             self._neuron_capacity,

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 from types import TracebackType
 from typing import IO, NamedTuple
 
@@ -22,6 +23,7 @@ import numpy as np
 from gpu_npu.connectome import COUNTERS
 from gpu_npu.errors import NetworkError
 from gpu_npu.fire import BurstResult, Digest
+from gpu_npu.guard import locked
 from gpu_npu.io.archive import Archive
 from gpu_npu.io.atomic import Unfinished
 from gpu_npu.io.disk import NO_ROOM, claim, read_at, write_at
@@ -64,7 +66,7 @@ class Recorder(Unique):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path, self._lock = Path(path), RLock()
         self._unfinished = Unfinished(self.path)
         self._file = io.FileIO(self._unfinished.file.fileno(), "r+", closefd=False)
         self._claimed, self._ahead = 0, BUFFER
@@ -92,12 +94,14 @@ class Recorder(Unique):
             self.discard()
         self.close()
 
+    @locked
     def discard(self) -> None:
         """Close without a file; what stood at the path stays."""
         self._closed = True
         self._counts.close()
         self._unfinished.discard()
 
+    @locked
     def __call__(self, result: BurstResult) -> None:
         """Record one burst."""
         if self._closed or self._full:
@@ -144,10 +148,12 @@ class Recorder(Unique):
         self._waiting.clear()
         self._waiting_bytes = 0
 
+    @locked
     def hexdigest(self) -> str:
         """The digest of what was recorded so far."""
         return self._digest.hexdigest()
 
+    @locked
     def close(self) -> None:
         """Finish the file and let it appear. Closing twice is no error."""
         if self._closed:

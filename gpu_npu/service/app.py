@@ -218,10 +218,9 @@ def make_app(service: Service, *, token: str | None = None, hosts: frozenset[str
     @app.post("/inject")
     def inject(injection: Injection) -> Done:
         """Stage sensory input for the next burst."""
-        if injection.potentials is None:
-            engine.force_fire(injection.neurons)
-        else:
-            engine.inject(injection.neurons, injection.potentials)
+        neurons, potentials = injection.neurons, injection.potentials
+        if not (engine.force_fire(neurons) if potentials is None else engine.inject(neurons, potentials)):
+            raise EngineError("the engine is ending, and no burst will take this")
         return Done(neurons=len(injection.neurons))
 
     @app.get("/parameters/{name}")

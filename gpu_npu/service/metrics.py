@@ -33,7 +33,7 @@ class EngineMetrics(Collector):
             ("synaptic_injections", "Synaptic terms delivered.", engine.synaptic_injections),
             ("overruns", "Deadlines that passed while work was under way.", engine.overruns),
             ("missed_deadlines", "Deadlines that were skipped.", engine.missed),
-            ("refused_injections", "Injections that the network refused when their turn came.", engine.refused),
+            ("refused_injections", "Injections that the network refused in their turn, or that met the end.", engine.refused),
         ):
             yield CounterMetricFamily(f"gpu_npu_{name}", text, count)
         for name, text, value in (

@@ -102,6 +102,7 @@ def test_the_npu_knows_backends_by_their_contract() -> None:
 
 def test_the_npu_has_no_clock_thread_or_file() -> None:
     forbidden = ("time", "datetime", "threading", "asyncio", "multiprocessing", "concurrent", "os", "io", "pathlib", "shutil")
+    assert {name for module, name in imports(PACKAGE / "guard.py") if module == "threading"} == {"RLock", "get_ident"}
     for file in ("npu.py", "queries.py", "edits.py", "fire.py", "views.py"):
         assert not [module for module, _ in imports(PACKAGE / file) if within(module, *forbidden)]
         calls = [node for node in ast.walk(ast.parse((PACKAGE / file).read_text())) if isinstance(node, ast.Call)]
