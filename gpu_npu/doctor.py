@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from gpu_npu.backends import kernels
+from gpu_npu.backends.devices.limits import cpu_workers
 from gpu_npu.backends.toolchain import cache, compiler, nvrtc
 from gpu_npu.backends.toolchain.driver import ask as ask_driver
 from gpu_npu.connectome import STATE_FIELDS, Area, Connectome
@@ -179,9 +180,10 @@ def _driver_release() -> str:
 
 
 def _machine(driver: CudaDriver | None) -> dict[str, str]:
-    release = importlib.metadata.version("numpy")
+    release, (workers, limited) = importlib.metadata.version("numpy"), cpu_workers()
     return {
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}, NumPy {release}",
+        "workers": f"{workers}{limited}",
         "gpu": ", ".join(driver.gpus) or "none" if driver else "none",
         "driver": f"{driver.release or 'NVIDIA'}, for CUDA {driver.cuda[0]}.{driver.cuda[1]}" if driver else "no NVIDIA driver",
         "cupy": _cupy(),

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from gpu_npu import NPU, CapacityError, Connectome, SynapseBatch
-from gpu_npu.backends.devices.cpu import CpuDevice, host_memory
+from gpu_npu.backends.devices.cpu import CpuDevice
 from gpu_npu.backends.devices.emulated import EmulatedDevice
+from gpu_npu.backends.devices.limits import host_memory
 from gpu_npu.backends.executor import DevicePlatform
 from gpu_npu.backends.executor.context import Context
 from gpu_npu.backends.executor.rows import MAX_ROW, RowStore, check_degrees

@@ -34,7 +34,7 @@ def test_here() -> None:
     assert told["backends"]["cuda"]["status"] in ("works", "missing")
     assert told["healthy"] is True
     assert told["kernel_digest"] == kernel_digest()
-    assert set(told["machine"]) == {"python", "gpu", "driver", "cupy", "nvrtc", "compiler", "cache"}
+    assert set(told["machine"]) == {"python", "workers", "gpu", "driver", "cupy", "nvrtc", "compiler", "cache"}
     text = run()
     assert text.exit_code == 0
     assert "reference works" in text.stdout

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import platform
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 from weakref import WeakValueDictionary
 
@@ -15,6 +13,7 @@ from numpy.typing import DTypeLike
 
 from gpu_npu.backends import toolchain
 from gpu_npu.backends.devices.base import Device, Host, Launch, Program
+from gpu_npu.backends.devices.limits import cpu_workers, host_memory
 from gpu_npu.errors import KernelError, NetworkError
 
 PAGE = 4096
@@ -31,7 +30,7 @@ class _HostDLPack(Protocol):
 
 
 class CpuDevice(Device):
-    """All cores of this machine; `workers` threads (default: the cores this process may use), one block each."""
+    """All cores of this machine; `workers` threads (default: as many as this process may run at once), one block each."""
 
     name: ClassVar[str] = "cpu"
     alone: ClassVar[int] = 1024
@@ -39,10 +38,9 @@ class CpuDevice(Device):
 
     def __init__(self, *, workers: int | None = None, program: Program | None = None) -> None:
         super().__init__(program)
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         if workers is not None and workers < 1:
             raise NetworkError(f"workers={workers}: at least 1 is needed, or None for one a core")
-        self._workers = workers or cores
+        self._workers, self._limited = cpu_workers() if workers is None else (workers, "")
         self._library = CpuLibrary(self._program)
         self._value_bytes = self._library.value_bytes
         self._live: dict[int, Any] = {}
@@ -50,7 +48,8 @@ class CpuDevice(Device):
 
     @property
     def description(self) -> str:
-        return f"CPU {platform.machine()}, {self._workers} worker{'s' if self._workers > 1 else ''}, {self._library.origin}"
+        workers = f"{self._workers} worker{'s' if self._workers > 1 else ''}{self._limited}"
+        return f"CPU {platform.machine()}, {workers}, {self._library.origin}"
 
     def memory(self) -> tuple[int, int]:
         return host_memory()
@@ -204,22 +203,3 @@ class CpuLibrary:
 def _same(code: str, compiled: str) -> bool:
     """Whether a code of the table is what was compiled; structs have no code there, only a size ("s504", "*?")."""
     return code == compiled or (code[0] == "*" and compiled == "*?") or compiled[0] == "s"
-
-
-def host_memory() -> tuple[int, int]:
-    """(free, total) bytes of this machine or of the control group that limits this process, whichever is less."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
-        free, total = sizes["MemAvailable"], sizes["MemTotal"]
-    except (OSError, KeyError):
-        if not hasattr(os, "sysconf"):
-            raise OSError(f"how much memory there is cannot be asked on {platform.system()}") from None
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        free = total
-    try:
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
-    except (OSError, ValueError):  # no control group, or one without a limit ("max")
-        return free, total
-    return min(free, max(limit - used, 0)), min(total, limit)

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from gpu_npu.backends.devices.base import Device, Host, Launch, Program
-from gpu_npu.backends.devices.cpu import CpuLibrary, PreparedBatch, host_memory
+from gpu_npu.backends.devices.cpu import CpuLibrary, PreparedBatch
+from gpu_npu.backends.devices.limits import host_memory
 from gpu_npu.errors import KernelError, NetworkError
 
 GUARD = 256
