@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpu_npu.annotate import Ranges, annotated
-from gpu_npu.arrays import U32, Flags
+from gpu_npu.arrays import U32, Flags, sorted_union, sorted_unique, without
 from gpu_npu.backends.base import Backend, BurstOutput, Chunk
 from gpu_npu.backends.select import BackendChoice, open_platform
 from gpu_npu.backends.shape import NetworkShape
@@ -25,10 +25,11 @@ from gpu_npu.checkpoint import Snapshot
 from gpu_npu.checks import as_array, check_area_id, check_ids, check_integer, check_pairs, check_potentials, check_unique
 from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Area, Connectome, CustomRule, PlasticityRule, Settings, SynapseSource
 from gpu_npu.connectome.fields import COUNTERS, MAX_NEURONS, synapse_dtypes
+from gpu_npu.connectome.neurons import lowest_free
 from gpu_npu.connectome.sums import fixed_point_bits
 from gpu_npu.connectome.validation import check_field, check_synapses, check_weights
 from gpu_npu.edits import PendingSynapses, SumBound
-from gpu_npu.errors import CapacityError, NetworkError
+from gpu_npu.errors import CapacityError, DeviceMemoryError, NetworkError
 from gpu_npu.fire import BurstResult, Digest, RunResult
 from gpu_npu.guard import Guard, guarded
 from gpu_npu.objects import Unique, described
@@ -204,8 +205,10 @@ class NPU(Queries, Unique):
         self._pending = PendingSynapses(self._weight_dtype, self._psp_dtype)
         self._room = 0
         """Synapses that fit, as of the first one pending."""
-        self._free: U32 | None = None
-        """Reserved ids that were never created, ascending; None: not looked up since they changed."""
+        self._created: Flags | None = None
+        """Which ids were ever created; None: not looked up yet."""
+        self._next = 0
+        """No id below this one is free."""
         self._initial: dict[str, NDArray[Any]] = {}
         """State to go back to, where it is not the default."""
         for name in STATE_FIELDS:
@@ -213,6 +216,8 @@ class NPU(Queries, Unique):
         self._listed_power = _NO_IDS
         self._all_power: U32 | None = None
         """The list and the power areas' neurons together; None: not looked up since they changed."""
+        self._deleted: list[U32] = []
+        """Neurons that were deleted since `_all_power` was looked up."""
         self._all_areas: dict[int, Area] | None = None
         """The areas with flags and those with neurons; None: not looked up since they changed."""
         self._set_power: U32 | None = _NO_IDS
@@ -293,22 +298,32 @@ class NPU(Queries, Unique):
     @guarded
     @annotated("edit")
     def reserve(self, neurons: int | None = None, synapses: int | None = None) -> None:
-        """Grow to at least these capacities. Never shrinks."""
-        neuron_capacity = max(self._neuron_capacity, _count(neurons or 0, "neurons", most=MAX_NEURONS))
-        synapse_capacity = max(self._synapse_capacity, _count(synapses or 0, "synapses"))
-        self._ready().reserve(neuron_capacity=neuron_capacity, synapse_capacity=synapse_capacity)
+        """Grow to at least these capacities. Never shrinks. It copies what is there, so a capacity grows by a sixteenth at least
+        where memory allows: many small steps then cost no more than a few large ones."""
+        wanted = _count(neurons or 0, "neurons", most=MAX_NEURONS), _count(synapses or 0, "synapses")
+        exact = max(self._neuron_capacity, wanted[0]), max(self._synapse_capacity, wanted[1])
+        roomy = min(_grown(self._neuron_capacity, wanted[0]), MAX_NEURONS), _grown(self._synapse_capacity, wanted[1])
+        backend = self._ready()
+        try:
+            neuron_capacity, synapse_capacity = roomy
+            backend.reserve(neuron_capacity=neuron_capacity, synapse_capacity=synapse_capacity)
+        except DeviceMemoryError:
+            if roomy == exact:
+                raise
+            neuron_capacity, synapse_capacity = exact
+            backend.reserve(neuron_capacity=neuron_capacity, synapse_capacity=synapse_capacity)
         for name, values in self._initial.items():
             grown = np.full(neuron_capacity, NEURON_FIELDS[name].default, values.dtype)
             grown[: len(values)] = values
             self._initial[name] = grown
         self._neuron_capacity, self._synapse_capacity = neuron_capacity, synapse_capacity
-        self._free = self._all_power = None
+        self._created = self._all_power = None
 
     # -- bursts --------------------------------------------------------------------------------------------------
     @guarded
     def process_burst(self, power_neurons: ArrayLike | None = None) -> BurstResult:
         """Compute the next burst. power_neurons: the power neurons of this burst alone, in place of the set ones."""
-        power = self._power() if power_neurons is None else np.unique(check_ids(power_neurons, self._neuron_capacity, "power_neurons"))
+        power = self._power() if power_neurons is None else sorted_unique(check_ids(power_neurons, self._neuron_capacity, "power_neurons"))
         out = self._burst(power)
         return _result(self.burst_count, out)
 
@@ -321,11 +336,11 @@ class NPU(Queries, Unique):
 
     def _tell_power(self, power: U32) -> None:
         """Make these the backend's power neurons."""
-        if self._set_power is None or not np.array_equal(power, self._set_power):
+        if power is not self._set_power and (self._set_power is None or not np.array_equal(power, self._set_power)):
             with self._range("edit set_power_neurons"):
                 self._set_power = None
                 self._open().set_power(power)
-            self._set_power = power
+        self._set_power = power
 
     @staticmethod
     def _annotated_burst(backend: Backend, ranges: Ranges, number: int) -> BurstOutput:
@@ -432,7 +447,7 @@ class NPU(Queries, Unique):
     def set_power_neurons(self, neurons: ArrayLike) -> None:
         """The power neurons from the next burst on, beside those of power areas; replaces the list set before."""
         self._open()
-        self._listed_power = np.unique(check_ids(neurons, self._neuron_capacity, "power neurons"))
+        self._listed_power = sorted_unique(check_ids(neurons, self._neuron_capacity, "power neurons"))
         self._all_power = None
 
     def _power(self) -> U32:
@@ -443,8 +458,11 @@ class NPU(Queries, Unique):
             if areas:
                 backend = self._ready()
                 members = np.isin(backend.read("cortical_area"), np.array(areas, np.uint32)) & backend.read("valid")
-                power = np.union1d(power, np.flatnonzero(members).astype(np.uint32))
-            self._all_power = power
+                power = sorted_union(power, np.flatnonzero(members).astype(np.uint32))
+            self._all_power, self._deleted = power, []
+        if self._deleted:  # power areas drive their neurons only while those exist
+            gone = without(sorted_union(*self._deleted), self._listed_power)
+            self._all_power, self._deleted = without(self._all_power, gone), []
         return self._all_power
 
     @guarded
@@ -509,7 +527,7 @@ class NPU(Queries, Unique):
     def _used_areas(self) -> Mapping[int, Area]:
         if self._all_areas is None:
             backend = self._ready()
-            used = np.unique(backend.read("cortical_area")[backend.read("valid")]).tolist()
+            used = sorted_unique(backend.read("cortical_area")[backend.read("valid")]).tolist()
             self._all_areas = {**self._areas, **{area: Area() for area in used if area not in self._areas}}
         return self._all_areas
 
@@ -615,17 +633,18 @@ class NPU(Queries, Unique):
         left out get their defaults. CapacityError when too few reserved ids are left.
         """
         count = _count(count, "count")
-        free = self._free_ids()
+        free = lowest_free(self._ever_created(), self._next, count)
         if count > len(free):
             raise CapacityError(
                 f"{count:,} neurons do not fit: {len(free):,} of {self._neuron_capacity:,} reserved ids are free",
                 python=f"reserve(neurons={self._neuron_capacity + count - len(free)}) makes room",
             )
-        ids: U32 = free[:count].copy()
+        ids: U32 = free.astype(np.uint32)
         columns = _columns(count, fields)
         # A reserved id may be a source already, so the area it comes to bears on the sums.
         bound = self._admit(0, lambda network: network.create_neurons(ids, **columns))
         self._create(ids, columns)
+        self._next = int(ids[-1]) + 1 if count else self._next
         self._bound = bound
         return ids
 
@@ -633,27 +652,18 @@ class NPU(Queries, Unique):
         """Create the next reserved id; returns it."""
         return int(self.add_neurons(1, **fields)[0])
 
-    def _free_ids(self) -> U32:
-        if self._free is None:
-            self._free = np.flatnonzero(~self._ready().read("created")).astype(np.uint32)
-        return self._free
-
-    def _missing(self, neurons: U32) -> Flags:
-        """Which of these reserved ids were never created."""
-        free = self._free_ids()
-        if not len(free):
-            return np.zeros(len(neurons), np.bool_)
-        at = np.minimum(np.searchsorted(free, neurons), len(free) - 1)
-        return np.asarray(free[at] == neurons)
+    def _ever_created(self) -> Flags:
+        if self._created is None:
+            self._created = self._ready().read("created")
+        return self._created
 
     def _create(self, neurons: U32, columns: Mapping[str, NDArray[Any]]) -> None:
         """Create reserved ids that do not exist yet; every field was checked and is given."""
-        free = self._free_ids()
+        created = self._ever_created()
         self._ready().add_neurons(neurons, columns)
+        created[neurons] = True
         for name in STATE_FIELDS:
             self._remember(name, neurons, columns[name])
-        in_order = np.array_equal(free[: len(neurons)], neurons)
-        self._free = free[len(neurons) :] if in_order else None
         self._neuron_count += len(neurons)
         self._forget_areas()
 
@@ -666,8 +676,8 @@ class NPU(Queries, Unique):
         there = self._ready().delete_neurons(ids)
         self._neuron_count -= int(np.count_nonzero(there))
         self._all_areas = None
-        if self._all_power is not None:  # power areas drive their neurons only while those exist
-            self._all_power = np.setdiff1d(self._all_power, np.setdiff1d(ids, self._listed_power))
+        if self._all_power is not None and self._all_power is not self._listed_power:
+            self._deleted.append(ids)
         return there
 
     def delete_neuron(self, neuron: int) -> bool:
@@ -684,7 +694,7 @@ class NPU(Queries, Unique):
         ids = check_ids(neurons, self._neuron_capacity)
         check_unique(ids)
         column = check_field(name, values, len(ids))
-        missing = np.flatnonzero(self._missing(ids))
+        missing = np.flatnonzero(~self._ever_created()[ids])
         if missing.size:
             raise NetworkError(
                 f"neurons[{missing[0]}]: the id {int(ids[missing[0]])} is reserved, but its neuron was never created",
@@ -730,7 +740,7 @@ class NPU(Queries, Unique):
         column = check_field("cortical_area", areas, len(ids))
         order = np.argsort(ids)
         ids, column = ids[order], column[order]
-        missing = self._missing(ids)
+        missing = ~self._ever_created()[ids]
         new, there = ids[missing], ids[~missing]
         bound = self._admit(0, lambda network: _put(network.neurons.cortical_area, ids, column))
         backend, columns = self._ready(), _columns(len(new), {"cortical_area": column[missing]})
@@ -865,6 +875,11 @@ def _count(value: object, what: str, least: int = 0, most: int = 2**62) -> int:
     if count > most:
         raise CapacityError(f"{what}: {count:,} is more than {most:,}")
     return count
+
+
+def _grown(given: int, wanted: int) -> int:
+    """A capacity of at least `wanted`, and of `given` or a sixteenth more."""
+    return max(wanted, given + given // 16) if wanted > given else given
 
 
 def _at_least(value: int | None, needed: int, what: str, default: int | None = None) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpu_npu.annotate import Annotated, annotated
-from gpu_npu.arrays import U32
+from gpu_npu.arrays import U32, sorted_unique
 from gpu_npu.backends.base import Backend
 from gpu_npu.checks import as_array, check_area_id, check_ids
 from gpu_npu.connectome import (
@@ -74,14 +74,14 @@ class Queries(Annotated):
     @annotated("transfer")
     def outgoing_synapses(self, neurons: ArrayLike) -> SynapseBatch:
         """Synapses that leave these neurons, ascending by source, then target, then age."""
-        ids = np.unique(check_ids(neurons, self._neuron_capacity))
+        ids = sorted_unique(check_ids(neurons, self._neuron_capacity))
         return self._gathered(self._ready().synapses_from(ids))
 
     @guarded
     @annotated("transfer")
     def incoming_synapses(self, neurons: ArrayLike) -> SynapseBatch:
         """Synapses that end in these neurons, in the same order."""
-        ids = np.unique(check_ids(neurons, self._neuron_capacity))
+        ids = sorted_unique(check_ids(neurons, self._neuron_capacity))
         return self._ready().synapses_to(ids)
 
     def _gathered(self, batches: Iterable[SynapseBatch]) -> SynapseBatch:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gpu_npu import Area, Connectome
+from gpu_npu.arrays import sorted_unique
 from gpu_npu.sizing import MemoryPlan, plan_memory
 
 from .networks import backend_options, network
@@ -59,7 +60,7 @@ def _facts(connectome: Connectome) -> dict[str, Any]:
     out, into = (np.bincount(ends, minlength=connectome.neuron_capacity) for ends in (source, target))
     one_psp = np.zeros(connectome.neuron_capacity, psp.dtype)
     one_psp[source] = psp
-    several = np.unique(source[psp != one_psp[source]])
+    several = sorted_unique(source[psp != one_psp[source]])
     ids, counts = np.unique(neurons.cortical_area[there], return_counts=True)
     size = dict(zip(ids.tolist(), counts.tolist(), strict=True))
     areas = {area: connectome.areas.get(area, Area()) for area in sorted({*size, *connectome.areas})}

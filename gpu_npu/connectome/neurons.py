@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.arrays import U32
+from gpu_npu.arrays import U32, Flags, Indices
 from gpu_npu.errors import CapacityError
 from gpu_npu.objects import described
 
@@ -73,12 +73,10 @@ class NeuronArray:
 
     def free(self, count: int) -> U32:
         """The next `count` ids that were never created, ascending. CapacityError where there are fewer."""
-        found = np.flatnonzero(~self.created[self.first_free : self.first_free + count])
-        if len(found) < count:  # ids were given by hand, or there are too few
-            found = np.flatnonzero(~self.created[self.first_free :])[:count]
+        found = lowest_free(self.created, self.first_free, count)
         if len(found) < count:
             raise self._too_few(count, len(found))
-        return (found + self.first_free).astype(np.uint32)
+        return found.astype(np.uint32)
 
     def free_one(self) -> int:
         """The next id that was never created. CapacityError where there is none."""
@@ -113,3 +111,13 @@ class NeuronArray:
         for ours, theirs in zip(self.arrays(), new.arrays(), strict=True):
             theirs[: self.capacity] = ours
         return new
+
+
+def lowest_free(created: Flags, begin: int, count: int) -> Indices:
+    """The lowest `count` ids, from `begin` on, that were never created, or all where there are fewer."""
+    reach = max(count, 64)
+    while True:
+        free = np.flatnonzero(~created[begin : begin + reach]) + begin
+        if len(free) >= count or begin + reach >= len(created):
+            return free[:count]
+        reach *= 2

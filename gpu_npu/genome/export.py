@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_npu.arrays import sorted_unique
 from gpu_npu.connectome import STATE_FIELDS, Area, Connectome, Rules
 from gpu_npu.connectome.fields import MAX_NEURONS, NEURON_FIELDS
 from gpu_npu.connectome.validation import check_field
@@ -417,7 +418,7 @@ _FLAT = {"__name-t": "cortical_name", "pspuni-b": "psp_uniform_distribution", "m
 
 def _areas(snapshot: _Snapshot, report: ImportReport) -> tuple[tuple[ExportedArea, ...], dict[int, Area]]:
     """Areas, and their flags by index; those that neurons lie in and the file does not name are there too, nameless."""
-    used = np.unique(snapshot.neurons["cortical_area"][snapshot.neurons["valid"] == 1]).tolist()
+    used = sorted_unique(snapshot.neurons["cortical_area"][snapshot.neurons["valid"] == 1]).tolist()
     properties, report.foreign_keys = _properties(snapshot.blueprint or {})
     areas: list[ExportedArea] = []
     flags: dict[int, Area] = {}

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.arrays import I64
+from gpu_npu.arrays import I64, sorted_unique
 from gpu_npu.checks import is_integer
 from gpu_npu.objects import OneLine
 
@@ -108,7 +108,7 @@ class Relation(OneLine):
         """Pairs, as they would be written out."""
         if not self.crossed:
             return len(self.source)
-        same = len(np.intersect1d(self.source, self.target)) if self.unequal else 0
+        same = len(np.intersect1d(sorted_unique(self.source), sorted_unique(self.target), assume_unique=True)) if self.unequal else 0
         return len(self.source) * len(self.target) - same
 
     def pairs(self) -> tuple[I64, I64]:
@@ -418,8 +418,6 @@ def voxel_pairs(parts: list[Part], source: Size, target: Size) -> tuple[I64, I64
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     pairs = [part.pairs(source, target) for part in parts]
     voxels = math.prod(target)
-    keys = np.concatenate([s * voxels + t for s, t in pairs])
-    keys.sort()  # and not np.unique, which hashes first and is slower by far
-    keys = keys[np.append(True, keys[1:] != keys[:-1])] if len(keys) else keys
+    keys = sorted_unique(np.concatenate([s * voxels + t for s, t in pairs]))
     s, t = np.divmod(keys, voxels)
     return s, t

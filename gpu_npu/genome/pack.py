@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpu_npu.arrays import F32, Flags
+from gpu_npu.arrays import F32, Flags, sorted_unique
 from gpu_npu.errors import NetworkError
 from gpu_npu.objects import one_line
 
@@ -140,7 +140,7 @@ def _narrowest(counts: NDArray[np.float64]) -> NDArray[Any]:
 
 def _unit(values: F32, fractions: str, what: str) -> Fraction:
     """The unit that the mode asks for."""
-    unique = np.unique(values)
+    unique = sorted_unique(values)
     if fractions == "round" or not unique.size or unique[-1] == 0:
         return Fraction(1)
     exact = _exact_unit(unique)

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.arrays import U32, U64
+from gpu_npu.arrays import U32, U64, sorted_unique
 from gpu_npu.connectome import Connectome
 from gpu_npu.errors import FrameError, NetworkError
 from gpu_npu.genome import Grown, Imported
@@ -37,7 +37,7 @@ def cortical_ids(network: Grown | Imported | Connectome | NPU) -> dict[int, byte
     if isinstance(network, Imported):
         return {area.index: area_id(area.id) or own_id(area.index) for area in network.areas}
     neurons = network.neuron_array if isinstance(network, NPU) else network.neurons
-    return {int(number): own_id(int(number)) for number in np.unique(neurons.cortical_area[neurons.valid])}
+    return {int(number): own_id(int(number)) for number in sorted_unique(neurons.cortical_area[neurons.valid])}
 
 
 def own_id(number: int) -> bytes:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.arrays import U32
+from gpu_npu.arrays import U32, sorted_unique
 from gpu_npu.backends.executor.context import Context
 from gpu_npu.backends.executor.fired import bit_set
 from gpu_npu.backends.executor.listing import list_rows
@@ -70,7 +70,7 @@ class IncomingIndex:
             self._rows.add(_backwards(chosen))
         finally:
             self.bind()  # it may have moved
-        if self._rows.longest_tail(np.unique(chosen.target)) > MAX_TAIL:
+        if self._rows.longest_tail(sorted_unique(chosen.target)) > MAX_TAIL:
             self.compact()
 
     def remove(self, source: U32, target: U32) -> None:

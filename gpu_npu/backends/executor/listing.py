@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.arrays import U32
+from gpu_npu.arrays import U32, sorted_unique
 from gpu_npu.backends.devices.base import Lent
 from gpu_npu.backends.executor.rows import INHIBITORY, TARGET_MASK, RowStore, pair_order
 from gpu_npu.connectome import SynapseBatch
@@ -29,7 +29,7 @@ def list_rows(rows: RowStore, ids: U32 | None = None, wanted: U32 | None = None)
 def rows_of(rows: RowStore, chosen: NDArray[np.bool_]) -> U32:
     """The rows, ascending, of these synapses; one flag for each in the order of `list_rows(rows)`."""
     first = _begins(rows, None, None)
-    return np.unique(np.searchsorted(first, np.flatnonzero(chosen), side="right") - 1).astype(np.uint32)
+    return sorted_unique(np.searchsorted(first, np.flatnonzero(chosen), side="right") - 1).astype(np.uint32)
 
 
 def first_column(rows: RowStore, values: NDArray[np.uint16] | None = None) -> Iterator[NDArray[np.uint16]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.arrays import U32, Flags
+from gpu_npu.arrays import U32, Flags, sorted_union
 from gpu_npu.backends.base import Columns
 from gpu_npu.backends.devices.base import Launch, Lent
 from gpu_npu.backends.executor.context import FEW, Context, Store
@@ -80,7 +80,7 @@ class NeuronStore(Store):
             given = ((ids, bits) for ids, bits in ((self._power, 0), (neurons, FLAG["power"])) if len(ids))
             flags = ((lent.uploaded(ids), np.full(len(ids), bits, np.uint8)) for ids, bits in given)
             launches = [self._flags_written(lent, ids, FLAG["power"], bits) for ids, bits in flags]
-            self._power = np.union1d(self._power, neurons)  # until it is done, any of them may have the flag
+            self._power = sorted_union(self._power, neurons)  # until it is done, any of them may have the flag
             self.device.launch(launches)
         self._power = neurons.copy()
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.arrays import U32
+from gpu_npu.arrays import U32, sorted_union, sorted_unique, without
 from gpu_npu.backends.base import RUN_MAX, Memory
 from gpu_npu.backends.executor.context import Context
 from gpu_npu.backends.executor.fired import FireStore, bit_set
@@ -163,14 +163,14 @@ class Plasticity:
         """Do an edit that sets weights of synapses of these sources."""
         if not self.on or self.stale or not len(source):
             return edit()
-        with self._settling(np.unique(source)):
+        with self._settling(sorted_unique(source)):
             return edit()
 
     def add_synapses(self, batch: SynapseBatch, add: Callable[[], None]) -> None:
         """Do an edit that adds these synapses: all of it or, for want of memory, nothing."""
         if not self.on or self.stale or not len(batch):
             return add()
-        with self._settling(np.unique(batch.source)):
+        with self._settling(sorted_unique(batch.source)):
             if self._incoming is not None:
                 # First the index: should the rows not find room, what is too much in it leads nowhere.
                 self._incoming.add(batch, self._places(batch.source), self._places(batch.target))
@@ -245,7 +245,7 @@ class Plasticity:
         try:
             if tables.paired.any():
                 incoming = IncomingIndex(self._rows, tables.paired, places)
-            self._plastic = np.union1d(self._plastic, sources)  # the columns of some may be had and those of others not
+            self._plastic = sorted_union(self._plastic, sources)  # the columns of some may be had and those of others not
             self._rows.set_columns(sources, tables.columns)
         except BaseException:
             self._device.release(area_on_device, *arrays)
@@ -283,7 +283,7 @@ class Plasticity:
     def _drop_columns(self, plastic: U32) -> None:
         """Rows other than these lose their columns, of which nothing is asked; for want of memory, they do some other time."""
         with suppress(DeviceMemoryError):
-            self._rows.set_columns(np.setdiff1d(self._plastic, plastic, assume_unique=True), 0)
+            self._rows.set_columns(without(self._plastic, plastic), 0)
             self._plastic = plastic
 
     def _forget(self) -> None:
@@ -352,8 +352,8 @@ class Plasticity:
         self.stale = self.on or len(memory.residues) > 0
         if len(memory.residues):
             # Synapses in no pair rule may have one, until the next burst: their rows get a column for it.
-            rows = np.setdiff1d(rows_of(self._rows, memory.residues != 0), self._plastic, assume_unique=True)
-            self._plastic, self._has_residues = np.union1d(self._plastic, rows), True
+            rows = without(rows_of(self._rows, memory.residues != 0), self._plastic)
+            self._plastic, self._has_residues = sorted_union(self._plastic, rows), True
             self._rows.set_columns(rows, 1)
             for _ in first_column(self._rows, memory.residues.view(np.uint16)):
                 continue

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.arrays import U32
+from gpu_npu.arrays import U32, sorted_unique
 from gpu_npu.backends.layout import DTYPES
 from gpu_npu.connectome import PairRule, WindowRule
 from gpu_npu.connectome.plasticity import RESIDUE_BITS, decay_table
@@ -84,7 +84,7 @@ class RuleTables:
 def make_tables(rules: Sequence[Acting], *, start: int, largest: int, residues: bool) -> RuleTables:
     """The tables for these rules, in the order in which they act. start: the burst before the first one that is counted;
     largest: weight; residues: whether column 0 of a row holds residues."""
-    areas = np.unique(np.array([area for rule, _ in rules for area in (rule.source_area, rule.target_area)], np.uint32))
+    areas = sorted_unique(np.array([area for rule, _ in rules for area in (rule.source_area, rule.target_area)], np.uint32))
     place = {int(area): i + 1 for i, area in enumerate(areas)}
     windows = list(dict.fromkeys((rule.window, since) for rule, since in rules if isinstance(rule, WindowRule)))
     paired_kinds = [kind for rule, since in rules if isinstance(rule, PairRule) for kind in kinds_of(rule, since)]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.arrays import F32, U32
+from gpu_npu.arrays import F32, U32, sorted_union
 from gpu_npu.backends.devices.base import Device, Launch
 from gpu_npu.backends.executor.context import Context
 from gpu_npu.backends.layout import STAGING_ITEMS
@@ -139,7 +139,7 @@ class Staging:
                 parts = [(self._device.fetched(self._ids.array, *at), self._device.fetched(self._potentials.array, *at))]
             ids += [part[0] for part in parts]
             potentials += [part[1] for part in parts]
-        return (np.concatenate(ids), np.concatenate(potentials)), np.unique(np.concatenate([ids[0], *self._to_force]))
+        return (np.concatenate(ids), np.concatenate(potentials)), sorted_union(ids[0], *self._to_force)
 
     def launches(self) -> list[Launch]:
         """What injects all that is staged. `clear()` follows when they were launched."""
@@ -152,7 +152,7 @@ class Staging:
                 self._upload(segment.first, segment.parts)
             launches.append(self._reused("inject", index, buffers, first=segment.first, n=segment.count))
         if self._to_force:
-            forced = np.unique(np.concatenate(self._to_force))
+            forced = sorted_union(*self._to_force)
             buffer = self._forced.reserve(len(forced), 0)
             self._device.upload(buffer, forced)
             launches.append(self._reused("force", 0, {"ids": buffer}, n=len(forced)))

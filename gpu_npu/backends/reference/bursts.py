@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpu_npu.arrays import F32, U32, U64, Flags, Indices
+from gpu_npu.arrays import F32, U32, U64, Flags, Indices, without
 from gpu_npu.backends.base import BurstOutput, Phases
 from gpu_npu.backends.reference.fired import FireStore, Queue
 from gpu_npu.backends.reference.plasticity import Plasticity
@@ -182,14 +182,14 @@ def step(network: Connectome, number: int, candidates: tuple[U32, F32], injected
     neurons.membrane_potential[quiet] = settle(v[silent] * keeps)
 
     # Forced ids that did not fire by themselves join, state untouched.
-    joined = np.setdiff1d(injected.forced, fired)
+    joined = without(injected.forced, fired)
     everyone = np.concatenate([fired.astype(np.uint32), joined])
     firing = np.concatenate([v[fires], np.full(len(joined), POTENTIAL_OF_FORCED)])
     order = np.argsort(everyone)
 
     # The burst clock: all that were blocked at the beginning count down, candidates or not, except the forced.
     if rules.refractory_clock == "burst":
-        count_down(neurons, np.setdiff1d(injected.blocked, injected.forced))
+        count_down(neurons, without(injected.blocked, injected.forced))
     return (everyone[order], firing[order]), len(stopped)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.arrays import F32, U32
+from gpu_npu.arrays import F32, U32, sorted_union
 from gpu_npu.backends.base import Scheduled
 from gpu_npu.backends.scheduled import ScheduleStore
 from gpu_npu.checks import LARGEST, SMALLEST_NORMAL, settle
@@ -71,7 +71,7 @@ class Staging:
         none = Scheduled.none()
         ids = np.concatenate([*(ids for ids, _ in self._staged), none.neuron])
         potentials = np.concatenate([*(values for _, values in self._staged), none.potential])
-        return (ids, potentials), np.unique(np.concatenate([*self._forced, none.neuron]))
+        return (ids, potentials), sorted_union(*self._forced, none.neuron)
 
 
 def add_in_order(sums: F32, ids: U32, values: F32) -> None:
