@@ -23,7 +23,7 @@ def network() -> Connectome:
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each field of all neurons was fetched."""
-    from gpu_npu.backends.reference import Reference
+    from gpu_npu.backends.reference.reference import Reference
 
     counted: Counter[str] = Counter()
     read = Reference.read
