@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.arrays import U32
-from gpu_npu.backends.base import Flight, Memory, Scheduled
+from gpu_npu.backends.flight import Flight, Learning, Scheduled
 from gpu_npu.checks import check_ids, check_potentials
 from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Connectome, PairRule
 from gpu_npu.errors import NetworkError, NpuError
@@ -97,20 +97,21 @@ class Snapshot:
             raise NetworkError("scheduled: a potential is infinite")
 
     def _check_memory(self) -> None:
-        memory, rules = self.flight.memory, self.network.plasticity
-        if len(memory.since) != len(rules) or max(memory.since, default=-1) >= self.next_rule:
-            raise NetworkError(f"rules with the handles {list(memory.since)}, for {len(rules)} rules and the next handle {self.next_rule}")
-        paired = [handle for handle, rule in zip(memory.since, rules, strict=True) if isinstance(rule, PairRule)]
-        if list(memory.traces) != paired:
-            raise NetworkError(f"traces of the rules {list(memory.traces)}; pair rules are {paired}")
+        learning, rules = self.flight.learning, self.network.plasticity
+        if len(learning.silent_until) != len(rules) or max(learning.silent_until, default=-1) >= self.next_rule:
+            handles = list(learning.silent_until)
+            raise NetworkError(f"rules with the handles {handles}, for {len(rules)} rules and the next handle {self.next_rule}")
+        paired = [handle for handle, rule in zip(learning.silent_until, rules, strict=True) if isinstance(rule, PairRule)]
+        if list(learning.traces) != paired:
+            raise NetworkError(f"traces of the rules {list(learning.traces)}; pair rules are {paired}")
         n = self.network.neuron_capacity if rules else 0
-        arrays: dict[str, NDArray[Any]] = {"last_fired": memory.last_fired, "run": memory.run}
-        arrays |= {f"trace {i} of rule {handle}": pair[i] for handle, pair in memory.traces.items() for i in range(2)}
+        arrays: dict[str, NDArray[Any]] = {"last_fired": learning.last_fired, "run": learning.run}
+        arrays |= {f"trace {i} of rule {handle}": pair[i] for handle, pair in learning.traces.items() for i in range(2)}
         for name, array in arrays.items():
             if len(array) != n:
                 raise NetworkError(f"{name}: {len(array):,} values for {n:,} ids of a network with {len(rules)} rules")
-        if len(memory.residues) not in (0, self.network.synapse_count):
-            raise NetworkError(f"residues: {len(memory.residues):,} for {self.network.synapse_count:,} synapses")
+        if len(learning.residues) not in (0, self.network.synapse_count):
+            raise NetworkError(f"residues: {len(learning.residues):,} for {self.network.synapse_count:,} synapses")
 
     @property
     def burst(self) -> int:
@@ -122,11 +123,11 @@ class Snapshot:
 
         OSError: not writable, the disk is full, or another process is writing there; what was at `path` stays.
         """
-        memory = self.flight.memory
+        learning = self.flight.learning
         values = {
             "burst": self.burst,
             "fire_ledger_window": self.fire_ledger_window,
-            "rules_since": json.dumps(list(memory.since.items())),
+            "rules_since": json.dumps(list(learning.silent_until.items())),
             "next_rule": self.next_rule,
             "notes": json.dumps(dict(self.notes)),
             **network_values(self.network),
@@ -141,10 +142,10 @@ class Snapshot:
             "ledger_fired": np.concatenate([np.zeros(0, np.uint32), *self.flight.ledger]),
             "forced": self.flight.forced,
             **{f"scheduled_{name}": array for name, array in self.flight.scheduled._asdict().items()},
-            "last_fired": memory.last_fired,
-            "run": memory.run,
-            "residues": memory.residues,
-            **{f"trace_{handle}_{end}": array for handle, pair in memory.traces.items() for end, array in zip(ENDS, pair, strict=True)},
+            "last_fired": learning.last_fired,
+            "run": learning.run,
+            "residues": learning.residues,
+            **{f"trace_{handle}_{end}": array for handle, pair in learning.traces.items() for end, array in zip(ENDS, pair, strict=True)},
             **{f"extra_{name}": array for name, array in self.extra.items()},
         }
         for name in QUEUES:
@@ -180,7 +181,7 @@ class Snapshot:
             try:
                 return cls(
                     network,
-                    Flight(file.integer("burst"), ledger=ledger, forced=forced, scheduled=scheduled, memory=_memory(file), **queues),
+                    Flight(file.integer("burst"), ledger=ledger, forced=forced, scheduled=scheduled, learning=_learning(file), **queues),
                     file.integer("fire_ledger_window"),
                     file.array("power_neurons", dtype=np.uint32),
                     initial,
@@ -192,7 +193,7 @@ class Snapshot:
                 raise file.error(error) from error
 
 
-def _memory(file: Sealed) -> Memory:
+def _learning(file: Sealed) -> Learning:
     since = {int(handle): int(burst) for handle, burst in _json(file, "rules_since")}
     traces = {
         handle: (file.array(f"trace_{handle}_source", dtype=np.uint32), file.array(f"trace_{handle}_target", dtype=np.uint32))
@@ -200,7 +201,7 @@ def _memory(file: Sealed) -> Memory:
         if f"trace_{handle}_source" in file
     }
     last, run = file.array("last_fired", dtype=np.int64), file.array("run", dtype=np.uint16)
-    return Memory(since, last, run, traces, file.array("residues", dtype=np.int16))
+    return Learning(since, last, run, traces, file.array("residues", dtype=np.int16))
 
 
 def _json(file: Sealed, name: str) -> Any:

@@ -121,7 +121,7 @@ class NPU(Queries, Unique):
         network, flight = snapshot.network, snapshot.flight
         network.validate()
         npu, capacities = cls.__new__(cls), (network.neuron_capacity, network.synapse_capacity)
-        npu._start(network, *capacities, snapshot.fire_ledger_window, backend, device, annotate, flight.memory.since)
+        npu._start(network, *capacities, snapshot.fire_ledger_window, backend, device, annotate, flight.learning.silent_until)
         npu._loaded = None
         try:
             npu._open().resume(flight)

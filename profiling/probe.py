@@ -37,8 +37,8 @@ from rich.table import Table
 
 from gpu_npu import NpuError
 from gpu_npu.backends import kernels as project
-from gpu_npu.backends.devices.base import Device, Launch, Program
-from gpu_npu.backends.kernels import BLOCKS, Kernel
+from gpu_npu.backends.devices.base import Device, Launch
+from gpu_npu.backends.kernels import BLOCKS, Kernel, Program
 from profiling import workloads
 from profiling.workloads import Wrong, write
 
@@ -246,8 +246,8 @@ def clock(device: Device, _: float) -> Row:
 def read_rate(device: Device, budget: float, *, megabytes: float) -> Row:
     quads = int(megabytes * 2**20) // 16
     words = np.random.default_rng(0).integers(0, 2**32, 4 * quads, dtype=np.uint32)
-    with device.lent() as lent:
-        source, total = lent.uploaded(words.view(np.uint8)), lent.alloc(1, np.uint64)
+    with device.scratch() as scratch:
+        source, total = scratch.uploaded(words.view(np.uint8)), scratch.alloc(1, np.uint64)
         seconds, launches = seconds_of(device, Launch("read_memory", (source, total, np.uint64(quads))), budget)
         found = int(device.fetched(total, 1)[0])
     if found != launches * int(words.sum(dtype=np.uint64)) % 2**64:
@@ -259,8 +259,8 @@ def copy_rate(device: Device, budget: float, *, megabytes: float) -> Row:
     """Bytes read and bytes written."""
     quads = int(megabytes * 2**20) // 16
     numbers = np.random.default_rng(0).integers(0, 2**32, 4 * quads, dtype=np.uint32)
-    with device.lent() as lent:
-        source, target = lent.uploaded(numbers), lent.alloc(4 * quads, np.uint32)
+    with device.scratch() as scratch:
+        source, target = scratch.uploaded(numbers), scratch.alloc(4 * quads, np.uint32)
         seconds, _ = seconds_of(device, Launch("copy_memory", (source, target, np.uint64(quads))), budget)
         copied = device.fetched(target, 4 * quads)
     if not np.array_equal(copied, numbers):

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from gpu_npu import NPU, Connectome, Settings, SynapseSource
 from gpu_npu.backends.base import Platform
-from gpu_npu.backends.devices.base import Device, Program
+from gpu_npu.backends.devices.base import Device
 from gpu_npu.backends.executor import DevicePlatform, Tuning
+from gpu_npu.backends.kernels import Program
 from gpu_npu.backends.select import BackendChoice
 from gpu_npu.connectome.generators import RandomSynapses
 from gpu_npu.doctor import cuda_driver, kernel_digest

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gpu_npu.backends import layout
 from gpu_npu.errors import KernelError
+from gpu_npu.objects import OneLine
 
 FILES = (
     "injection.cu",
@@ -93,3 +94,17 @@ def kernels() -> Mapping[str, Kernel]:
             names = tuple(argument.replace("*", " ").split()[-1] for argument in arguments.split(","))
             found[name] = Kernel(name, file, BLOCKS[wide], name in ONE_BLOCK, codes, bool(wide), names)
     return found
+
+
+@dataclass(frozen=True, repr=False)
+class Program(OneLine):
+    """What a device compiles: file name -> text, the translation unit that includes them, and the kernels by name."""
+
+    sources: Mapping[str, str]
+    unit: str
+    kernels: Mapping[str, Kernel]
+
+    @staticmethod
+    def of_project() -> Program:
+        """All kernels of this package."""
+        return Program(sources(), unit(), kernels())

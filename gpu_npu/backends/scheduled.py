@@ -7,7 +7,7 @@ from functools import reduce
 import numpy as np
 
 from gpu_npu.arrays import F32, U32, U64
-from gpu_npu.backends.base import Scheduled
+from gpu_npu.backends.flight import Scheduled
 
 
 class ScheduleStore:

@@ -138,7 +138,7 @@ def test_any_edge_list_in_any_chunks(seed: int, neurons: int, count: int, chunk:
 
 def test_a_hub_that_fills_many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpu_npu.backends.executor.rows.RowStore.CHUNK", 1_000)
-    monkeypatch.setattr("gpu_npu.backends.executor.rows.SCRATCH_BYTES", 3_000)
+    monkeypatch.setattr("gpu_npu.backends.executor.blocks.SCRATCH_BYTES", 3_000)
     rng = np.random.default_rng(2)
     everything = edges(rng, 30, 5_000)
     everything.source[rng.random(5_000) < 0.8] = 7

@@ -110,16 +110,16 @@ def test_arrays_of_a_moment(device: Device) -> None:
     """Uploaded, allocated and fetched; what is empty among them; all are given back, however the moment ends."""
     before = device.allocated
     pairs, nothing = np.arange(6, dtype=np.uint16).reshape(3, 2), np.zeros(0, np.float32)
-    with device.lent() as lent:
-        array, empty, *more = lent.uploaded(pairs), lent.uploaded(nothing), *lent.alloc_all([(3, np.uint8), (0, np.uint64)])
+    with device.scratch() as scratch:
+        array, empty, *more = scratch.uploaded(pairs), scratch.uploaded(nothing), *scratch.alloc_all([(3, np.uint8), (0, np.uint64)])
         assert device.fetched(array, 3, 2).tolist() == [2, 3, 4]
         assert device.fetched(empty, 0).size == 0
         assert [one.nbytes for one in more] == [3, 0]
         assert device.allocated == before + 12 + 3
     assert device.allocated == before
-    with pytest.raises(DeviceMemoryError), device.lent() as lent:
-        lent.uploaded(pairs)
-        lent.alloc(2**60, np.uint8)
+    with pytest.raises(DeviceMemoryError), device.scratch() as scratch:
+        scratch.uploaded(pairs)
+        scratch.alloc(2**60, np.uint8)
     assert device.allocated == before
     kept = device.alloc(3, np.uint8)
     device.release(kept, None)

@@ -81,7 +81,7 @@ def test_the_clock_starts_again(make: Factory, monkeypatch: pytest.MonkeyPatch) 
                 first = npu.burst_count + 1
                 npu.schedule_force(first + rng.integers(0, 30, 400), rng.integers(0, 200, 400))
                 npu.run(30)
-            weights.append((npu.synapse_array.weight.copy(), npu.snapshot().flight.memory.residues))
+            weights.append((npu.synapse_array.weight.copy(), npu.snapshot().flight.learning.residues))
     for ours, theirs in zip(*weights, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert len(np.unique(weights[0][0])) > 10

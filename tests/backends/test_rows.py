@@ -168,7 +168,7 @@ def test_tails_are_merged_by_age(device_factory: DeviceFactory) -> None:
 
 def test_compaction_through_a_small_scratch(device_factory: DeviceFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows slide over each other in many chunks, one row longer than a chunk among them."""
-    monkeypatch.setattr("gpu_npu.backends.executor.rows.SCRATCH_BYTES", 2_000)
+    monkeypatch.setattr("gpu_npu.backends.executor.blocks.SCRATCH_BYTES", 2_000)
     connectome = random_network(200, 30)
     hub = np.full(900, 17, np.uint32)
     connectome.reserve(synapses=10_000)

@@ -103,10 +103,10 @@ def test_rows_of_two_thousand_million_slots() -> None:
 
     table["length"] = table["valid"] = MAX_ROW - 2
     device.upload(rows.table, table)
-    with device.lent() as lent:
-        source, target = (lent.uploaded(np.array(ids, np.uint32)) for ids in ([2, 0, 1, 2, 1, 0], [1, 2, 0, 0, 1, 1]))
-        weight, psp = (lent.uploaded(np.array(values, np.uint8)) for values in ([10, 11, 12, 13, 14, 15], [5, 6, 7, 8, 7, 9]))
-        wrong = lent.alloc(1, np.uint32)
+    with device.scratch() as scratch:
+        source, target = (scratch.uploaded(np.array(ids, np.uint32)) for ids in ([2, 0, 1, 2, 1, 0], [1, 2, 0, 0, 1, 1]))
+        weight, psp = (scratch.uploaded(np.array(values, np.uint8)) for values in ([10, 11, 12, 13, 14, 15], [5, 6, 7, 8, 7, 9]))
+        wrong = scratch.alloc(1, np.uint32)
         context.launch("claim_slots", n=6, source=source)
         context.launch("fill_rows", target=target, weight=weight, psp=psp, other_psp=wrong)
         assert device.fetched(wrong, 1)[0] == 0

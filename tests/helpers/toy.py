@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gpu_npu.backends.devices.base import Program
-from gpu_npu.backends.kernels import Kernel
+from gpu_npu.backends.kernels import Kernel, Program
 
 ARGUMENTS = {
     "by_value": ("state", "u4", "f4", "u8"),

@@ -16,9 +16,9 @@ import numpy as np
 from networks import PLASTIC, SWITCHES, Plan, agree
 
 from gpu_npu import NPU, PairRule, PlasticityRule, WindowRule
-from gpu_npu.backends.devices.base import Program
 from gpu_npu.backends.devices.emulated import EmulatedDevice
 from gpu_npu.backends.executor import DevicePlatform, Executor, Tuning
+from gpu_npu.backends.kernels import Program
 from gpu_npu.backends.reference import ReferencePlatform
 from gpu_npu.connectome.generators import fixed_out_degree
 

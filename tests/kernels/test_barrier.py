@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gpu_npu.backends.devices.base import Program
+from gpu_npu.backends.kernels import Program
 
 BEGIN = "__device__ __forceinline__ void grid_barrier(u64* arrived) {"
 

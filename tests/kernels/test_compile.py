@@ -17,7 +17,7 @@ import pytest
 from toy import TOY, program
 
 from gpu_npu.backends import toolchain
-from gpu_npu.backends.devices.base import Program
+from gpu_npu.backends.kernels import Program
 from gpu_npu.backends.layout import STATE_DTYPE
 from gpu_npu.backends.toolchain import cache
 from gpu_npu.backends.toolchain.private import Folder

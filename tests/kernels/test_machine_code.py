@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gpu_npu.backends.devices.base import Program
+from gpu_npu.backends.kernels import Program
 from gpu_npu.backends.toolchain import compile_cubin
 
 

@@ -31,9 +31,9 @@ from gpu_npu import (
     PairRule,
     WindowRule,
 )
-from gpu_npu.backends.base import Scheduled
 from gpu_npu.backends.devices.cpu import CpuDevice
 from gpu_npu.backends.executor import DevicePlatform
+from gpu_npu.backends.flight import Scheduled
 from gpu_npu.backends.reference import ReferencePlatform
 from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.connectome.generators import RandomSynapses, fixed_out_degree

@@ -299,7 +299,7 @@ def test_what_rules_remember_is_there_again(kind: str, tmp_path: Path) -> None:
         relay = resumed(relay, tmp_path / "run.ckpt", KINDS[kind])
         assert relay.run(1).digest == npu.run(1).digest
         assert relay.plasticity == npu.plasticity and everything(relay) == everything(npu)
-    assert npu.snapshot().flight.memory.residues.any() and list(npu.plasticity) == [0, 2, 3]
+    assert npu.snapshot().flight.learning.residues.any() and list(npu.plasticity) == [0, 2, 3]
 
 
 @pytest.mark.parametrize("kind", KINDS)

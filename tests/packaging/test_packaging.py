@@ -22,7 +22,7 @@ from golden_cases import CASES, load_case, run_case
 
 from gpu_npu import BackendUnavailableError
 from gpu_npu.backends import toolchain
-from gpu_npu.backends.devices.base import Program
+from gpu_npu.backends.kernels import Program
 from gpu_npu.backends.toolchain import cache, driver, prebuilt
 
 ROOT = Path(__file__).parents[2]

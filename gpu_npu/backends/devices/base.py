@@ -10,7 +10,7 @@ Device arrays have one dimension, belong to the device that made them, and are o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -18,28 +18,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpu_npu.backends import kernels as project
-from gpu_npu.backends.kernels import Kernel
+from gpu_npu.backends.kernels import Kernel, Program
 from gpu_npu.errors import DeviceMemoryError, KernelError
 from gpu_npu.objects import OneLine, Unique, described
 
 Host = NDArray[Any]
 PREPARED_BATCHES = 256
 """Batches of launches that a device remembers ready to go; then it starts afresh."""
-
-
-@dataclass(frozen=True, repr=False)
-class Program(OneLine):
-    """What a device compiles: file name -> text, the translation unit that includes them, and the kernels by name."""
-
-    sources: Mapping[str, str]
-    unit: str
-    kernels: Mapping[str, Kernel]
-
-    @staticmethod
-    def of_project() -> Program:
-        """All kernels of this package."""
-        return Program(project.sources(), project.unit(), project.kernels())
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -56,8 +41,8 @@ class Launch(OneLine):
     single: bool = False
 
 
-class Lent:
-    """Arrays of a moment, from `Device.lent()`."""
+class Scratch:
+    """Arrays of a moment, from `Device.scratch()`."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -202,13 +187,13 @@ class Device(Unique, ABC):
 
     # -- transfers of a moment: for edits and queries, not for bursts --------------------------------------------
     @contextmanager
-    def lent(self) -> Iterator[Lent]:
+    def scratch(self) -> Iterator[Scratch]:
         """Arrays that are given back at the end of the `with`, however it ends."""
-        lent = Lent(self)
+        scratch = Scratch(self)
         try:
-            yield lent
+            yield scratch
         finally:
-            self.release(*lent.arrays)
+            self.release(*scratch.arrays)
 
     def fetched(self, array: Any, count: int, at: int = 0) -> Host:
         """array[at : at + count] on the host, after a wait."""

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from gpu_npu.backends import toolchain
-from gpu_npu.backends.devices.base import Device, Host, Launch, Program
+from gpu_npu.backends.devices.base import Device, Host, Launch
 from gpu_npu.backends.devices.limits import cpu_workers, host_memory
+from gpu_npu.backends.kernels import Program
 from gpu_npu.errors import KernelError, NetworkError
 
 PAGE = 4096

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from gpu_npu.backends import toolchain
-from gpu_npu.backends.devices.base import Device, Host, Launch, Program
+from gpu_npu.backends.devices.base import Device, Host, Launch
+from gpu_npu.backends.kernels import Program
 from gpu_npu.errors import BackendUnavailableError, KernelError, NetworkError
 
 NO_DEVICE, INSUFFICIENT_DRIVER = 100, 35

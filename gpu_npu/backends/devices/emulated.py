@@ -15,9 +15,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from gpu_npu.backends.devices.base import Device, Host, Launch, Program
+from gpu_npu.backends.devices.base import Device, Host, Launch
 from gpu_npu.backends.devices.cpu import CpuLibrary, PreparedBatch
 from gpu_npu.backends.devices.limits import host_memory
+from gpu_npu.backends.kernels import Program
 from gpu_npu.errors import KernelError, NetworkError
 
 GUARD = 256

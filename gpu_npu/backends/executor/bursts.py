@@ -15,7 +15,7 @@ from gpu_npu.backends.executor.context import Context, Store
 from gpu_npu.backends.executor.fired import FireStore
 from gpu_npu.backends.executor.plasticity import Plasticity
 from gpu_npu.backends.executor.ring import Ring
-from gpu_npu.backends.executor.schedule import Schedule
+from gpu_npu.backends.executor.schedule import ScheduleWindow
 from gpu_npu.backends.executor.staging import Staging
 from gpu_npu.backends.layout import ARRAY, CONTROL
 from gpu_npu.connectome.fields import COUNTERS
@@ -37,7 +37,7 @@ class Bursts(Store):
         ring: tuple[int, int],
         fired: FireStore,
         staging: Staging,
-        schedule: Schedule,
+        schedule: ScheduleWindow,
         plasticity: Plasticity,
     ) -> None:
         super().__init__(context, [ARRAY["control"]], lengths)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.arrays import F32, U32, Flags
-from gpu_npu.backends.base import Backend, BurstOutput, Chunk, Columns, Flight
+from gpu_npu.backends.base import Backend, BurstOutput, Chunk, Columns
 from gpu_npu.backends.devices.base import Device
 from gpu_npu.backends.executor.accumulators import Accumulators
 from gpu_npu.backends.executor.bursts import Bursts
@@ -25,9 +25,10 @@ from gpu_npu.backends.executor.loading import load_rows
 from gpu_npu.backends.executor.neurons import NeuronStore
 from gpu_npu.backends.executor.plasticity import Plasticity
 from gpu_npu.backends.executor.rows import RowStore
-from gpu_npu.backends.executor.schedule import Schedule
+from gpu_npu.backends.executor.schedule import ScheduleWindow
 from gpu_npu.backends.executor.staging import Staging
 from gpu_npu.backends.executor.tuning import Tuning
+from gpu_npu.backends.flight import Flight
 from gpu_npu.backends.layout import ARRAY, STRATEGIES, axis_lengths
 from gpu_npu.backends.memory import GROUPS, arena_estimate
 from gpu_npu.backends.shape import NetworkShape
@@ -62,7 +63,7 @@ class Executor(Backend):
         spare = arena_estimate(shape) if shape.synapse_capacity > given else 0
         self._rows = RowStore(context, self._shape, spare, self._edit_bytes.arrays["edit_bytes"])
         self._plasticity = Plasticity(context, lengths, self._rows, lambda: self._neurons.read("cortical_area"), self._fired)
-        self._staging, self._schedule = Staging(context), Schedule(context)
+        self._staging, self._schedule = Staging(context), ScheduleWindow(context)
         stimuli = self._staging, self._schedule
         self._bursts = Bursts(context, lengths, tuning.ring, self._fired, *stimuli, self._plasticity)
         self._stores = (self._neurons, self._accumulators, self._fired, self._edit_bytes, self._bursts)
@@ -90,11 +91,11 @@ class Executor(Backend):
         owned = STRATEGIES[int(self._state["strategy"][0])] == "owned"
         lengths = axis_lengths(shape, apart=self._accumulators.apart, second=owned, heavy_row=self._tuning.heavy_row)
         growing: list[Store | Plasticity] = [*self._stores, self._plasticity]
-        with self._device.lent() as lent:
+        with self._device.scratch() as scratch:
             # All of it is there before anything changes.
-            fresh = [{array.name: lent.alloc(size, array.dtype) for array, size in store.larger(lengths)} for store in growing]
+            fresh = [{array.name: scratch.alloc(size, array.dtype) for array, size in store.larger(lengths)} for store in growing]
             self._rows.reserve(neurons, arena_estimate(shape))
-            lent.keep()
+            scratch.keep()
         for store, arrays in zip(growing, fresh, strict=True):
             store.move_to(lengths, arrays)
         self._shape = shape
@@ -102,7 +103,7 @@ class Executor(Backend):
         self._device.wait()
 
     def reset(self, state: Columns) -> None:
-        self._plasticity.settle()
+        self._plasticity.pay_debts()
         self._fired.reset()
         self._plasticity.reset()
         self._staging.clear()
@@ -114,7 +115,7 @@ class Executor(Backend):
     def flight(self) -> Flight:
         queues = self.fire_queue(), self.fire_queue(previous=True), self.candidates()
         waiting = (*self._staging.staged(), self._schedule.items(self.burst_count))
-        return Flight(self.burst_count, *queues, self._fired.ledger(), *waiting, self._plasticity.memory())
+        return Flight(self.burst_count, *queues, self._fired.ledger(), *waiting, self._plasticity.learning())
 
     def resume(self, flight: Flight) -> None:
         self._bursts.resume(flight.burst)
@@ -122,7 +123,7 @@ class Executor(Backend):
         self._staging.inject(*flight.staged)
         self._staging.force(flight.forced)
         self._schedule.add(*flight.scheduled)
-        self._plasticity.resume(flight.memory)
+        self._plasticity.resume(flight.learning)
 
     def close(self) -> None:
         """The device gives back what it allocated."""
@@ -219,11 +220,11 @@ class Executor(Backend):
         return self._plasticity.edit_weights(source, lambda: self._rows.edit(source, target, weight))
 
     def synapses_from(self, sources: U32 | None = None) -> Iterator[SynapseBatch]:
-        self._plasticity.settle(sources)
+        self._plasticity.pay_debts(sources)
         return list_rows(self._rows, sources)
 
     def synapses_to(self, targets: U32) -> SynapseBatch:
-        self._plasticity.settle()
+        self._plasticity.pay_debts()
         batches = list_rows(self._rows, wanted=bit_set(self._shape.neuron_capacity, targets))
         return SynapseBatch.concatenate([SynapseBatch.empty(self._shape.weight_dtype, self._shape.psp_dtype), *batches])
 
@@ -237,9 +238,9 @@ class Executor(Backend):
         self._plasticity.compact()
 
     # -- plasticity ----------------------------------------------------------------------------------------------
-    def add_rule(self, handle: int, rule: PlasticityRule, since: int) -> None:
+    def add_rule(self, handle: int, rule: PlasticityRule, silent_until: int) -> None:
         self._bursts.tasks_stale = True
-        self._plasticity.add(handle, rule, since)
+        self._plasticity.add(handle, rule, silent_until)
 
     def remove_rule(self, handle: int) -> None:
         self._plasticity.remove(handle)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from gpu_npu.arrays import F32, U32
-from gpu_npu.backends.base import Flight
 from gpu_npu.backends.executor.context import Context, Store
+from gpu_npu.backends.flight import Flight
 from gpu_npu.backends.layout import ARRAY, QUEUE_HEADER, WORD_NEURONS
 
 ARRAYS = (

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.arrays import U32, sorted_unique
-from gpu_npu.backends.devices.base import Lent
+from gpu_npu.backends.devices.base import Scratch
 from gpu_npu.backends.executor.rows import INHIBITORY, TARGET_MASK, RowStore, pair_order
 from gpu_npu.connectome import SynapseBatch
 
@@ -18,8 +18,8 @@ def list_rows(rows: RowStore, ids: U32 | None = None, wanted: U32 | None = None)
     """Synapses of rows `ids` (ascending; None: all), with `wanted` (bits) only those to these targets, in batches."""
     if rows.neurons == 0 or (ids is not None and not len(ids)):
         return
-    with rows.device.lent() as lent:
-        bits = None if wanted is None else lent.uploaded(wanted)
+    with rows.device.scratch() as scratch:
+        bits = None if wanted is None else scratch.uploaded(wanted)
         first = _begins(rows, ids, bits)
         for low, high in rows.pieces(first):
             if first[high] > first[low]:
@@ -38,9 +38,9 @@ def first_column(rows: RowStore, values: NDArray[np.uint16] | None = None) -> It
     first = _begins(rows, None, None)
     for low, high in rows.pieces(first):
         count, n = int(first[high] - first[low]), high - low
-        with rows.device.lent() as lent:
-            starts = lent.uploaded((first[low:high] - first[low]).astype(np.uint64))
-            out, cells = _columns(rows, lent, count), lent.alloc(count, np.uint16)
+        with rows.device.scratch() as scratch:
+            starts = scratch.uploaded((first[low:high] - first[low]).astype(np.uint64))
+            out, cells = _columns(rows, scratch, count), scratch.alloc(count, np.uint16)
             rows.context.launch("list_synapses", n=n, base=low, first=starts, **out, items=n)
             source, packed = (rows.device.fetched(out[name], count) for name in ("source", "target"))
             order = pair_order(source, packed & TARGET_MASK)
@@ -56,23 +56,23 @@ def first_column(rows: RowStore, values: NDArray[np.uint16] | None = None) -> It
 def _begins(rows: RowStore, ids: U32 | None, bits: Any) -> NDArray[np.int64]:
     """Of rows `ids`, or all: where the synapses of each begin, and all end, when they are listed."""
     n = rows.neurons if ids is None else len(ids)
-    with rows.device.lent() as lent:
-        on_device, counts = None if ids is None else lent.uploaded(ids), lent.alloc(n, np.uint32)
+    with rows.device.scratch() as scratch:
+        on_device, counts = None if ids is None else scratch.uploaded(ids), scratch.alloc(n, np.uint32)
         rows.context.launch("list_synapses", n=n, ids=on_device, base=0, wanted=bits, count=counts, items=n)
         return np.concatenate(([0], np.cumsum(rows.device.fetched(counts, n), dtype=np.int64)))
 
 
-def _columns(rows: RowStore, lent: Lent, count: int) -> dict[str, Any]:
+def _columns(rows: RowStore, scratch: Scratch, count: int) -> dict[str, Any]:
     """Device arrays for so many synapses."""
     dtypes = {"source": np.dtype(np.uint32), "target": np.dtype(np.uint32), "weight": rows.dtypes[0], "psp": rows.dtypes[1]}
-    return {name: lent.alloc(count, dtype) for name, dtype in dtypes.items()}
+    return {name: scratch.alloc(count, dtype) for name, dtype in dtypes.items()}
 
 
 def _piece(rows: RowStore, ids: U32 | None, low: int, high: int, first: NDArray[np.int64], bits: Any) -> SynapseBatch:
     count, n = int(first[high] - first[low]), high - low
-    with rows.device.lent() as lent:
-        on_device = None if ids is None else lent.uploaded(ids[low:high])
-        starts, out = lent.uploaded((first[low:high] - first[low]).astype(np.uint64)), _columns(rows, lent, count)
+    with rows.device.scratch() as scratch:
+        on_device = None if ids is None else scratch.uploaded(ids[low:high])
+        starts, out = scratch.uploaded((first[low:high] - first[low]).astype(np.uint64)), _columns(rows, scratch, count)
         rows.context.launch("list_synapses", n=n, ids=on_device, base=low, wanted=bits, first=starts, **out, items=n)
         source, packed, weight, psp = (rows.device.fetched(array, count) for array in out.values())
     batch = SynapseBatch(source, packed & TARGET_MASK, weight, psp, (packed & INHIBITORY) != 0)

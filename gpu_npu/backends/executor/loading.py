@@ -28,11 +28,11 @@ def load_rows(rows: RowStore, sources: Sequence[SynapseSource]) -> int:
     total = sum(source.total for source in sources)
     if total == 0:
         return 0
-    with device.lent() as lent:
+    with device.scratch() as scratch:
         sizes = [(min(total, rows.CHUNK), dtype) for dtype in (np.uint32, np.uint32, *rows.dtypes)]
-        chunk = dict(zip(COLUMNS, lent.alloc_all(sizes), strict=True))
-        other_psp = lent.alloc(1, np.uint32)
-        with device.lent() as shorter:
+        chunk = dict(zip(COLUMNS, scratch.alloc_all(sizes), strict=True))
+        other_psp = scratch.alloc(1, np.uint32)
+        with device.scratch() as shorter:
             arrivals = shorter.alloc(rows.neurons, np.uint32)
             counted_columns = {name: chunk[name] for name in ("source", "target", "psp")}
             for n in _chunks(rows, sources, chunk):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gpu_npu.arrays import U32, Flags, sorted_union
 from gpu_npu.backends.base import Columns
-from gpu_npu.backends.devices.base import Launch, Lent
+from gpu_npu.backends.devices.base import Launch, Scratch
 from gpu_npu.backends.executor.context import FEW, Context, Store
 from gpu_npu.backends.layout import ARRAY, FLAG
 from gpu_npu.connectome import NEURON_FIELDS, Area, Connectome
@@ -68,18 +68,18 @@ class NeuronStore(Store):
     def setting_area(self, area: int, flags: Area) -> Iterator[dict[int, Area]]:
         """Set the flags of an area; the `with` block is given the areas as they will be, and can still refuse them."""
         areas = {**self.areas, area: flags}
-        with self.device.lent() as lent:
-            writing, _ = self._area_written(lent, area, valid_only=False, mask=AREA_FLAGS, bits=area_flags(flags))
+        with self.device.scratch() as scratch:
+            writing, _ = self._area_written(scratch, area, valid_only=False, mask=AREA_FLAGS, bits=area_flags(flags))
             yield areas
             self.device.launch([writing])
         self.areas = areas
 
     def set_power(self, neurons: U32) -> None:
         """Let these be the power neurons."""
-        with self.device.lent() as lent:
+        with self.device.scratch() as scratch:
             given = ((ids, bits) for ids, bits in ((self._power, 0), (neurons, FLAG["power"])) if len(ids))
-            flags = ((lent.uploaded(ids), np.full(len(ids), bits, np.uint8)) for ids, bits in given)
-            launches = [self._flags_written(lent, ids, FLAG["power"], bits) for ids, bits in flags]
+            flags = ((scratch.uploaded(ids), np.full(len(ids), bits, np.uint8)) for ids, bits in given)
+            launches = [self._flags_written(scratch, ids, FLAG["power"], bits) for ids, bits in flags]
             self._power = sorted_union(self._power, neurons)  # until it is done, any of them may have the flag
             self.device.launch(launches)
         self._power = neurons.copy()
@@ -97,11 +97,11 @@ class NeuronStore(Store):
         flags |= FLAG["valid"] | FLAG["created"] | self._flags_of(columns["cortical_area"])
         columns = {name: np.ascontiguousarray(columns[name]) for name in FIELDS}
         consecutive = int(neurons[-1]) - int(neurons[0]) == len(neurons) - 1 and bool((neurons[1:] > neurons[:-1]).all())
-        with self.device.lent() as lent:
-            ids = lent.uploaded(neurons)
-            launches = [self._flags_written(lent, ids, 0xFF & ~(FLAG["power"] | BURST_FLAGS), flags)]
+        with self.device.scratch() as scratch:
+            ids = scratch.uploaded(neurons)
+            launches = [self._flags_written(scratch, ids, 0xFF & ~(FLAG["power"] | BURST_FLAGS), flags)]
             if not consecutive:
-                launches += [self._scattered(lent, name, ids, values) for name, values in columns.items()]
+                launches += [self._scattered(scratch, name, ids, values) for name, values in columns.items()]
             else:
                 for name, values in columns.items():
                     self.upload(name, values.ravel(), int(neurons[0]) * FIELDS[name].width)
@@ -109,22 +109,22 @@ class NeuronStore(Store):
 
     def delete(self, neurons: U32) -> Flags:
         """As `Backend.delete_neurons`."""
-        with self.device.lent() as lent:
-            before = lent.alloc(len(neurons), np.uint8)
-            self.device.launch([self._flags_written(lent, lent.uploaded(neurons), FLAG["valid"], None, before)])
+        with self.device.scratch() as scratch:
+            before = scratch.alloc(len(neurons), np.uint8)
+            self.device.launch([self._flags_written(scratch, scratch.uploaded(neurons), FLAG["valid"], None, before)])
             return np.asarray(self.device.fetched(before, len(neurons)) & FLAG["valid"] != 0)
 
     def write(self, field: str, neurons: U32, values: NDArray[Any]) -> None:
         """As `Backend.write`."""
-        with self.device.lent() as lent:
-            ids = lent.uploaded(neurons)
+        with self.device.scratch() as scratch:
+            ids = scratch.uploaded(neurons)
             if field in FLAG_OF:
                 bit = FLAG[FLAG_OF[field]]
-                launches = [self._flags_written(lent, ids, bit, np.where(values, bit, 0).astype(np.uint8))]
+                launches = [self._flags_written(scratch, ids, bit, np.where(values, bit, 0).astype(np.uint8))]
             else:
-                launches = [self._scattered(lent, field, ids, np.ascontiguousarray(values))]
+                launches = [self._scattered(scratch, field, ids, np.ascontiguousarray(values))]
             if field == "cortical_area":
-                launches.append(self._flags_written(lent, ids, AREA_FLAGS, self._flags_of(values)))
+                launches.append(self._flags_written(scratch, ids, AREA_FLAGS, self._flags_of(values)))
             self.device.launch(launches)
 
     def write_area(self, field: str, area: int, value: NDArray[Any]) -> int:
@@ -135,9 +135,9 @@ class NeuronStore(Store):
             flags = {"mask": bit, "bits": bit if value[0] else 0}
         elif field == "cortical_area":
             flags = {"mask": AREA_FLAGS, "bits": area_flags(self.areas.get(int(value[0]), Area()))}
-        with self.device.lent() as lent:
+        with self.device.scratch() as scratch:
             given = None if field in FLAG_OF else (field, np.ascontiguousarray(value))
-            writing, written = self._area_written(lent, area, valid_only=True, given=given, **flags)
+            writing, written = self._area_written(scratch, area, valid_only=True, given=given, **flags)
             self.device.launch([writing])
             return int(self.device.fetched(written, 1)[0])
 
@@ -150,24 +150,24 @@ class NeuronStore(Store):
         return values if width == 1 else values.reshape(-1, width)
 
     # -- launches ------------------------------------------------------------------------------------------------
-    def _scattered(self, lent: Lent, field: str, ids: Any, values: NDArray[Any]) -> Launch:
+    def _scattered(self, scratch: Scratch, field: str, ids: Any, values: NDArray[Any]) -> Launch:
         """What writes values to a field of the neurons `ids` (on the device)."""
-        size, array, given = values.nbytes // ids.size, self.arrays[field], lent.uploaded(values.view(np.uint8))
+        size, array, given = values.nbytes // ids.size, self.arrays[field], scratch.uploaded(values.view(np.uint8))
         return self.context.prepared("scatter_values", n=ids.size, ids=ids, array=array, size=size, values=given, single=ids.size <= FEW)
 
-    def _flags_written(self, lent: Lent, ids: Any, mask: int, bits: NDArray[np.uint8] | None, before: Any = None) -> Launch:
+    def _flags_written(self, scratch: Scratch, ids: Any, mask: int, bits: NDArray[np.uint8] | None, before: Any = None) -> Launch:
         """What sets the flags of `mask` as in `bits` (None: clears them) and puts into `before` what all flags were. Ids
         (on the device) are given once each."""
-        new = None if bits is None else lent.uploaded(bits)
+        new = None if bits is None else scratch.uploaded(bits)
         return self.context.prepared("write_flags", n=ids.size, ids=ids, mask=mask, bits=new, before=before, single=ids.size <= FEW)
 
     def _area_written(
-        self, lent: Lent, area: int, *, valid_only: bool, mask: int, bits: int, given: tuple[str, NDArray[Any]] | None = None
+        self, scratch: Scratch, area: int, *, valid_only: bool, mask: int, bits: int, given: tuple[str, NDArray[Any]] | None = None
     ) -> tuple[Launch, Any]:
         """What writes flags, and a value to a field, of the neurons of an area; and where it says how many these were."""
-        written = lent.alloc(1, np.uint32)
+        written = scratch.alloc(1, np.uint32)
         arguments: dict[str, Any] = {"area": area, "valid_only": int(valid_only), "mask": mask, "bits": bits, "size": 0}
         if given is not None:
             field, value = given
-            arguments |= {"array": self.arrays[field], "size": value.nbytes, "value": lent.uploaded(value.ravel().view(np.uint8))}
+            arguments |= {"array": self.arrays[field], "size": value.nbytes, "value": scratch.uploaded(value.ravel().view(np.uint8))}
         return self.context.prepared("write_area", written=written, **arguments), written

@@ -1,7 +1,7 @@
 """Plasticity on a device: which rules there are, what they keep, and what edits have to do about it.
 
 kernels/plasticity.cu says what a burst does and why most synapses can owe what rules take from them. This side keeps that
-true whenever something changes between bursts: first everything is paid (`settle`), then the change is made, and before the
+true whenever something changes between bursts: first everything is paid (`pay_debts`), then the change is made, and before the
 next burst the tables of rules and areas, the columns of the rows and the index of incoming synapses are made anew. Without
 a rule nothing of it exists.
 """
@@ -16,14 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.arrays import U32, sorted_union, sorted_unique, without
-from gpu_npu.backends.base import RUN_MAX, Memory
 from gpu_npu.backends.executor.context import Context
 from gpu_npu.backends.executor.fired import FireStore, bit_set
 from gpu_npu.backends.executor.incoming import IncomingIndex
 from gpu_npu.backends.executor.listing import first_column, rows_of
-from gpu_npu.backends.executor.rows import RowStore, gathered
-from gpu_npu.backends.executor.rule_tables import Acting, Kind, RuleTables, kinds_of, make_tables
-from gpu_npu.backends.layout import ARRAY, DTYPES, PLASTIC, Array
+from gpu_npu.backends.executor.rows import RowStore
+from gpu_npu.backends.executor.rule_store import RuleStore
+from gpu_npu.backends.executor.rule_tables import Acting, Kind, kinds_of, make_tables
+from gpu_npu.backends.flight import RUN_MAX, Learning
+from gpu_npu.backends.layout import DTYPES, Array
 from gpu_npu.connectome import PairRule, PlasticityRule, SynapseBatch, WindowRule
 from gpu_npu.connectome.plasticity import TRACE_BITS
 from gpu_npu.errors import DeviceMemoryError, NetworkError
@@ -31,20 +32,16 @@ from gpu_npu.errors import DeviceMemoryError, NetworkError
 CLOCK_SPAN = 2**31
 """After so many bursts the clock of plasticity starts again."""
 RULES_OF_A_MAPPING = 255
-NAMES = tuple(array.name for array in PLASTIC if not array.name.startswith("incoming"))
-"""Arrays that are kept while there is a rule; the index of incoming synapses has its own."""
-
 
 class Plasticity:
     """The rules of one network on one device."""
 
     def __init__(self, context: Context, lengths: Mapping[str, int], rows: RowStore, areas_of: Callable[[], U32], fired: FireStore) -> None:
         """`areas_of` fetches the area of every id."""
-        self._context, self._device, self._state = context, context.device, context.state
-        self._lengths, self._rows, self._areas_of, self._fired = lengths, rows, areas_of, fired
+        self._context, self._device = context, context.device
+        self._rows, self._areas_of, self._fired = rows, areas_of, fired
         self._rules: dict[int, Acting] = {}
-        self._arrays: dict[str, Any] = {}
-        self._tables: RuleTables | None = None
+        self._store = RuleStore(context, lengths)
         self._incoming: IncomingIndex | None = None
         self._start = 0  # the burst before the first one that is counted
         self.stale = False
@@ -55,15 +52,15 @@ class Plasticity:
     @property
     def on(self) -> bool:
         """Is anything kept on the device?"""
-        return self._tables is not None
+        return self._store.tables is not None
 
     @property
     def nbytes(self) -> int:
         """Bytes on the device beside the columns of rows."""
-        return sum(int(array.nbytes) for array in self._arrays.values()) + (self._incoming.nbytes if self._incoming else 0)
+        return self._store.nbytes + (self._incoming.nbytes if self._incoming else 0)
 
     # -- rules -----------------------------------------------------------------------------------------------------
-    def add(self, handle: int, rule: PlasticityRule, since: int) -> None:
+    def add(self, handle: int, rule: PlasticityRule, silent_until: int) -> None:
         """Let a rule act; it is all there or, for want of memory, not at all."""
         if not isinstance(rule, PairRule | WindowRule):
             raise NetworkError(
@@ -72,10 +69,10 @@ class Plasticity:
         mapping = (rule.source_area, rule.target_area)
         if sum((other.source_area, other.target_area) == mapping for other, _ in self._rules.values()) >= RULES_OF_A_MAPPING:
             raise NetworkError(f"{RULES_OF_A_MAPPING} rules act from area {mapping[0]} to {mapping[1]} already; remove one")
-        self.settle()
+        self.pay_debts()
         if not self.on:
             self._start = self._now
-        self._rules[handle] = rule, since
+        self._rules[handle] = rule, silent_until
         stale = self.stale
         try:
             self._prepare(finally_=False)
@@ -85,7 +82,7 @@ class Plasticity:
         self.stale = stale  # what no rule acts on any more goes when the next burst does
 
     def remove(self, handle: int) -> None:
-        self.settle()
+        self.pay_debts()
         del self._rules[handle]
         self.stale = True
 
@@ -107,73 +104,73 @@ class Plasticity:
         self._rules = {handle: (rule, 0) for handle, (rule, _) in self._rules.items()}
         if not self.on:
             return
-        for name in ("spikes", "runs", "traces", "open_bits", "visit_count"):
-            self._device.zero(self._arrays[name])
-        self._settle(None, pays=False, residues=0)
+        self._store.zero("spikes", "runs", "traces", "open_bits", "visit_count")
+        self._visit_all(None, pays=False, residues=0)
         self.stale = True
 
-    def settle(self, ids: U32 | None = None) -> None:
+    def pay_debts(self, ids: U32 | None = None) -> None:
         """Make synapses pay what they owe: those of these sources, or all."""
         if not self.on or self.stale:
             return  # when it became stale, all was paid
         if ids is None:
-            self._settle(None, pays=True, residues=0)
+            self._visit_all(None, pays=True, residues=0)
             return
-        with self._device.lent() as lent:
-            self._settle(lent.uploaded(ids), len(ids), pays=True, residues=0)
+        with self._device.scratch() as scratch:
+            self._visit_all(scratch.uploaded(ids), len(ids), pays=True, residues=0)
 
     @contextmanager
-    def _settling(self, ids: U32) -> Iterator[None]:
+    def _paying_around(self, ids: U32) -> Iterator[None]:
         """Around an edit of synapses of these sources (ascending): they pay before, and afterwards what columns say starts
         from now. What that takes is there before the edit."""
-        with self._device.lent() as lent:
-            on_device = lent.uploaded(ids)
-            self._settle(on_device, len(ids), pays=True, residues=0)
+        with self._device.scratch() as scratch:
+            on_device = scratch.uploaded(ids)
+            self._visit_all(on_device, len(ids), pays=True, residues=0)
             yield
-            self._settle(on_device, len(ids), pays=False, residues=0)
+            self._visit_all(on_device, len(ids), pays=False, residues=0)
 
-    def _settle(self, ids: Any, count: int | None = None, *, pays: bool, residues: int) -> None:
+    def _visit_all(self, ids: Any, count: int | None = None, *, pays: bool, residues: int) -> None:
         """Of `count` rows `ids` on the device, or of all."""
         n = self._rows.neurons if count is None else count
         self._context.launch("settle_synapses", t=self._now - self._start, n=n, ids=ids, pays=int(pays), residues=residues, items=n)
 
     def _restart_clock(self) -> None:
         """Count bursts from a later one on. What is older than that is as good as never."""
-        self.settle()
+        self.pay_debts()
         start = self._now - CLOCK_SPAN // 2
         by = start - self._start
-        spikes = self._device.fetched(self._arrays["spikes"], self._rows.neurons)
+        spikes = self._store.of_neurons("spikes")
         for field in ("last", "before"):
             spikes[field] = np.where(spikes[field] > by, spikes[field] - by, 0)
-        self._device.upload(self._arrays["spikes"], spikes)
-        self._device.zero(self._arrays["visit_count"])
+        self._store.upload("spikes", spikes)
+        self._store.zero("visit_count")
         self._device.wait()
         self._start, self.stale = start, True
 
     # -- edits -----------------------------------------------------------------------------------------------------
     def areas_change(self, areas: U32, neurons: U32 | None = None) -> None:
         """Before neurons change their areas. `areas`: those they go to; those they come from too, unless `neurons` says who goes."""
-        if self._tables is None or self.stale:
+        tables = self._store.tables
+        if tables is None or self.stale:
             return  # when it became stale, all was paid
-        if np.isin(areas, self._tables.areas).any() or (neurons is not None and self._places(neurons).any()):
-            self.settle()
+        if np.isin(areas, tables.areas).any() or (neurons is not None and self._store.places(neurons).any()):
+            self.pay_debts()
             self.stale = True
 
     def edit_weights(self, source: U32, edit: Callable[[], NDArray[np.bool_]]) -> NDArray[np.bool_]:
         """Do an edit that sets weights of synapses of these sources."""
         if not self.on or self.stale or not len(source):
             return edit()
-        with self._settling(sorted_unique(source)):
+        with self._paying_around(sorted_unique(source)):
             return edit()
 
     def add_synapses(self, batch: SynapseBatch, add: Callable[[], None]) -> None:
         """Do an edit that adds these synapses: all of it or, for want of memory, nothing."""
         if not self.on or self.stale or not len(batch):
             return add()
-        with self._settling(sorted_unique(batch.source)):
+        with self._paying_around(sorted_unique(batch.source)):
             if self._incoming is not None:
                 # First the index: should the rows not find room, what is too much in it leads nowhere.
-                self._incoming.add(batch, self._places(batch.source), self._places(batch.target))
+                self._incoming.add(batch, self._store.places(batch.source), self._store.places(batch.target))
             add()
 
     def compact(self) -> None:
@@ -191,32 +188,19 @@ class Plasticity:
         if self._incoming is not None and not self.stale:
             self._incoming.remove(source[found], target[found])
 
-    def _places(self, neurons: U32) -> U32:
-        """The areas of these neurons as the tables count them, 0: no rule names it."""
-        places: U32 = gathered(self._context, neurons, self._arrays["spikes"])["area"]
-        return places
-
     def larger(self, lengths: Mapping[str, int]) -> list[tuple[Array, int]]:
         """As `Store.larger`; the index has grown then."""
-        if self._tables is None or lengths["neuron"] <= self._lengths["neuron"]:
+        if not self.on or lengths["neuron"] <= self._store.neurons:
             return []
-        self.settle()
+        self.pay_debts()
         if self._incoming is not None:
             self._incoming.reserve(lengths["neuron"])
-        sizes = {name: ARRAY[name].size({**lengths, **self._tables.lengths}) for name in NAMES}
-        return [(ARRAY[name], size) for name, size in sizes.items() if size > self._arrays[name].size]
+        return self._store.larger(lengths)
 
     def move_to(self, lengths: Mapping[str, int], fresh: Mapping[str, Any]) -> None:
         """As `Store.move_to`; new ids have areas too."""
-        of_rules = self._tables.lengths if self._tables else {}
-        mine = {name: array for name, array in fresh.items() if name in self._arrays}
-        for name, new in mine.items():
-            for to, at, count in ARRAY[name].moves({**self._lengths, **of_rules}, {**lengths, **of_rules}):
-                self._device.copy(new, to, self._arrays[name], at, count)
-        self._device.release(*(self._arrays[name] for name in mine))
-        self._arrays |= mine
-        self.stale = self.stale or (self.on and lengths["neuron"] > self._lengths["neuron"])
-        self._lengths = lengths
+        self.stale = self.stale or (self.on and lengths["neuron"] > self._store.neurons)
+        self._store.move_to(lengths, fresh)
         self._bind()
 
     # -- tables, columns, index --------------------------------------------------------------------------------------
@@ -234,13 +218,9 @@ class Plasticity:
         sources = np.flatnonzero(tables.arrays["plastic_areas"]["learns"][places]).astype(np.uint32)
 
         # Everything that can fail for want of memory comes before the first change, but for wider rows, which harm nothing.
-        old = self._tables
-        kept = [kind for kind in tables.traces if old and kind in old.traces]
-        names = NAMES if old is None else ("more_seen", "traces", *tables.arrays)
-        sizes = {name: ARRAY[name].size({**self._lengths, **tables.lengths}) for name in names}
-        wanted: list[tuple[int, Any]] = [(size, ARRAY[name].dtype) for name, size in sizes.items()]
+        needed = self._store.needed(tables)
+        wanted: list[tuple[int, Any]] = [(size, array.dtype) for array, size in needed]
         area_on_device, *arrays = self._device.alloc_all([(self._rows.neurons, np.uint32), *wanted])
-        fresh = dict(zip(sizes, arrays, strict=True))
         incoming: IncomingIndex | None = None
         try:
             if tables.paired.any():
@@ -253,27 +233,19 @@ class Plasticity:
                 incoming.free()
             raise
 
-        for name, host in tables.arrays.items():
-            self._device.upload(fresh[name], host)
-        for kind in kept:
-            assert old is not None
-            to, at = tables.traces.index(kind), old.traces.index(kind)
-            self._device.copy(fresh["traces"], to * self._rows.neurons, self._arrays["traces"], at * self._rows.neurons, self._rows.neurons)
-        self._device.release(*(self._arrays[name] for name in fresh if name in self._arrays))
-        self._arrays |= fresh
+        self._store.take(tables, {array.name: fresh for (array, _), fresh in zip(needed, arrays, strict=True)})
         if self._incoming is not None:
             self._incoming.free()
-        self._incoming, self._tables = incoming, tables
+        self._incoming = incoming
         self._bind()
         # Of those that fired in an area that no window rule left from, it is not known: the next burst looks at all.
-        bits = {"taught_bits": bit_set(self._rows.neurons, tables.taught[places]), "open_bits": bit_set(self._rows.neurons, slice(None))}
-        for name, host in bits.items():
-            self._device.upload(self._arrays[name], host)
+        self._store.upload("taught_bits", bit_set(self._rows.neurons, tables.taught[places]))
+        self._store.upload("open_bits", bit_set(self._rows.neurons, slice(None)))
         self._device.upload(area_on_device, places)
         self._context.launch("place_in_areas", area=area_on_device)
         self._device.release(area_on_device)
         mode = 0 if not residues else 2 if not self._has_residues else int(finally_)
-        self._settle(None, pays=False, residues=mode)
+        self._visit_all(None, pays=False, residues=mode)
         self._has_residues, self.stale = residues, False
         if finally_:
             self._drop_columns(sources)
@@ -288,27 +260,22 @@ class Plasticity:
 
     def _forget(self) -> None:
         """No rule is left, and nothing of them stays."""
-        self._device.release(*self._arrays.values())
+        self._store.forget()
         if self._incoming is not None:
             self._incoming.free()
-        self._arrays, self._tables, self._incoming = {}, None, None
+            self._incoming = None
         self.stale, self._has_residues = False, False
         self._bind()
         self._drop_columns(np.zeros(0, np.uint32))
 
     def _bind(self) -> None:
         """Write where everything lies into the State that kernels are given."""
-        state, tables = self._state, self._tables
-        for name in NAMES:
-            array = self._arrays.get(name)
-            state[name] = self._device.address(array) if array is not None and array.nbytes else 0
+        self._store.bind()
+        state = self._context.state
         state["incoming"] = state["incoming_arena"] = 0
         if self._incoming is not None:
             self._incoming.bind()
         state["clock_start"] = self._start & 0xFFFFFFFF
-        state["areas"] = len(tables.areas) + 1 if tables else 0
-        state["window_kinds"], state["longest_window"] = (tables.windows, tables.longest) if tables else (0, 0)
-        state["trace_values"] = len(tables.traces) if tables else 0
 
     # -- out and in, for a run that goes on elsewhere ------------------------------------------------------------------
     def residues(self) -> NDArray[np.int16]:
@@ -317,55 +284,49 @@ class Plasticity:
             return np.zeros(self._rows.count, np.int16)
         return np.concatenate([np.zeros(0, np.uint16), *first_column(self._rows)]).view(np.int16)
 
-    def memory(self) -> Memory:
+    def learning(self) -> Learning:
         """What rules remember."""
         residues = self.residues()
         residues = residues if residues.any() else residues[:0]
-        if not self._rules or self._tables is None:
-            return Memory(residues=residues)
-        since = {handle: silent for handle, (_, silent) in self._rules.items()}
-        first = min(since.values())
-        last = self._device.fetched(self._arrays["spikes"], self._rows.neurons)["last"].astype(np.int64)
+        if not self._rules or not self.on:
+            return Learning(residues=residues)
+        silent_until = {handle: silent for handle, (_, silent) in self._rules.items()}
+        first = min(silent_until.values())
+        last = self._store.of_neurons("spikes")["last"].astype(np.int64)
         last[last > 0] += self._start
         last[last <= first] = 0
-        run = self._device.fetched(self._arrays["runs"], self._rows.neurons)
+        run = self._store.of_neurons("runs")
         run = np.where((last > 0) & (last == self._now), np.minimum(run, min(self._now - first, RUN_MAX)), 0)
         traces = {handle: (self._trace(kinds[0], last), self._trace(kinds[1], last)) for handle, kinds in self._kinds().items()}
-        return Memory(since, last, run.astype(np.uint16), traces, residues)
+        return Learning(silent_until, last, run.astype(np.uint16), traces, residues)
 
     def _kinds(self) -> dict[int, tuple[Kind, Kind]]:
         """Of each pair rule, the kinds of the traces of sources and targets."""
-        return {handle: kinds_of(rule, since) for handle, (rule, since) in self._rules.items() if isinstance(rule, PairRule)}
+        return {handle: kinds_of(rule, silent_until) for handle, (rule, silent_until) in self._rules.items() if isinstance(rule, PairRule)}
 
     def _trace(self, kind: Kind, last: NDArray[np.int64]) -> U32:
         """Of all neurons, as they were just after their last spikes."""
-        assert self._tables is not None
-        _, since, every = kind
-        if not every:
-            return np.where(last > since, np.uint32(1 << TRACE_BITS), np.uint32(0))
-        if kind not in self._tables.traces:
-            return np.zeros(self._rows.neurons, np.uint32)
-        return self._device.fetched(self._arrays["traces"], self._rows.neurons, self._tables.traces.index(kind) * self._rows.neurons)
+        _, silent_until, every = kind
+        return self._store.trace(kind) if every else np.where(last > silent_until, np.uint32(1 << TRACE_BITS), np.uint32(0))
 
-    def resume(self, memory: Memory) -> None:
+    def resume(self, learning: Learning) -> None:
         """Go on after the last burst; the rules are there already."""
-        self.stale = self.on or len(memory.residues) > 0
-        if len(memory.residues):
+        self.stale = self.on or len(learning.residues) > 0
+        if len(learning.residues):
             # Synapses in no pair rule may have one, until the next burst: their rows get a column for it.
-            rows = without(rows_of(self._rows, memory.residues != 0), self._plastic)
+            rows = without(rows_of(self._rows, learning.residues != 0), self._plastic)
             self._plastic, self._has_residues = sorted_union(self._plastic, rows), True
             self._rows.set_columns(rows, 1)
-            for _ in first_column(self._rows, memory.residues.view(np.uint16)):
+            for _ in first_column(self._rows, learning.residues.view(np.uint16)):
                 continue
-        if self._tables is None:
+        if not self.on:
             return
         self._start = max(0, self._now - CLOCK_SPAN // 2)
         spikes = np.zeros(self._rows.neurons, DTYPES["Spikes"])
-        spikes["last"] = np.maximum(memory.last_fired - self._start, 0)
-        self._device.upload(self._arrays["spikes"], spikes)
-        self._device.upload(self._arrays["runs"], memory.run.astype(np.uint32))
+        spikes["last"] = np.maximum(learning.last_fired - self._start, 0)
+        self._store.upload("spikes", spikes)
+        self._store.upload("runs", learning.run.astype(np.uint32))
         for handle, kinds in self._kinds().items():
-            for kind, trace in zip(kinds, memory.traces[handle], strict=True):
-                if kind in self._tables.traces:
-                    self._device.upload(self._arrays["traces"], trace, self._tables.traces.index(kind) * self._rows.neurons)
+            for kind, trace in zip(kinds, learning.traces[handle], strict=True):
+                self._store.set_trace(kind, trace)
         self._device.wait()

@@ -14,14 +14,13 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpu_npu.arrays import U32
+from gpu_npu.backends.executor.blocks import Blocks, Rows, plan_compaction
 from gpu_npu.backends.executor.context import Context
 from gpu_npu.backends.layout import (
     BLOCK_ALIGNMENT,
     CONSTANTS,
     PSP_EACH,
     ROW_DTYPE,
-    SCRATCH_BYTES,
-    TAIL_KEY_BYTES,
     UPLOAD_SYNAPSES,
 )
 from gpu_npu.backends.shape import NetworkShape
@@ -34,9 +33,6 @@ MAX_IN_DEGREE = 2**32 - 1
 """A burst counts the arrivals of a neuron in 32 bits."""
 INHIBITORY = np.uint32(CONSTANTS["SYNAPSE_INHIBITORY"])
 TARGET_MASK = np.uint32(CONSTANTS["TARGET_MASK"])
-
-Rows = NDArray[np.void]
-"""Entries of the row table, dtype ROW_DTYPE."""
 
 
 def pair_order(source: U32, target: U32) -> NDArray[np.intp] | None:
@@ -60,8 +56,8 @@ def runs(values: U32) -> NDArray[np.int64]:
 
 def gathered(context: Context, ids: U32, array: Any) -> NDArray[np.void]:
     """Items of a device array of structs, by these ids."""
-    with context.device.lent() as lent:
-        on_device, out = lent.uploaded(ids), lent.alloc(len(ids), array.dtype)
+    with context.device.scratch() as scratch:
+        on_device, out = scratch.uploaded(ids), scratch.alloc(len(ids), array.dtype)
         size = array.dtype.itemsize
         context.launch("gather_values", n=len(ids), ids=on_device, array=array, size=size, values=out, items=len(ids))
         return context.device.fetched(out, len(ids))
@@ -95,7 +91,7 @@ class RowStore:
         """`edit_bytes`: where kernels count bytes that edits touch (u64, on the device)."""
         self.context, self.device, self.state = context, context.device, context.state
         self.dtypes = (np.dtype(shape.weight_dtype), np.dtype(shape.psp_dtype))
-        self._bytes_each, self._bytes_one = shape.synapse_bytes, shape.synapse_bytes - self.dtypes[1].itemsize
+        self._blocks = Blocks(shape)
         self.neurons, self.edit_bytes = shape.neuron_capacity, edit_bytes
         sizes: list[tuple[int, DTypeLike]] = [(self.neurons, ROW_DTYPE), (self._whole(arena_bytes), np.uint8)]
         self.table, self.arena = self.device.alloc_all(sizes)
@@ -142,25 +138,14 @@ class RowStore:
         """All entries of the table."""
         return self.device.fetched(self.table, self.neurons)
 
-    def _slot_bytes(self, rows: Rows) -> NDArray[np.int64]:
-        columns = rows["columns"].astype(np.int64)
-        slots: NDArray[np.int64] = np.where(rows["psp"] == PSP_EACH, self._bytes_each, self._bytes_one) + 2 * columns
-        return slots
-
-    def _units(self, rows: Rows, slots: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Units of BLOCK_ALIGNMENT bytes for so many slots of each row."""
-        units: NDArray[np.int64] = -(-slots * self._slot_bytes(rows) // BLOCK_ALIGNMENT)
-        return units
-
     # -- making room ---------------------------------------------------------------------------------------------------
     def place(self, rows: Rows) -> None:
         """Turn counts (count_synapses) into entries of empty rows with a block each, in the order of the sources."""
         counted = rows["capacity"].astype(np.int64)
         rows["psp"] = np.where(rows["psp"] == PSP_EACH, rows["psp"], np.maximum(rows["psp"], 1) - 1)
-        units = self._units(rows, counted)
-        ends = np.cumsum(units)
-        rows["offset"] = np.where(units > 0, ends - units, 0)
-        rows["capacity"] = units * BLOCK_ALIGNMENT // self._slot_bytes(rows)
+        units = self._blocks.units(rows, counted)
+        ends = self._blocks.fill(rows, units)
+        rows["offset"][units == 0] = 0
         self._end = int(ends[-1])
         if self._end * BLOCK_ALIGNMENT > self.arena.nbytes:
             # Nothing is in it, so it need not be there beside the larger one; should there be no room for that, none is there.
@@ -189,9 +174,9 @@ class RowStore:
         rows = max(high - low for low, high in pieces)
         names = ("ids", "planned", "first", "target", "weight", "psp")
         dtypes = (np.uint32, ROW_DTYPE, np.uint32, np.uint32, *self.dtypes)
-        with self.device.lent() as lent:
+        with self.device.scratch() as scratch:
             sizes = (rows, rows, rows + 1, widest, widest, widest)
-            buffers = dict(zip(names, lent.alloc_all(zip(sizes, dtypes, strict=True)), strict=True))
+            buffers = dict(zip(names, scratch.alloc_all(zip(sizes, dtypes, strict=True)), strict=True))
             for low, high in pieces:
                 span = slice(first[low], first[high])
                 offsets = (first[low : high + 1] - first[low]).astype(np.uint32)
@@ -205,7 +190,7 @@ class RowStore:
     def _account(self, old: Rows, planned: Rows, moves: NDArray[np.bool_], end: int) -> None:
         """Rows are as planned now, those that moved in new blocks up to `end`."""
         self._end = end
-        self._abandoned += int(self._units(old, old["capacity"].astype(np.int64))[moves].sum())
+        self._abandoned += int(self._blocks.units(old, old["capacity"].astype(np.int64))[moves].sum())
         squeezed = planned["length"] == planned["valid"]  # as are all that moved
         self._removed -= int((old["length"] - old["valid"].astype(np.int64))[squeezed].sum())
         self.rows_moved += int(np.count_nonzero(moves & (old["length"] > 0)))
@@ -241,19 +226,19 @@ class RowStore:
             planned["length"] = np.where(in_place, old["length"] + added, planned["valid"])
 
             slots = planned["valid"].astype(np.int64)
-            units = np.where(moves, self._units(planned, slots + np.maximum(slots // 32, 2)), 0)
+            units = np.where(moves, self._blocks.units(planned, slots + np.maximum(slots // 32, 2)), 0)
             ends = self._end + np.cumsum(units)
             if not len(ends) or int(ends[-1]) * BLOCK_ALIGNMENT <= self.arena.nbytes:
                 break
             self._make_room(int(ends[-1]) - self._end)
         planned["offset"] = np.where(moves, ends - units, old["offset"])
-        planned["capacity"] = np.where(moves, units * BLOCK_ALIGNMENT // self._slot_bytes(planned), old["capacity"])
+        planned["capacity"] = np.where(moves, units * BLOCK_ALIGNMENT // self._blocks.slot_bytes(planned), old["capacity"])
         return old, planned, moves, int(ends[-1])
 
     def _make_room(self, units: int) -> None:
         """At least `units` more at the end: by compaction where waste is a sixteenth of the arena and enough, else by growth."""
         size = self.arena.nbytes // BLOCK_ALIGNMENT
-        waste = self._abandoned + self._removed * self._bytes_one // BLOCK_ALIGNMENT
+        waste = self._abandoned + self._removed * self._blocks.one // BLOCK_ALIGNMENT
         if waste >= max(units, size // 16):
             self.compact()
         if self._end + units <= size:
@@ -301,7 +286,7 @@ class RowStore:
         while len(ids):
             # An eighth of the arena at a time: what has moved is slid together before much has piled up.
             rows = self._read(ids[: self.CHUNK])
-            ends = np.cumsum(self._units(rows, rows["valid"].astype(np.int64)))
+            ends = np.cumsum(self._blocks.units(rows, rows["valid"].astype(np.int64)))
             count = max(int(np.searchsorted(ends, max(self._end // 8, 2**12))), 1)
             self._set_columns(ids[:count], columns)
             ids = ids[count:]
@@ -315,17 +300,16 @@ class RowStore:
             planned = old.copy()
             planned["columns"] = columns
             planned["length"] = planned["valid"]
-            units = self._units(planned, planned["valid"].astype(np.int64))
+            units = self._blocks.units(planned, planned["valid"].astype(np.int64))
             ends = self._end + np.cumsum(units)
             if not len(ends) or int(ends[-1]) * BLOCK_ALIGNMENT <= self.arena.nbytes:
                 break
             self._make_room(int(ends[-1]) - self._end)
         if not len(ids):
             return
-        planned["offset"] = ends - units
-        planned["capacity"] = units * BLOCK_ALIGNMENT // self._slot_bytes(planned)
-        with self.device.lent() as lent:
-            rows = {"ids": lent.uploaded(ids), "planned": lent.uploaded(planned), "first": lent.alloc(len(ids) + 1, np.uint32)}
+        self._blocks.fill(planned, units, self._end)
+        with self.device.scratch() as scratch:
+            rows = {"ids": scratch.uploaded(ids), "planned": scratch.uploaded(planned), "first": scratch.alloc(len(ids) + 1, np.uint32)}
             self.context.launch("append_synapses", n=len(ids), **rows, items=len(ids))
         self._account(old, planned, np.ones(len(ids), np.bool_), int(ends[-1]))
 
@@ -342,12 +326,12 @@ class RowStore:
         ordered = source[order]
         first = runs(ordered)
         there: NDArray[np.bool_] = np.empty(len(source), np.bool_)
-        with self.device.lent() as lent:
+        with self.device.scratch() as scratch:
             hosts = {"ids": ordered[first[:-1]], "first": first.astype(np.uint32), "target": target[order]}
             if weight is not None:
                 hosts["weight"] = weight[order]
-            arrays = {name: lent.uploaded(host) for name, host in hosts.items()}
-            found, rows = lent.alloc(len(source), np.uint8), len(first) - 1
+            arrays = {name: scratch.uploaded(host) for name, host in hosts.items()}
+            found, rows = scratch.alloc(len(source), np.uint8), len(first) - 1
             self.context.launch("edit_synapses", n=rows, **arrays, found=found, items=rows)
             there[order] = self.device.fetched(found, len(source)).view(np.bool_)
         if weight is None:
@@ -360,44 +344,22 @@ class RowStore:
     def compact(self) -> None:
         """Slide all rows together in the order in which they lie, without removed synapses and without room to grow, each
         sorted by target. Goes through a scratch of bounded size: packed there first, then placed."""
-        rows = self.read_all()
-        ids = np.flatnonzero(rows["capacity"]).astype(np.uint32)
-        ids = ids[np.argsort(rows["offset"][ids])]
-        old = rows[ids]
-        planned = old.copy()
-        planned["length"] = planned["sorted"] = old["valid"]
-        units = self._units(old, old["valid"].astype(np.int64))
-        ends = np.cumsum(units)
-        planned["offset"] = ends - units
-        planned["capacity"] = units * BLOCK_ALIGNMENT // self._slot_bytes(old)
-
-        # In scratch a row is followed by a key for each slot of its unsorted tail.
-        tail = np.minimum(old["valid"], old["length"] - old["sorted"]).astype(np.int64)
-        packed_units = units - (-tail * TAIL_KEY_BYTES // BLOCK_ALIGNMENT)
-        packed_ends = np.cumsum(packed_units)
-        limit = max(SCRATCH_BYTES // BLOCK_ALIGNMENT, int(packed_units.max(initial=0)))
-        parts, low = [], 0
-        while low < len(ids):
-            begin = int(packed_ends[low] - packed_units[low])
-            high = max(int(np.searchsorted(packed_ends, begin + limit, side="right")), low + 1)
-            parts.append((low, high, begin))
-            low = high
-        most = max((high - low for low, high, _ in parts), default=0)
-        with self.device.lent() as lent:
+        plan = plan_compaction(self.read_all(), self._blocks)
+        most = max((high - low for low, high, _ in plan.parts), default=0)
+        with self.device.scratch() as scratch:
             # All that it takes is there before the first row moves.
-            scratch = lent.alloc(max(min(limit, int(packed_units.sum())), 1) * BLOCK_ALIGNMENT, np.uint8)
-            buffers = lent.alloc_all((most, dtype) for dtype in (np.uint32, ROW_DTYPE, np.uint64, np.uint32))
-            on_device, entries, packed, packed_sorted = buffers
-            for low, high, begin in parts:
-                in_scratch = (packed_ends - packed_units)[low:high] - begin
-                hosts = (ids[low:high], planned[low:high], in_scratch.astype(np.uint64))
-                for buffer, host in zip(buffers, hosts, strict=False):
-                    self.device.upload(buffer, host)
-                arguments = {"ids": on_device, "packed": packed, "packed_sorted": packed_sorted, "scratch": scratch}
+            packing = scratch.alloc(plan.scratch_units * BLOCK_ALIGNMENT, np.uint8)
+            dtypes: dict[str, DTypeLike] = {"ids": np.uint32, "planned": ROW_DTYPE, "packed": np.uint64, "packed_sorted": np.uint32}
+            buffers = {name: scratch.alloc(most, dtype) for name, dtype in dtypes.items()}
+            planned = buffers.pop("planned")
+            for low, high, begin in plan.parts:
+                self.device.upload(buffers["ids"], plan.ids[low:high])
+                self.device.upload(planned, plan.planned[low:high])
+                self.device.upload(buffers["packed"], (plan.begins[low:high] - begin).astype(np.uint64))
                 for step in ("pack_rows", "sort_tails"):
-                    self.context.launch(step, n=high - low, **arguments, items=high - low)
-                self.context.launch("place_rows", n=high - low, planned=entries, **arguments, items=high - low)
-        self._end = int(ends[-1]) if len(ends) else 0
+                    self.context.launch(step, n=high - low, **buffers, scratch=packing, items=high - low)
+                self.context.launch("place_rows", n=high - low, planned=planned, **buffers, scratch=packing, items=high - low)
+        self._end = plan.end
         self._abandoned = self._removed = 0
         self.compactions += 1
         self.bytes_compacted += self._end * BLOCK_ALIGNMENT

@@ -22,10 +22,10 @@ HALF_WEIGHT = 1 << (RESIDUE_BITS - 1)
 """In units of 2**-16 of a weight, as the bounds in the tables are."""
 
 
-def kinds_of(rule: PairRule, since: int) -> tuple[Kind, Kind]:
+def kinds_of(rule: PairRule, silent_until: int) -> tuple[Kind, Kind]:
     """Of the traces of sources and of targets."""
     every = rule.pairing == "all"
-    return (rule.tau_plus, since, every), (rule.tau_minus, since, every)
+    return (rule.tau_plus, silent_until, every), (rule.tau_minus, silent_until, every)
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,13 @@ def make_tables(rules: Sequence[Acting], *, start: int, largest: int, residues: 
     largest: weight; residues: whether column 0 of a row holds residues."""
     areas = sorted_unique(np.array([area for rule, _ in rules for area in (rule.source_area, rule.target_area)], np.uint32))
     place = {int(area): i + 1 for i, area in enumerate(areas)}
-    windows = list(dict.fromkeys((rule.window, since) for rule, since in rules if isinstance(rule, WindowRule)))
-    paired_kinds = [kind for rule, since in rules if isinstance(rule, PairRule) for kind in kinds_of(rule, since)]
+    windows = list(dict.fromkeys((rule.window, silent_until) for rule, silent_until in rules if isinstance(rule, WindowRule)))
+    paired_kinds = [kind for rule, silent_until in rules if isinstance(rule, PairRule) for kind in kinds_of(rule, silent_until)]
     kinds = sorted(dict.fromkeys(paired_kinds), key=lambda kind: not kind[2])
     size = len(areas) + 1
     by_mapping: dict[tuple[int, int], list[Acting]] = {}
-    for rule, since in rules:
-        by_mapping.setdefault((place[rule.source_area], place[rule.target_area]), []).append((rule, since))
+    for rule, silent_until in rules:
+        by_mapping.setdefault((place[rule.source_area], place[rule.target_area]), []).append((rule, silent_until))
     pairs, paired = np.zeros((size, size), np.uint32), np.zeros((size, size), np.bool_)
     plastic, table, columns = np.zeros(size, DTYPES["PlasticArea"]), np.zeros(len(rules), DTYPES["Rule"]), int(residues)
     at = 0
@@ -100,15 +100,15 @@ def make_tables(rules: Sequence[Acting], *, start: int, largest: int, residues: 
         pairs[source, target] = at << 8 | len(members)
         plastic["learns"][source] = 1
         mine: list[int] = []
-        for rule, since in members:
+        for rule, silent_until in members:
             if isinstance(rule, WindowRule):
-                kind = windows.index((rule.window, since))
+                kind = windows.index((rule.window, silent_until))
                 mine += [] if kind in mine else [kind]
                 plastic["expires"][source] = 1
                 entry = {"column": residues + mine.index(kind), "window": kind}
             else:
                 plastic["paired"][target], paired[source, target] = 1, True
-                entry = _pair_entry(rule, [kinds.index(kind) for kind in kinds_of(rule, since)], largest)
+                entry = _pair_entry(rule, [kinds.index(kind) for kind in kinds_of(rule, silent_until)], largest)
             for name, value in {**entry, "plus": rule.plus, "minus": rule.minus}.items():
                 table[name][at] = value
             at += 1
@@ -118,7 +118,7 @@ def make_tables(rules: Sequence[Acting], *, start: int, largest: int, residues: 
         "pairs": pairs.ravel(),
         "rules": table,
         "windows": np.array(
-            [(max(since - start, 0), max(window - start, since - start + 1, 1), window) for window, since in windows], DTYPES["Window"]
+            [(max(silent - start, 0), max(window - start, silent - start + 1, 1), window) for window, silent in windows], DTYPES["Window"]
         ),
         **_trace_tables(kinds, start),
     }
@@ -140,7 +140,7 @@ def _trace_tables(kinds: Sequence[Kind], start: int) -> dict[str, NDArray[Any]]:
     decays = [decay_table(tau) for tau in taus]
     begin = np.concatenate(([0], np.cumsum([len(table) for table in decays], dtype=np.int64)))
     rows = [
-        (max(since - start, 0), begin[taus.index(tau)], len(decays[taus.index(tau)]), i + 1 if every else 0)
-        for i, (tau, since, every) in enumerate(kinds)
+        (max(silent_until - start, 0), begin[taus.index(tau)], len(decays[taus.index(tau)]), i + 1 if every else 0)
+        for i, (tau, silent_until, every) in enumerate(kinds)
     ]
     return {"trace_kinds": np.array(rows, DTYPES["Trace"]), "decays": np.concatenate([np.zeros(0, np.uint32), *decays])}

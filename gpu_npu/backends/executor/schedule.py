@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.arrays import F32, U32
-from gpu_npu.backends.base import Scheduled
 from gpu_npu.backends.executor.context import Context
+from gpu_npu.backends.flight import Scheduled
 from gpu_npu.backends.scheduled import ScheduleStore
 
 WINDOW_ITEMS, WINDOW_BURSTS = 2**20, 2**16
@@ -21,8 +21,8 @@ FAR = 2**62
 """Later than any burst."""
 
 
-class Schedule:
-    """The schedule of one network."""
+class ScheduleWindow:
+    """The schedule of one network, of which a window of bursts lies on the device."""
 
     def __init__(self, context: Context) -> None:
         self._device, self._state = context.device, context.state

@@ -104,8 +104,8 @@ class Staging:
         self._potentials.reserve(first + count, first)
         self._device.copy(self._ids.array, first, ids, 0, count)
         self._device.copy(self._potentials.array, first, values, 0, count)
-        with self._device.lent() as lent:
-            wrong = lent.uploaded(np.full(1, 2**64 - 1, np.uint64))
+        with self._device.scratch() as scratch:
+            wrong = scratch.uploaded(np.full(1, 2**64 - 1, np.uint64))
             buffers = {"ids": self._ids.array, "potentials": self._potentials.array}
             self._context.launch("check_injection", **buffers, first=first, n=count, wrong=wrong)
             code = int(self._device.fetched(wrong, 1)[0])

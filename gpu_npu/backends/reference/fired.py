@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpu_npu.arrays import F32, U32
-from gpu_npu.backends.base import Flight
+from gpu_npu.backends.flight import Flight
 
 Queue = tuple[U32, F32]
 """Ids, ascending, and the potential at which each fired."""

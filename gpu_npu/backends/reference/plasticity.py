@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.arrays import I64, Flags, Indices
-from gpu_npu.backends.base import RUN_MAX, Memory
+from gpu_npu.backends.flight import RUN_MAX, Learning
 from gpu_npu.connectome import Connectome, CustomRule, PairRule, PlasticityRule, WindowRule
 from gpu_npu.connectome.plasticity import RESIDUE_BITS, TRACE_BITS, decay_table
 
@@ -34,9 +34,9 @@ class Plasticity:
         """Handle of a pair rule -> traces of all neurons as sources and as targets, as they were at their last spikes."""
         self._rules = {handle: (rule, 0) for handle, (rule, _) in self._rules.items()}
 
-    def add(self, handle: int, rule: PlasticityRule, since: int) -> None:
-        """Let a rule act, after those there are; bursts up to `since` are silent for it."""
-        self._rules[handle] = rule, since
+    def add(self, handle: int, rule: PlasticityRule, silent_until: int) -> None:
+        """Let a rule act, after those there are; bursts up to `silent_until` are silent for it."""
+        self._rules[handle] = rule, silent_until
 
     def remove(self, handle: int) -> None:
         """The rule acts no more, and what it remembers is forgotten; residues stay."""
@@ -44,13 +44,13 @@ class Plasticity:
         self._traces.pop(handle, None)
 
     # -- out and in, for a run that goes on elsewhere ----------------------------------------------------------------
-    def memory(self, burst: int, size: int, residues: NDArray[np.int16]) -> Memory:
+    def learning(self, burst: int, size: int, residues: NDArray[np.int16]) -> Learning:
         """After this burst, of so many ids."""
         residues = residues if residues.any() else residues[:0]
         if not self._rules:
-            return Memory(residues=residues)
-        since = {handle: silent for handle, (_, silent) in self._rules.items()}
-        last, run, first = _padded(self._last, size), _padded(self._run, size), min(since.values())
+            return Learning(residues=residues)
+        silent_until = {handle: silent for handle, (_, silent) in self._rules.items()}
+        last, run, first = _padded(self._last, size), _padded(self._run, size), min(silent_until.values())
         last[last <= first] = 0
         run = np.where((last > 0) & (last == burst), np.minimum(run, min(burst - first, RUN_MAX)), 0)
         none = np.zeros(0, np.int64)
@@ -58,15 +58,15 @@ class Plasticity:
         for handle in (handle for handle, (rule, _) in self._rules.items() if isinstance(rule, PairRule)):
             x, y = self._traces.get(handle, (none, none))
             traces[handle] = _padded(x, size).astype(np.uint32), _padded(y, size).astype(np.uint32)
-        return Memory(since, last, run.astype(np.uint16), traces, residues)
+        return Learning(silent_until, last, run.astype(np.uint16), traces, residues)
 
-    def resume(self, memory: Memory, slots: Indices) -> None:
+    def resume(self, learning: Learning, slots: Indices) -> None:
         """slots: of the synapses in the order of the residues. The rules are there already."""
-        self._last, self._run = memory.last_fired.copy(), memory.run.astype(np.int64)
-        self._traces = {handle: (x.astype(np.int64), y.astype(np.int64)) for handle, (x, y) in memory.traces.items()}
+        self._last, self._run = learning.last_fired.copy(), learning.run.astype(np.int64)
+        self._traces = {handle: (x.astype(np.int64), y.astype(np.int64)) for handle, (x, y) in learning.traces.items()}
         self._residue = np.zeros(len(slots), np.int64)
-        if len(memory.residues):
-            self._residue[slots] = memory.residues
+        if len(learning.residues):
+            self._residue[slots] = learning.residues
 
     # -- residues, which follow their synapses ---------------------------------------------------------------------
     def residue(self, slots: Indices) -> NDArray[np.int16]:
@@ -102,10 +102,10 @@ class Plasticity:
                 loses[slots_of[handle]] = False
         self._residue[loses] = 0
 
-        for handle, (rule, since) in self._rules.items():
+        for handle, (rule, silent_until) in self._rules.items():
             slots = slots_of[handle]
             if isinstance(rule, WindowRule):
-                self._window(network, rule, since, slots, burst)
+                self._window(network, rule, silent_until, slots, burst)
             elif isinstance(rule, PairRule):
                 self._pair(network, rule, handle, slots, burst - before, now)
             elif isinstance(rule, CustomRule):
@@ -113,12 +113,12 @@ class Plasticity:
                 new = rule.apply(burst, slots, synapses.weight[slots], now[synapses.source[slots]], now[synapses.target[slots]])
                 synapses.weight[slots] = np.clip(new, 0, np.iinfo(synapses.weight.dtype).max)
 
-    def _window(self, network: Connectome, rule: WindowRule, since: int, slots: Indices, burst: int) -> None:
+    def _window(self, network: Connectome, rule: WindowRule, silent_until: int, slots: Indices, burst: int) -> None:
         if burst < rule.window:
             return
-        # Bursts up to `since` count as silent.
-        in_any = self._last > max(burst - rule.window, since)
-        in_all = (self._last == burst) & (np.minimum(self._run, burst - since) >= rule.window)
+        # Bursts up to `silent_until` count as silent.
+        in_any = self._last > max(burst - rule.window, silent_until)
+        in_all = (self._last == burst) & (np.minimum(self._run, burst - silent_until) >= rule.window)
         synapses = network.synapses
         source, target, weight = synapses.source[slots], synapses.target[slots], synapses.weight[slots].astype(np.int64)
         together = in_all[source] & in_all[target]

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.arrays import F32, U32, Indices
-from gpu_npu.backends.base import Backend, BurstOutput, Columns, Flight
+from gpu_npu.backends.base import Backend, BurstOutput, Columns
+from gpu_npu.backends.flight import Flight
 from gpu_npu.backends.reference.bursts import Bursts
 from gpu_npu.backends.reference.fired import FireStore
 from gpu_npu.backends.reference.plasticity import Plasticity
@@ -60,15 +61,15 @@ class Reference(Backend):
         queues = self.fire_queue(), self.fire_queue(previous=True), self.candidates()
         ledger = tuple(self.fired_in(burst) for burst in sorted(self._fired.ledger))
         waiting = (*self._staging.staged(), self._staging.schedule.after(self.burst_count))
-        memory = self._plasticity.memory(self.burst_count, self._network.neuron_capacity, self.residues())
-        return Flight(self.burst_count, *queues, ledger, *waiting, memory)
+        learning = self._plasticity.learning(self.burst_count, self._network.neuron_capacity, self.residues())
+        return Flight(self.burst_count, *queues, ledger, *waiting, learning)
 
     def resume(self, flight: Flight) -> None:
         self._fired.resume(flight)
         self.inject(*flight.staged)
         self.force(flight.forced)
         self._staging.schedule.add(*flight.scheduled)
-        self._plasticity.resume(flight.memory, self._in_order(np.flatnonzero(self._network.synapses.valid)))
+        self._plasticity.resume(flight.learning, self._in_order(np.flatnonzero(self._network.synapses.valid)))
 
     def close(self) -> None:
         self._resident = None
@@ -187,8 +188,8 @@ class Reference(Backend):
         return self._network.synapse_count
 
     # -- plasticity ----------------------------------------------------------------------------------------------
-    def add_rule(self, handle: int, rule: PlasticityRule, since: int) -> None:
-        self._plasticity.add(handle, rule, since)
+    def add_rule(self, handle: int, rule: PlasticityRule, silent_until: int) -> None:
+        self._plasticity.add(handle, rule, silent_until)
 
     def remove_rule(self, handle: int) -> None:
         self._plasticity.remove(handle)

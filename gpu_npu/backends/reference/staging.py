@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.arrays import F32, U32, sorted_union
-from gpu_npu.backends.base import Scheduled
+from gpu_npu.backends.flight import Scheduled
 from gpu_npu.backends.scheduled import ScheduleStore
 from gpu_npu.checks import LARGEST, SMALLEST_NORMAL, settle
 from gpu_npu.errors import NetworkError, NeuronIndexError

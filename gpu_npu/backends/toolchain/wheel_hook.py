@@ -23,7 +23,7 @@ class PrebuiltLibraries(BuildHookInterface):  # type: ignore[misc]
         if version == "editable":
             return
         sys.path.insert(0, self.root)
-        from gpu_npu.backends.devices.base import Program
+        from gpu_npu.backends.kernels import Program
         from gpu_npu.backends.toolchain import prebuild_cpu, prebuilt
 
         if not prebuilt.possible():
