@@ -542,7 +542,7 @@ def test_other_backends_refuse_a_rule_written_in_python(backend_factory: Factory
         if npu.backend == "reference":
             npu.register_plasticity(Hebb(0, 1))
             return
-        with pytest.raises(NetworkError, match='rule "hebb".*backend="reference"'):
+        with pytest.raises(NetworkError, match="rule \"hebb\".*backend='reference'"):
             npu.register_plasticity(Hebb(0, 1))
         assert not npu.plasticity
         npu.process_burst()
