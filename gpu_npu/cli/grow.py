@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from gpu_npu.genome import NetworkOptions
 from gpu_npu.genome import grow as grow_genome
 from gpu_npu.io import save
 from gpu_npu.io.outputs import check_outputs
@@ -47,7 +48,8 @@ def grow(genome: str, out: Path, seed: int, rules: str, bad_rules: str, fraction
                 bar.step(f"growing {what}", total)
             bar.at(done)
 
-        grown = grow_genome(genome, seed=seed, rules=rules, bad_rules=bad_rules, fractions=fractions, delays=delays, progress=progress)
+        options = NetworkOptions(rules, fractions, delays)
+        grown = grow_genome(genome, options, seed=seed, bad_rules=bad_rules, progress=progress)
         bar.step(f"writing {out}")
         save(grown.connectome, out)
     tell(grown.report.warnings)

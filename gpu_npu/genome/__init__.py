@@ -3,6 +3,7 @@
 from .areas import CorticalArea, Rule
 from .export import Imported, read_export
 from .grow import Grown, grow
+from .network import NetworkOptions
 from .reader import Genome, read_genome
 from .report import Report
 from .synaptogenesis import GrownMapping
@@ -14,6 +15,7 @@ __all__ = [
     "Grown",
     "GrownMapping",
     "Imported",
+    "NetworkOptions",
     "NeuronTable",
     "Report",
     "Rule",

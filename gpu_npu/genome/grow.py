@@ -14,9 +14,8 @@ from gpu_npu.errors import CapacityError, NetworkError
 from gpu_npu.objects import OneLine
 
 from .areas import CorticalArea
-from .network import build
+from .network import DEFAULTS, NetworkOptions, build, one_of
 from .neuroembryogenesis import first_neurons, grow_neurons
-from .pack import MODES
 from .reader import read_genome
 from .report import Report
 from .synaptogenesis import GrownMapping, PlannedRule, Wiring, grow_synapses, plan
@@ -48,31 +47,26 @@ class Grown(OneLine):
 
 def grow(
     genome: str | os.PathLike[str] | Mapping[str, Any],
+    options: NetworkOptions = DEFAULTS,
     *,
     seed: int = 0,
-    rules: str = "feagi-2.6",
     bad_rules: str = "abandon",
     absent_targets: str = "skip",
-    fractions: str = "scale",
-    delays: str = "one",
     memory_limit: int = 8 * 2**30,
     progress: Progress | None = None,
 ) -> Grown:
     """Grow a genome, from its file or from the object in it.
 
-    seed: for mappings of which a share is drawn (`synapse_attractivity`). rules: "feagi-2.6" or "feagi-2.6-fp32".
+    seed: for mappings of which a share is drawn (`synapse_attractivity`).
     bad_rules: a mapping rule that cannot be applied takes the rest of its source area's rules with it, as in FEAGI
     ("abandon"), or not ("skip"). absent_targets: mappings to areas that do not exist make nothing, as in FEAGI ("skip"),
-    or are an error ("refuse"). fractions, delays: see `build`. memory_limit: bytes; a genome that needs more is refused.
+    or are an error ("refuse"). memory_limit: bytes; a genome that needs more is refused.
 
     FileFormatError: the genome is damaged, or has a value that its key cannot have. CapacityError: it is too large.
     NetworkError: something that was to be refused. OSError: the file cannot be read.
     """
-    _one_of("rules", rules, "feagi-2.6", "feagi-2.6-fp32")
-    _one_of("bad_rules", bad_rules, "abandon", "skip")
-    _one_of("absent_targets", absent_targets, "skip", "refuse")
-    _one_of("fractions", fractions, *MODES)
-    _one_of("delays", delays, "one", "refuse")
+    one_of("bad_rules", bad_rules, "abandon", "skip")
+    one_of("absent_targets", absent_targets, "skip", "refuse")
     seed = check_integer(seed, "seed")
     report = Report()
     read = read_genome(genome, report)
@@ -106,13 +100,8 @@ def grow(
         for row, area in enumerate(read.areas)
     }
     _note_run_time(read.areas, mappings, report)
-    connectome = build(table, synapses, flags, report, rules=rules, fractions=fractions, delays=delays)
+    connectome = build(table, synapses, flags, report, options)
     return Grown(connectome, table, synapses, read.areas, mappings, report, read.title, read.timestep)
-
-
-def _one_of(name: str, value: str, *allowed: str) -> None:
-    if value not in allowed:
-        raise NetworkError(f"{name}: {value!r} is not one of {', '.join(map(repr, allowed))}")
 
 
 def _check_neurons(areas: tuple[CorticalArea, ...], memory_limit: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +11,38 @@ from numpy.typing import NDArray
 from gpu_npu.connectome import Area, Connectome, Rules, Settings
 from gpu_npu.errors import NetworkError
 
-from .pack import Packed, pack_synapses
+from .pack import MODES, Packed, pack_synapses
 from .report import Report
 from .tables import NO_LIMIT, NeuronTable, SynapseTable
+
+
+def one_of(name: str, value: str, *allowed: str) -> None:
+    """NetworkError unless an option has one of the allowed values."""
+    if value not in allowed:
+        raise NetworkError(f"{name}: {value!r} is not one of {', '.join(map(repr, allowed))}")
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """How FEAGI's values become those of a network. NetworkError: a value that is none of these.
+
+    rules : preset of the network's rules, "feagi-2.6" or "feagi-2.6-fp32" (any of `Rules.preset`).
+    fractions : for weights and psps that are no whole numbers up to 65,535: "scale" (one unit for all, exact where there is
+        such a unit), "round" or "refuse" (NetworkError); see `pack_synapses`.
+    delays : "one" takes delays above one burst as one, "refuse" raises NetworkError.
+    """
+
+    rules: str = "feagi-2.6"
+    fractions: str = "scale"
+    delays: str = "one"
+
+    def __post_init__(self) -> None:
+        Rules.preset(self.rules)
+        one_of("fractions", self.fractions, *MODES)
+        one_of("delays", self.delays, "one", "refuse")
+
+
+DEFAULTS = NetworkOptions()
 
 
 def build(
@@ -20,24 +50,20 @@ def build(
     synapses: SynapseTable,
     areas: Mapping[int, Area],
     report: Report,
-    *,
-    rules: str = "feagi-2.6",
-    fractions: str = "scale",
-    delays: str = "one",
+    options: NetworkOptions = DEFAULTS,
 ) -> Connectome:
     """The connectome, validated; what had to be changed for it is counted in the report.
 
-    - weights and psps: see `pack_synapses` for `fractions`; a negative psp turns the synapse's type.
-    - delays above one burst: taken as one (delays="one"), or a NetworkError ("refuse").
-    - leak coefficients and excitabilities are brought into 0..1.
+    A negative psp turns the synapse's type; leak coefficients and excitabilities are brought into 0..1. NetworkError: what an
+    option refuses.
     """
-    _delays(synapses, delays, report)
+    _delays(synapses, options.delays, report)
     driven = np.array([row for row, area in areas.items() if area.mp_driven_psp], np.uint32)
     packed = pack_synapses(
         synapses.weight,
         synapses.psp,
         synapses.inhibitory,
-        fractions=fractions,
+        fractions=options.fractions,
         mp_driven=np.isin(neurons.area, driven)[synapses.source],
         narrow=not all(area.psp_uniform for area in areas.values()),
         target=synapses.target,
@@ -48,7 +74,7 @@ def build(
         len(synapses),
         weight_dtype=packed.weight.dtype,
         psp_dtype=packed.psp.dtype,
-        settings=Settings(Rules.preset(rules), contribution_scale=packed.scale),
+        settings=Settings(Rules.preset(options.rules), contribution_scale=packed.scale),
         areas=areas,
     )
     network.add_neurons(

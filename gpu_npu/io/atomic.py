@@ -187,10 +187,8 @@ def _removed(path: Path) -> bool:
     OSError: another process is writing it."""
     try:
         descriptor = os.open(path, os.O_RDWR | _SAFELY)
-    except FileNotFoundError:
-        return True
     except OSError:
-        return False
+        return not os.path.lexists(path)
     try:
         there = os.fstat(descriptor)
         if not stat.S_ISREG(there.st_mode) or there.st_nlink != 1 or (not _NT and there.st_uid != os.geteuid()):

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gpu_npu import NPU, STATE_FIELDS, Area, FileFormatError, NetworkError, Rules
-from gpu_npu.genome import grow
+from gpu_npu.genome import NetworkOptions, grow
 from gpu_npu.genome.export import Imported, read_export
 from gpu_npu.genome.fnv import BLOCK, LANES, OFFSET, PRIME, fnv1a64
 
@@ -211,7 +211,7 @@ def reference() -> Path:
 
 @pytest.fixture(scope="module")
 def essential(reference: Path) -> Imported:
-    return read_export(reference / "essential.connectome", rules="feagi-2.6-fp32")
+    return read_export(reference / "essential.connectome", NetworkOptions(rules="feagi-2.6-fp32"))
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +265,7 @@ def test_synapses_are_those_that_grew(essential: Imported, grown: dict[str, Any]
 
 
 def test_the_network_is_the_one_that_we_grow(essential: Imported) -> None:
-    ours = grow(shared_data() / "genomes" / "essential_genome.json", rules="feagi-2.6-fp32").connectome
+    ours = grow(shared_data() / "genomes" / "essential_genome.json", NetworkOptions(rules="feagi-2.6-fp32")).connectome
     brain = essential.connectome
     order = canonical(essential)
     row = np.argsort(order).astype(np.uint32)
@@ -465,14 +465,15 @@ def test_fractions(tmp_path: Path) -> None:
     assert (scaled.report.weight_unit, scaled.report.psp_unit) == (0.1, 0.01) and scaled.report.weights_rounded == 0
     assert scaled.connectome.settings.contribution_scale == np.float32(0.001)
     assert scaled.report.counts["fractional_weight"] == 2 and scaled.report.counts["fractional_psp"] == 1
-    rounded = read_export(path, fractions="round")
+    rounded = read_export(path, NetworkOptions(fractions="round"))
     assert rounded.connectome.synapses.weight.tolist() == [1, 3, 3] and rounded.connectome.synapses.psp.tolist() == [500, 500, 1]
     assert rounded.connectome.settings.contribution_scale == 1
     assert (rounded.report.weights_rounded, rounded.report.psps_rounded) == (2, 1)
-    assert np.array_equal(read_export(path, fractions="refuse").connectome.synapses.weight, scaled.connectome.synapses.weight)
+    exact = read_export(path, NetworkOptions(fractions="refuse"))
+    assert np.array_equal(exact.connectome.synapses.weight, scaled.connectome.synapses.weight)
     path = File(synapses={"weight": [1e6, 0.123, 1, 3]}).write(tmp_path)
     with pytest.raises(NetworkError, match=r"brain.connectome: weight 0.123"):
-        read_export(path, fractions="refuse")
+        read_export(path, NetworkOptions(fractions="refuse"))
     best = read_export(path)
     assert best.report.weights_rounded == 1 + 1 and best.report.counts["weight_over"] == 1
     assert any("above 65,535" in line for line in best.report.warnings)
@@ -482,18 +483,12 @@ def test_delays(tmp_path: Path) -> None:
     path = File(synapses={"delay": [1, 3, 200, 255]}).write(tmp_path)
     assert read_export(path).report.delayed_synapses == 2
     with pytest.raises(NetworkError, match=r"brain.connectome: 2 synapses have a delay.*255"):
-        read_export(path, delays="refuse")
-    read_export(File().write(tmp_path), delays="refuse")
-
-
-@pytest.mark.parametrize("option", [{"fractions": "drop"}, {"delays": "keep"}, {"rules": "feagi-3"}])
-def test_options_that_are_none(tmp_path: Path, option: dict[str, Any]) -> None:
-    with pytest.raises(NetworkError, match=next(iter(option.values()))):
-        read_export(File().write(tmp_path), **option)
+        read_export(path, NetworkOptions(delays="refuse"))
+    read_export(File().write(tmp_path), NetworkOptions(delays="refuse"))
 
 
 def test_rules(tmp_path: Path) -> None:
-    network = read_export(File().write(tmp_path), rules="feagi-2.6-fp32").connectome
+    network = read_export(File().write(tmp_path), NetworkOptions(rules="feagi-2.6-fp32")).connectome
     assert network.settings.rules == Rules.preset("feagi-2.6-fp32")
 
 
@@ -572,7 +567,7 @@ def test_cut_at_every_byte(tmp_path: Path, version: int) -> None:
     whole = File(version=version).bytes()
     for size in range(len(whole)):
         path.write_bytes(whole[:size])
-        with pytest.raises(FileFormatError, match=r"cut\.connectome: (begins with|.* needs .* are left|the checksum)"):
+        with pytest.raises(FileFormatError, match=r"cut\.connectome: (.*begins with|.* needs .* are left|the checksum)"):
             read_export(path)
     body = File(version=version).body()
     end = len(body) - (16 if version == 3 else 0)  # what follows the memory neurons is not read
@@ -640,7 +635,7 @@ def test_other_files(tmp_path: Path) -> None:
     path = tmp_path / "x.connectome"
     for content in (b"", b"FEAG", b"PK\3\4" * 10, b"feagi" * 10):
         path.write_bytes(content)
-        with pytest.raises(FileFormatError, match="x.connectome: begins with"):
+        with pytest.raises(FileFormatError, match="x.connectome: .*begins with"):
             read_export(path)
     with pytest.raises(FileNotFoundError):
         read_export(tmp_path / "absent.connectome")

@@ -14,7 +14,7 @@ from conftest import shared_data
 from genomes import area, genome, hierarchical, rule
 
 from gpu_npu.connectome import CapacityError, FileFormatError, NetworkError
-from gpu_npu.genome import Grown, Report, grow, read_genome
+from gpu_npu.genome import Grown, NetworkOptions, Report, grow, read_genome
 from gpu_npu.genome.areas import AXES_OF, FLAT
 from gpu_npu.genome.ids import area_id
 
@@ -382,10 +382,13 @@ def test_the_memory_limit_is_the_callers() -> None:
         grow(GENOME, memory_limit=37 * 200 - 1)
 
 
-@pytest.mark.parametrize(
-    "option",
-    [{"rules": "seed"}, {"bad_rules": "keep"}, {"absent_targets": ""}, {"fractions": "up"}, {"delays": "2"}, {"seed": -1}, {"seed": True}],
-)
+@pytest.mark.parametrize("option", [{"bad_rules": "keep"}, {"absent_targets": ""}, {"seed": -1}, {"seed": True}])
 def test_options_that_are_none(option: dict[str, Any]) -> None:
     with pytest.raises(NetworkError, match=next(iter(option))):
         grow(GENOME, **option)
+
+
+@pytest.mark.parametrize("option", [{"rules": "feagi-3"}, {"fractions": "drop"}, {"delays": "keep"}])
+def test_options_of_networks_that_are_none(option: dict[str, Any]) -> None:
+    with pytest.raises(NetworkError, match=next(iter(option.values()))):
+        NetworkOptions(**option)

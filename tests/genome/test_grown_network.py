@@ -11,7 +11,7 @@ from genomes import area, genome, rule
 
 from gpu_npu import NPU
 from gpu_npu.connectome import NEURON_FIELDS, SYNAPSE_FIELDS, Connectome, NetworkError, Rules
-from gpu_npu.genome import grow
+from gpu_npu.genome import NetworkOptions, grow
 from gpu_npu.io import load, save
 
 
@@ -37,7 +37,7 @@ def test_areas_and_their_flags() -> None:
 
 @pytest.mark.parametrize("rules", ["feagi-2.6", "feagi-2.6-fp32"])
 def test_rules(rules: str) -> None:
-    assert grow(genome({}), rules=rules).connectome.settings.rules == Rules.preset(rules)
+    assert grow(genome({}), NetworkOptions(rules=rules)).connectome.settings.rules == Rules.preset(rules)
 
 
 def test_the_default_rules_are_feagis() -> None:
@@ -71,12 +71,12 @@ def test_delays() -> None:
     assert brain.report.delayed_synapses == 8
     assert "8 synapses have a delay above one burst, the longest 4; they are taken as one" in brain.report.warnings
     with pytest.raises(NetworkError, match="8 synapses have a delay above one burst, the longest 4"):
-        grow(late, delays="refuse")
+        grow(late, NetworkOptions(delays="refuse"))
 
 
 def test_fractions_have_a_common_unit() -> None:
     areas = {"cAAAAA": area((1, 1, 1), {"cBBBBB": [rule(psc=0.4), rule(psc=-3)]}, psp=2.5), "cBBBBB": area((1, 1, 1))}
-    brain = grow(genome(areas), fractions="refuse")
+    brain = grow(genome(areas), NetworkOptions(fractions="refuse"))
     network = brain.connectome
     assert network.synapses.psp.tolist() == [5, 5] and sorted(network.synapses.weight.tolist()) == [2, 15]
     assert network.settings.contribution_scale == np.float32(0.1)
@@ -91,7 +91,7 @@ def test_what_has_none_is_rounded_counted_and_said_or_refused() -> None:
     assert any("2 weights have fractions, 2 are above 65,535" in line and "4 were rounded" in line for line in brain.report.warnings)
     assert brain.connectome.synapses.weight.max() == 65535
     with pytest.raises(NetworkError, match="weight"):
-        grow(genome(areas), fractions="refuse")
+        grow(genome(areas), NetworkOptions(fractions="refuse"))
 
 
 def test_sums_of_a_non_uniform_network_stay_in_bounds() -> None:

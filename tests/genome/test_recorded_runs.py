@@ -9,7 +9,7 @@ from conftest import BackendFactory, shared_data
 from numpy.typing import NDArray
 
 from gpu_npu import NPU
-from gpu_npu.genome import Grown, grow
+from gpu_npu.genome import Grown, NetworkOptions, grow
 
 DIGESTS = {
     100: "0503408eefa633acf25b67b10717c427e0e1bc91b61147d3bd994f89c7137a76",
@@ -19,7 +19,7 @@ DIGESTS = {
 
 
 def grown(name: str, rules: str) -> Grown:
-    return grow(shared_data() / "genomes" / f"{name}_genome.json", rules=rules)
+    return grow(shared_data() / "genomes" / f"{name}_genome.json", NetworkOptions(rules=rules))
 
 
 class Recording:
