@@ -91,20 +91,20 @@ def read_export(path: str | os.PathLike[str], options: NetworkOptions = DEFAULTS
     file where the package lz4 is missing. NetworkError: what an option refuses. OSError: the file cannot be read.
     """
     path = Path(path)
-    version, manifest, payload = open_container(path)
-    snapshot = Payload.read(Reader(path, payload, "payload"), version)
-    if manifest.get("connectome_schema_version", snapshot.version) != snapshot.version:
+    version, manifest, data = open_container(path)
+    payload = Payload.read(Reader(path, data, "payload"), version)
+    if manifest.get("connectome_schema_version", payload.version) != payload.version:
         raise FileFormatError(
-            f"{path}: the manifest says schema version {manifest['connectome_schema_version']!r}, the payload is of {snapshot.version}"
+            f"{path}: the manifest says schema version {manifest['connectome_schema_version']!r}, the payload is of {payload.version}"
         )
     report = ImportReport()
     try:
-        areas, flags = _areas(snapshot, report)
-        fields = _fields(snapshot.neurons, report)
-        wired = _wired(snapshot.synapses, len(snapshot.neurons["valid"]), report)
+        areas, flags = _areas(payload, report)
+        fields = _fields(payload.neurons, report)
+        wired = _wired(payload.synapses, len(payload.neurons["valid"]), report)
     except NpuError as error:
         raise FileFormatError(f"{path}: {error.problem}") from error
-    _note_left_out(snapshot, wired, report)
+    _note_left_out(payload, wired, report)
     try:
         tables = _neuron_table(fields), _synapse_table(wired, report)
         network = build(*tables, flags, report, options)
@@ -113,30 +113,30 @@ def read_export(path: str | os.PathLike[str], options: NetworkOptions = DEFAULTS
     except NpuError as error:
         raise FileFormatError(f"{path}: {error.problem}") from error
     try:
-        network.set_settings(replace(network.settings, power_amount=snapshot.power_amount))
-        everything = np.arange(len(snapshot.neurons["valid"]))
+        network.set_settings(replace(network.settings, power_amount=payload.power_amount))
+        everything = np.arange(len(payload.neurons["valid"]))
         for name in STATE_FIELDS:
             if name in fields:
                 network.write(name, everything, fields[name])
-        network.delete_neurons(np.flatnonzero(snapshot.neurons["valid"] == 0))
+        network.delete_neurons(np.flatnonzero(payload.neurons["valid"] == 0))
         network.validate()
     except NpuError as error:
         raise FileFormatError(f"{path}: {error.problem}") from error
-    return Imported(network, snapshot.neurons, snapshot.synapses, areas, manifest, snapshot.genome, snapshot.burst, report)
+    return Imported(network, payload.neurons, payload.synapses, areas, manifest, payload.genome, payload.burst, report)
 
 
 # -- areas ---------------------------------------------------------------------------------------------------------
 _FLAT = {"__name-t": "cortical_name", "pspuni-b": "psp_uniform_distribution", "mp_psp-b": "mp_driven_psp"}
 
 
-def _areas(snapshot: Payload, report: ImportReport) -> tuple[tuple[ExportedArea, ...], dict[int, Area]]:
+def _areas(payload: Payload, report: ImportReport) -> tuple[tuple[ExportedArea, ...], dict[int, Area]]:
     """Areas, and their flags by index; those that neurons lie in and the file does not name are there too, nameless."""
-    used = sorted_unique(snapshot.neurons["cortical_area"][snapshot.neurons["valid"] == 1]).tolist()
-    properties, report.foreign_keys = _properties(snapshot.blueprint or {})
+    used = sorted_unique(payload.neurons["cortical_area"][payload.neurons["valid"] == 1]).tolist()
+    properties, report.foreign_keys = _properties(payload.blueprint or {})
     areas: list[ExportedArea] = []
     flags: dict[int, Area] = {}
-    for index in sorted({*used, *snapshot.area_ids}):
-        identity = snapshot.area_ids.get(index, "")
+    for index in sorted({*used, *payload.area_ids}):
+        identity = payload.area_ids.get(index, "")
         own = properties.get(identity, {})
         name = _typed(own, "cortical_name", _readable(identity), identity)
         flags[index] = Area(
@@ -273,10 +273,10 @@ def _synapse_table(wired: Table, report: ImportReport) -> SynapseTable:
     return SynapseTable(wired["source"], wired["target"], weight, psp, wired["type"] == 1, wired["delay"])
 
 
-def _note_left_out(snapshot: Payload, table: Table, report: ImportReport) -> None:
+def _note_left_out(payload: Payload, table: Table, report: ImportReport) -> None:
     nothing = np.zeros(0)
     edges, traces = table.get("edge_flags", nothing), table.get("eligibility", nothing)
     report.note("edge_flags", int(np.count_nonzero(edges)), "synapses have FEAGI's edge flags, which are left out")
     report.note("eligibility", int(np.count_nonzero(traces)), "synapses have an eligibility trace, which is left out")
-    report.note("plastic_mappings", snapshot.plastic_mappings, "mappings are plastic in FEAGI; here their synapses stay as they are")
-    report.note("memory_neurons", snapshot.memory_neurons, "long-term memory neurons are left out")
+    report.note("plastic_mappings", payload.plastic_mappings, "mappings are plastic in FEAGI; here their synapses stay as they are")
+    report.note("memory_neurons", payload.memory_neurons, "long-term memory neurons are left out")

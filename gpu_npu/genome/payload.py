@@ -71,7 +71,7 @@ class Payload:
             if index in area_ids:
                 raise reader.error(f"area {index} is named twice: {area_ids[index]!r} and {reader.text('name of an area')!r}")
             area_ids[index] = reader.text("name of an area")
-        snapshot = cls(version, neurons, synapses, area_ids, reader.integer("Q", "burst count"), reader.real("power amount"))
+        payload = cls(version, neurons, synapses, area_ids, reader.integer("Q", "burst count"), reader.real("power amount"))
         reader.take(8, "fire ledger window")
         reader.take(8, "time stamp")
         for what in ("description", "source"):
@@ -80,8 +80,8 @@ class Payload:
             reader.text("name of a tag")
             reader.text("tag")
         if later:
-            snapshot._read_later(reader)
-        return snapshot
+            payload._read_later(reader)
+        return payload
 
     def _read_later(self, reader: Reader) -> None:
         """What version 3 adds: how much was saved, the genome, and lists of what is memory and what is plastic."""
