@@ -1,4 +1,8 @@
-"""A neural processing unit for large spiking connectomes: exact to the bit on every backend, editable while it runs."""
+"""A neural processing unit for large spiking connectomes: exact to the bit on every backend, editable while it runs.
+
+docs/glossary.md explains the words (burst, candidate, psp, mapping, power neuron, fire ledger, ...), docs/semantics.md says
+what a burst computes.
+"""
 
 from gpu_npu.checkpoint import Snapshot
 from gpu_npu.connectome import (

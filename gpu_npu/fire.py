@@ -25,11 +25,11 @@ History = list[tuple[int, U32]]
 
 @dataclass(frozen=True, repr=False)
 class BurstResult(OneLine):
-    """What one burst says: its number, fired ids, and counters.
+    """The result of one burst: its number, the ids that fired, and counters (docs/glossary.md explains the words).
 
-    sensory_injections and power_injections are external potentials accepted by valid neurons, synaptic_injections the
-    terms delivered to valid neurons, neurons_processed the candidates, neurons_in_refractory those of them that the
-    countdown stopped.
+    sensory_injections : potentials injected into valid neurons.  power_injections : power neurons that received power.
+    synaptic_injections : synapses that delivered to valid neurons.
+    neurons_processed : candidates.  neurons_in_refractory : candidates that could not fire during their refractory period.
     """
 
     burst: int
@@ -44,7 +44,7 @@ class BurstResult(OneLine):
 
 @dataclass(frozen=True, repr=False)
 class RunResult(OneLine):
-    """What `NPU.run` says about n bursts.
+    """The result of the n bursts of a `NPU.run`.
 
     Attributes
     ----------

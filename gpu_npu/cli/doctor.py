@@ -21,7 +21,7 @@ from .status import NOT_WORKING
 def doctor(as_json: bool) -> None:
     """Try every backend on a small network against the reference, and say what the machine has.
 
-    Exit status 0 where the best available backend works: the first of cuda, cpu, reference of which nothing is missing.
+    Exit status 0 if the best available backend works: the first of cuda, cpu and reference that lacks nothing.
     """
     with Bar() as bar:
         bar.step("looking around")

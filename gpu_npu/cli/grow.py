@@ -20,23 +20,35 @@ from .progress import Bar
 @click.option(
     "-o", "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help=f"File to write; {REPLACED}."
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of mappings of which a share is drawn.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of mappings that make only a random share of their synapses.",
+)
 @click.option("--rules", type=click.Choice(["feagi-2.6", "feagi-2.6-fp32"]), default="feagi-2.6", show_default=True)
 @click.option(
     "--bad-rules",
     type=click.Choice(["abandon", "skip"]),
     default="abandon",
     show_default=True,
-    help="A mapping rule that cannot be applied takes the rest of its area's with it, as in FEAGI, or only itself.",
+    help="If a mapping rule cannot be applied: abandon the rest of its area's rules too, as FEAGI does, or skip only that rule.",
 )
 @click.option(
     "--fractions",
     type=click.Choice(["scale", "round", "refuse"]),
     default="scale",
     show_default=True,
-    help="Weights and psps that are no whole numbers: one common unit for all, rounding, or an error.",
+    help="If weights or psps are no whole numbers: scale all to one unit, round them, or refuse the genome.",
 )
-@click.option("--delays", type=click.Choice(["one", "refuse"]), default="one", show_default=True, help="Delays above one burst.")
+@click.option(
+    "--delays",
+    type=click.Choice(["one", "refuse"]),
+    default="one",
+    show_default=True,
+    help="If synapses have a delay above one burst: take it as one, or refuse the genome.",
+)
 def grow(genome: str, out: Path, seed: int, rules: str, bad_rules: str, fractions: str, delays: str) -> None:
     """Grow GENOME (a .json file of FEAGI) and write the network, with its areas and their names, to a file for run and info."""
     check_outputs([("--out", out)], [("GENOME", Path(genome))])

@@ -317,16 +317,16 @@ def run(
     """Run NETWORK: a file of this project, a connectome in CSR (.npz with indptr, indices, count, sign), or a built-in
     example (gpu-npu example lists them).
 
-    WHAT is ids (1,2,5-8), an area by id or name (area:7, area:power), all, or a file of ids: text with an id or a range
-    on a line, .npy, or .npz, of which the array `stim`, the only one, or the one named in FILE.npz:NAME; an array of
-    booleans is a mask of all ids. Options that take WHAT may be repeated. What is random depends on the seed alone and
-    is the same on every backend.
+    WHAT is ids (1,2,5-8), an area by id or name (area:7, area:power), all, or a file of ids. Such a file is text with an id
+    or a range on a line, an .npy array of ids or a mask of booleans, or an .npz with such an array: the one named in
+    FILE.npz:NAME, else `stim`, else the only one. Options that take WHAT may be repeated. Random draws depend on the seed
+    only and are the same on every backend.
 
-    Ctrl-C ends the run after the burst at hand, with the table, and a complete record, of what was run.
+    Ctrl-C ends the run after the current burst and prints the table of what was run; a record is complete up to there.
 
-    A run with --checkpoint-every that ended, was interrupted or killed goes on with --resume, with the network, the
-    stimulation and the options it was begun with, on any backend: it ends with the digest of a run that never stopped.
-    Its --record is in parts, FILE.<first burst>.npz, one for each checkpoint.
+    A run with --checkpoint-every can go on with --resume after it ended, was interrupted or was killed, on any backend. It
+    keeps the network, the stimulation and the options that it was begun with, and ends with the digest of a run that never
+    stopped. Its --record is in parts, FILE.<first burst>.npz, one for each checkpoint.
 
     No output may be an input of the same command; but the file of --checkpoint may be that of --resume.
     """

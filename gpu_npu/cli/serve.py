@@ -68,10 +68,10 @@ token_option = click.option(
 @click.command(short_help="Run a network as a service with HTTP control.")
 @click.argument("network_name", metavar="[NETWORK]", required=False)
 @click.option("--frequency", type=hertz, default="30", show_default=True, metavar="HZ|max", help="Bursts a second.")
-@click.option("--paused", is_flag=True, help="Wait for a start.")
+@click.option("--paused", is_flag=True, help="Begin paused, and wait for POST /start.")
 @click.option("--power", multiple=True, metavar="WHAT", help="Power neurons, as for run.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; elsewhere than on loopback a token is demanded.")
-@click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0: any that is free.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; one that is not loopback needs --token-file.")
+@click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="Port to listen at; 0 takes any free one.")
 @token_option
 @click.option("--publish", multiple=True, type=address, metavar="URL", help=f"Send what fires to subscribers at {FORM}.")
 @click.option("--sense", multiple=True, type=address, metavar="URL", help=f"Take sensory input at {FORM}.")
@@ -98,16 +98,16 @@ def serve(
     device: int | None,
     ledger_window: int,
 ) -> None:
-    """Run NETWORK (as for run) until SIGTERM or Ctrl-C, which end it after the burst at hand, with exit status 0.
+    """Run NETWORK (as for run) until SIGTERM or Ctrl-C, which end the service after the current burst, with exit status 0.
 
     Control is by HTTP and JSON: GET /status and /metrics (Prometheus), POST /start, /pause, /step, /inject, /parameters,
     /power and /checkpoint, PUT /frequency; /docs shows what they take (/openapi.json). gpu-npu top shows it live. There is no TLS:
-    beyond this machine, let a proxy or an SSH tunnel see to it.
+    beyond this machine, put a proxy or an SSH tunnel in front.
 
     --publish and --sense may be repeated. Without a HOST a stream is on loopback; a token does not protect it.
 
-    A checkpoint that cannot be written is told, and the service goes on; the last one is exit status 11. An engine that
-    fails ends the service, with the exit status of what went wrong.
+    If a checkpoint cannot be written, the service says so and goes on; if the last one cannot, the exit status is 11. If the
+    engine fails, the service ends with the exit status of what went wrong.
     """
     try:
         from gpu_npu.service.app import make_app

@@ -73,7 +73,7 @@ class Watched:
 def top(url: str, interval: float, once: bool, token_file: Path | None) -> None:
     """Show the service at URL, a gpu-npu serve: bursts/s, burst time, lateness, what fires by area, streams, memory.
 
-    A service that goes away is told, and waited for. Ctrl-C ends it.
+    If the service goes away, top says so and waits for it. Ctrl-C ends top.
     """
     watched = Watched(url, read_token(token_file))
     console = Console(highlight=False, markup=False)

@@ -14,7 +14,8 @@ INFINITY = math.inf
 
 @dataclass(frozen=True, repr=False)
 class Area(OneLine):
-    """Flags of a cortical area; the first two rule the synapses whose source lies in it."""
+    """Name and flags of a cortical area; psp_uniform and mp_driven_psp act on the synapses that leave its neurons
+    (docs/glossary.md)."""
 
     name: str = ""
     psp_uniform: bool = True
