@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gpu_npu import NPU, BurstResult, Digest, NpuError
-from gpu_npu.backends.layout import STRATEGIES
+from gpu_npu.backends.executor import STRATEGIES
 from gpu_npu.connectome.generators import seed_example
 from gpu_npu.io import load
 from profiling import probe, workloads

@@ -59,6 +59,7 @@ class Connectome:
     ) -> None:
         self.weight_dtype: CountType = check_count_dtype(weight_dtype, "weight_dtype")
         self.psp_dtype: CountType = check_count_dtype(psp_dtype, "psp_dtype")
+        self._weight_max, self._psp_max = (int(np.iinfo(dtype).max) for dtype in (self.weight_dtype, self.psp_dtype))
         neuron_capacity = _neuron_capacity(neuron_capacity)
         synapse_capacity = check_integer(synapse_capacity, "synapse_capacity")
         self._frozen = False
@@ -219,14 +220,6 @@ class Connectome:
             return self.add_synapses(source, target, weight, psp, inhibitory)
         self.synapses.check_room(1)
         self.synapses.append_one(s, t, w, p, inhibitory)
-
-    @property
-    def _weight_max(self) -> int:
-        return 255 if self.weight_dtype is np.uint8 else 65535
-
-    @property
-    def _psp_max(self) -> int:
-        return 255 if self.psp_dtype is np.uint8 else 65535
 
     def remove_synapses(self, source: ArrayLike, target: ArrayLike) -> Flags:
         """Remove one synapse for each pair, in the order given: the oldest valid one; says whether there was one.

@@ -39,7 +39,8 @@ class _WebSocket(Listener):
     _origins: Sequence[str]
 
     async def _serve(self, listening: socket.socket) -> Any:
-        websockets, stream = _websockets(), self
+        websockets = _websockets()
+        admit, open_transports, refused = self._admit, self._open, self._refused
 
         class Connection(websockets.asyncio.server.ServerConnection):  # type: ignore[name-defined, misc]
             """Counts the connections from the first byte on, and those that say something and never open a WebSocket."""
@@ -49,7 +50,7 @@ class _WebSocket(Listener):
             """Bytes of answers that were added to what waits, since nothing waited. The library sets them no limit."""
 
             def connection_made(self, transport: Any) -> None:
-                stream._admit(transport)
+                admit(transport)
                 super().connection_made(transport)
 
             def data_received(self, data: bytes) -> None:
@@ -65,8 +66,8 @@ class _WebSocket(Listener):
                 super().resume_writing()
 
             def connection_lost(self, exc: Exception | None) -> None:
-                stream._open.discard(self.transport)
-                stream._refused["malformed"] += self.said and not self.opened
+                open_transports.discard(self.transport)
+                refused["malformed"] += self.said and not self.opened
                 super().connection_lost(exc)
 
         async def connected(connection: Connection) -> None:

@@ -12,7 +12,7 @@ from gpu_npu.backends.layout import HEAVY_ROW
 class Tuning:
     """Choices that no result depends on.
 
-    propagation : its strategy, one of layout.STRATEGIES; None: what suits the device.
+    propagation : its strategy, one of STRATEGIES; None: what suits the device.
     packed : whether arrivals may be counted inside the accumulators.
     heavy_row : a row of more synapses is the work of several warps.
     ring : bursts and fired ids that a launch may compute before the host looks at them.

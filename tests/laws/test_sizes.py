@@ -1,0 +1,58 @@
+"""Files, classes and signatures have limits; what is beyond one says why."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PYTHON = sorted(path for folder in ("gpu_npu", "profiling") for path in (ROOT / folder).rglob("*.py"))
+KERNELS = sorted(path for path in (ROOT / "kernels").rglob("*") if path.suffix in (".cu", ".cuh", ".h", ".cpp"))
+FILE_LINES, CLASS_LINES, PARAMETERS = 450, 300, 8
+
+EXCEPTIONS = {
+    "gpu_npu/backends/devices/emulated.py: __init__": "a device for tests: an argument for each way in which a device can be unlike others",
+    "gpu_npu/backends/executor/plasticity.py: Plasticity": "its visits and its index of incoming synapses share the tables of rules",
+    "gpu_npu/backends/executor/rows.py: RowStore": "adding, removing and compacting all decide where rows go",
+    "gpu_npu/cli/run.py": "a command and what it prints; what a run is moves out of it",
+    "gpu_npu/cli/run.py: run": "a command has a parameter for each of its options",
+    "gpu_npu/cli/serve.py: serve": "a command has a parameter for each of its options",
+    "gpu_npu/engine.py": "the thread, its queue of calls and what a caller sees of both are under one lock",
+    "gpu_npu/engine.py: BurstEngine": "the thread, its queue of calls and what a caller sees of both are under one lock",
+    "gpu_npu/genome/export.py": "one file format, read from its first byte to its last",
+    "gpu_npu/genome/grow.py: grow": "an argument for each liberty that FEAGI's growth leaves",
+    "gpu_npu/npu.py": "bursts and edits of one object under one lock",
+    "gpu_npu/npu.py: NPU": "bursts and edits of one object under one lock",
+    "gpu_npu/npu.py: __init__": "an argument for each property of a network, and of where it runs",
+    "gpu_npu/npu.py: _start": "an argument for each property of a network, and of where it runs",
+    "kernels/plasticity.cu": "visits and settling",
+    "kernels/propagation.cu": "strategies and the model that chooses one",
+    "profiling/bench.py": "a command: what it measures and what it prints",
+    "profiling/engines.py": "a command: one engine after the other",
+}
+"""What is beyond a limit -> why. A row goes when its reason goes."""
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", [*PYTHON, *KERNELS], ids=name_of)
+def test_a_file_is_one_room(path: Path) -> None:
+    lines = len(path.read_text().splitlines())
+    assert lines <= FILE_LINES or name_of(path) in EXCEPTIONS, f"{lines} lines"
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=name_of)
+def test_classes_and_signatures_are_small(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ClassDef):
+            size, limit = (node.end_lineno or 0) - node.lineno + 1, CLASS_LINES
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            size, limit = len([one for one in given if one.arg not in ("self", "cls")]), PARAMETERS
+        else:
+            continue
+        assert size <= limit or f"{name_of(path)}: {node.name}" in EXCEPTIONS, f"{node.name}: {size}, the limit is {limit}"
