@@ -137,15 +137,16 @@ def test_what_was_accepted_before_the_end_is_in_the_npu(monkeypatch: pytest.Monk
     with lively() as made:
         npu = NPU.from_connectome(made.npu.to_connectome(), backend="reference")
     engine, answers = BurstEngine(npu), list[bool]()
-    apply = engine._apply
+    apply = engine._calls.apply
 
-    def applied() -> None:
-        apply()
+    def applied() -> int:
+        refused = apply()
         if len(answers) < 2:
             answers.append(engine.inject([1, 2], 1.0))
             engine.stop(wait=False)
+        return refused
 
-    monkeypatch.setattr(engine, "_apply", applied)
+    monkeypatch.setattr(engine._calls, "apply", applied)
     engine.submit(NPU.get_synapse_count).result()
     engine.stop()
     assert (answers, engine.status().refused) == ([True, False], 1)

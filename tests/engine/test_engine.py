@@ -28,13 +28,11 @@ from gpu_npu import (
     NetworkError,
     NeuronIndexError,
 )
-from gpu_npu import (
-    engine as engine_module,
-)
 from gpu_npu.backends.base import Platform
 from gpu_npu.backends.reference import Reference, ReferencePlatform
 from gpu_npu.checkpoint import Snapshot
 from gpu_npu.connectome.generators import fixed_out_degree, seed_example
+from gpu_npu.engine import calls
 from gpu_npu.streams import Stimulus
 from gpu_npu.timing import Pace
 
@@ -455,7 +453,7 @@ def test_input_that_the_network_no_longer_takes_is_refused_and_counted() -> None
 
 
 def test_what_waits_is_bounded(engine: BurstEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "MOST_STAGED", 10)
+    monkeypatch.setattr(calls, "MOST_STAGED", 10)
     engine.inject(np.arange(6), 1.0)
     engine.force_fire([1, 2, 3])
     with pytest.raises(EngineError, match="2 more potentials do not fit: 9 of 10 already wait for the next burst"):
@@ -467,7 +465,7 @@ def test_what_waits_is_bounded(engine: BurstEngine, monkeypatch: pytest.MonkeyPa
     engine.step()
     engine.inject(np.arange(8), 1.0)
 
-    monkeypatch.setattr(engine_module, "MOST_SUBMITTED", 3)
+    monkeypatch.setattr(calls, "MOST_SUBMITTED", 3)
     begun, gate = threading.Event(), threading.Event()
     engine.submit(lambda npu: (begun.set(), gate.wait(30)))
     begun.wait(30)
@@ -482,7 +480,7 @@ def test_what_waits_is_bounded(engine: BurstEngine, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("started", [False, True])
 def test_injections_keep_no_call_from_its_turn(started: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Into an engine that is paused or waits for minutes, more than may wait in the queue: they go on to the NPU."""
-    monkeypatch.setattr(engine_module, "MOST_SUBMITTED", 20)
+    monkeypatch.setattr(calls, "MOST_SUBMITTED", 20)
     with BurstEngine(ring(), 0.01, backend="reference") as engine:
         if started:
             engine.start()
@@ -498,7 +496,7 @@ def test_injections_keep_no_call_from_its_turn(started: bool, tmp_path: Path, mo
 
 
 def test_injections_during_a_burst_keep_no_call_from_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "MOST_SUBMITTED", 20)
+    monkeypatch.setattr(calls, "MOST_SUBMITTED", 20)
     with Leisurely.engine() as engine:
         engine.start()
         until(lambda: Leisurely.begun == 1)
@@ -776,3 +774,25 @@ def test_checkpoints_that_cannot_be_written(engine: BurstEngine, tmp_path: Path,
     engine.stop()
     with pytest.raises(EngineError, match="the engine was stopped"):
         engine.checkpoint(tmp_path / "run.ckpt")
+
+
+def test_many_injections_are_few_calls_of_the_npu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order in which they came, around the calls between them."""
+    made: list[tuple[str, int]] = []
+    inject, force = NPU.inject, NPU.force_fire
+    with BurstEngine(ring(), backend="reference") as engine:
+        begun, gate = threading.Event(), threading.Event()
+        engine.submit(lambda npu: (begun.set(), gate.wait(30)))
+        begun.wait(30)
+        for i in range(300):
+            engine.inject([i % 8], 0.5)
+            engine.force_fire([i % 2])
+        between = engine.submit(NPU.get_burst_count)
+        engine.inject([7], 0.25)
+        monkeypatch.setattr(NPU, "inject", lambda npu, ids, potentials: (made.append(("inject", len(ids))), inject(npu, ids, potentials)))
+        monkeypatch.setattr(NPU, "force_fire", lambda npu, ids: (made.append(("force", len(ids))), force(npu, ids)))
+        gate.set()
+        between.result(10)
+        result = engine.step()
+        assert made == [("inject", 300), ("force", 300), ("inject", 1)]
+        assert (result.sensory_injections, result.fired_neurons.tolist()) == (301, list(range(8)))

@@ -11,76 +11,31 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from numpy.typing import ArrayLike
 
 from gpu_npu.arrays import U32
-from gpu_npu.checkpoint import Snapshot
 from gpu_npu.checks import check_ids, check_integer, check_potentials
 from gpu_npu.connectome import Connectome
-from gpu_npu.errors import EngineError, NetworkError, NeuronIndexError, problem_of
+from gpu_npu.engine.calls import Call, Calls, Injection, Steps, stage
+from gpu_npu.engine.checkpoints import CheckpointWriter
+from gpu_npu.engine.status import Counts, EngineStatus, State
+from gpu_npu.engine.streams import Streams
+from gpu_npu.errors import EngineError, NetworkError, problem_of
 from gpu_npu.fire import BurstResult
 from gpu_npu.io.manager import Manager, connectome_of
 from gpu_npu.npu import NPU
-from gpu_npu.objects import OneLine, Unique, described
+from gpu_npu.objects import Unique, described
 from gpu_npu.streams.base import Sink, Source
 from gpu_npu.streams.callbacks import CallbackSink
-from gpu_npu.timing import SECOND, Histogram, Pace, Summary, check_frequency, now
+from gpu_npu.timing import SECOND, Histogram, Pace, check_frequency, now
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-MOST_STAGED = 2**24
-"""Potentials and forced neurons that may wait for one burst."""
-MOST_SUBMITTED = 2**16
-"""Calls that may wait, submitted and steps; and as many injections."""
-
-
-@dataclass(frozen=True, repr=False)
-class EngineStatus(OneLine):
-    """What an engine says of itself; times in seconds, counts since it was made.
-
-    Attributes
-    ----------
-    state : "paused" (also before the first start), "running", "stopped" or "failed".
-    frequency : the target in Hz; None is as fast as it goes.
-    burst : number of the last burst.
-    bursts, fired, sensory_injections, synaptic_injections : computed by this engine, and what they add up to.
-    bursts_per_second : over the last second or so; 0 where no burst came.
-    burst_seconds : time of a burst, from taking the sensory input to the fired ids at hand.
-    lateness_seconds : of the beginning of a burst, after its deadline; only bursts at a frequency have one.
-    overruns : deadlines that passed while a burst, its publishing or an edit was still under way.
-    missed : deadlines that were skipped, because a later one had passed too.
-    refused : injections that the NPU refused when their turn came, or that met the end of the engine.
-    waiting : calls and injections that wait for their turn.
-    sinks, sources : name -> counters of its own.
-    error : what ended a failed engine.
-    """
-
-    state: Literal["paused", "running", "stopped", "failed"]
-    frequency: float | None
-    burst: int
-    bursts: int
-    fired: int
-    sensory_injections: int
-    synaptic_injections: int
-    bursts_per_second: float
-    burst_seconds: Summary
-    lateness_seconds: Summary
-    overruns: int
-    missed: int
-    refused: int
-    waiting: int
-    sinks: dict[str, dict[str, int]]
-    sources: dict[str, dict[str, int]]
-    error: str | None
 
 
 class BurstEngine(Unique):
@@ -134,28 +89,16 @@ class BurstEngine(Unique):
         except BaseException:
             self._release()
             raise
-        self.burst_times, self.lateness = Histogram(), Histogram()
         self.error: BaseException | None = None
         """What ended a failed engine."""
         self._condition = threading.Condition()
-        self._writer = ThreadPoolExecutor(1, "gpu-npu checkpoint")
-        self._writing = False
-        self._queue: deque[_Call] = deque()
-        self._urgent = 0
-        """Calls in the queue that somebody may be waiting for."""
-        self._steps: deque[_Steps] = deque()
-        self._staged = self._drained = 0
-        """Potentials waiting in the queue or the NPU, and those of them that are in the NPU already."""
-        self._stepping: _Steps | None = None
+        self._calls = Calls(self.npu, self._condition)
+        self._streams = Streams(self._unless_ended)
+        self._checkpoints = CheckpointWriter()
+        self._counts = Counts(self.npu.burst_count)
+        self._stepping: Steps | None = None
         """Whose burst is under way; None where it has a pace."""
         self._running = self._stopping = self._bursting = self._ended = False
-        self._sinks: dict[str, Sink] = {}
-        self._sources: dict[str, Source] = {}
-        """Both are replaced, never changed: the burst thread reads them without a lock."""
-        self._last = self.npu.burst_count
-        self._bursts = self._fired = self._sensory = self._synaptic = 0
-        self._overruns = self._missed = self._refused = 0
-        self._rate, self._mark = 0.0, (now(), 0)
         self._thread = threading.Thread(target=self._live, name="gpu-npu burst", daemon=True)
         atexit.register(self.stop)  # an interpreter that ends must not find the thread in a kernel
         self._thread.start()
@@ -168,7 +111,7 @@ class BurstEngine(Unique):
             if not self._running:
                 self._running = True
                 self._pace.restart()
-                self._mark = now(), self._bursts
+                self._counts.restart_rate()
                 self._condition.notify_all()
 
     resume = start
@@ -177,15 +120,15 @@ class BurstEngine(Unique):
         """No further bursts; returns after the one at hand (on the burst thread: at once). A `step` of more is cut off there."""
         with self._condition:
             self._check_alive()
-            self._running, self._rate = False, 0.0
-            finished = [steps for steps in self._steps if self._bursting and steps is self._stepping and steps.left == 1]
-            cut = [steps for steps in self._steps if steps not in finished]
-            self._steps = deque(finished)
+            self._running = False
+            self._counts.restart_rate()
+            finishes = self._bursting and self._stepping is not None and self._stepping.left == 1
+            cut = self._calls.cut_steps(self._stepping if finishes else None)
             self._condition.notify_all()
             try:
                 if threading.current_thread() is not self._thread:
-                    at_hand = self._bursts
-                    self._condition.wait_for(lambda: not self._bursting or self._bursts != at_hand)
+                    at_hand = self._counts.bursts
+                    self._condition.wait_for(lambda: not self._bursting or self._counts.bursts != at_hand)
             finally:
                 for steps in cut:
                     steps.future.set_exception(EngineError(f"the engine was paused before the last of these {steps.n:,} bursts"))
@@ -195,13 +138,12 @@ class BurstEngine(Unique):
 
         EngineError where the engine is running, and where it is paused again, stops or fails before the last.
         """
-        steps = _Steps(check_integer(n, "n", 1))
+        steps = Steps(check_integer(n, "n", 1))
         with self._condition:
             self._check_alive()
             if self._running:
                 raise EngineError("the engine is running, and takes steps only while it is paused", python="pause() it first")
-            self._check_calls()
-            self._steps.append(steps)
+            self._calls.step(steps)
             self._condition.notify_all()
         return steps.future.result()
 
@@ -248,7 +190,7 @@ class BurstEngine(Unique):
 
     def __repr__(self) -> str:
         pace = "as fast as it goes" if self.frequency is None else f"{self.frequency:g} Hz"
-        return described(self, f"{self.state}, {pace}, burst {self._last:,}, of {self.npu!r}")
+        return described(self, f"{self.state}, {pace}, burst {self._counts.burst:,}, of {self.npu!r}")
 
     def __enter__(self) -> BurstEngine:
         return self
@@ -271,7 +213,7 @@ class BurstEngine(Unique):
         if self.error is None:
             return EngineError(stopped, python=python, ended=self)
         why = f"{type(self.error).__name__}: {problem_of(self.error)}"
-        failed = EngineError(f"the engine failed after burst {self._last:,}: {why}", ended=self)
+        failed = EngineError(f"the engine failed after burst {self._counts.burst:,}: {why}", ended=self)
         failed.__cause__ = self.error
         return failed
 
@@ -280,11 +222,21 @@ class BurstEngine(Unique):
 
     # -- facts ---------------------------------------------------------------------------------------------------
     @property
-    def state(self) -> Literal["paused", "running", "stopped", "failed"]:
+    def state(self) -> State:
         """As in `EngineStatus`."""
         if self._ended:
             return "stopped" if self.error is None else "failed"
         return "running" if self._running else "paused"
+
+    @property
+    def burst_times(self) -> Histogram:
+        """Times of bursts, from taking the sensory input to the fired ids at hand."""
+        return self._counts.burst_times
+
+    @property
+    def lateness(self) -> Histogram:
+        """How late bursts at a frequency began."""
+        return self._counts.lateness
 
     @property
     def frequency(self) -> float | None:
@@ -300,29 +252,26 @@ class BurstEngine(Unique):
 
     def status(self) -> EngineStatus:
         """How it goes; never waits for a burst."""
-        times, lateness = self.burst_times.summary(), self.lateness.summary()
-        sinks = {name: dict(sink.statistics()) for name, sink in self._sinks.items()}
-        sources = {name: dict(source.statistics()) for name, source in self._sources.items()}
+        counts, streams = self._counts, self._streams.statistics()
+        times, lateness = counts.burst_times.summary(), counts.lateness.summary()
         with self._condition:  # held for a moment only: the burst thread needs it
-            old = now() - self._mark[0] > 2 * SECOND * max(1, 1 / (self.frequency or 1))
             return EngineStatus(
                 state=self.state,
                 frequency=self.frequency,
-                burst=self._last,
-                bursts=self._bursts,
-                fired=self._fired,
-                sensory_injections=self._sensory,
-                synaptic_injections=self._synaptic,
-                bursts_per_second=0.0 if old else self._rate,
+                burst=counts.burst,
+                bursts=counts.bursts,
+                fired=counts.fired,
+                sensory_injections=counts.sensory_injections,
+                synaptic_injections=counts.synaptic_injections,
+                bursts_per_second=counts.rate(self.frequency),
                 burst_seconds=times,
                 lateness_seconds=lateness,
-                overruns=self._overruns,
-                missed=self._missed,
-                refused=self._refused,
-                waiting=len(self._queue),
-                sinks=sinks,
-                sources=sources,
+                overruns=counts.overruns,
+                missed=counts.missed,
+                refused=counts.refused,
+                waiting=len(self._calls),
                 error=None if self.error is None else f"{type(self.error).__name__}: {problem_of(self.error)}",
+                **streams,
             )
 
     # -- what happens between bursts -----------------------------------------------------------------------------
@@ -335,9 +284,7 @@ class BurstEngine(Unique):
         future: Future[T] = Future()
         with self._condition:
             self._check_alive()
-            self._check_calls()
-            self._queue.append(_Call(function, args, kwargs, future))
-            self._urgent += 1
+            self._calls.submit(Call(function, args, kwargs, future))
             self._condition.notify_all()
         return future
 
@@ -345,42 +292,22 @@ class BurstEngine(Unique):
         """Stage external potential for the next burst: ids, and one potential or one for each. As `NPU.inject`, which
         checks the same; here the check is made at once, and copies the arrays. False where the end of the engine came first."""
         ids = check_ids(neurons, self.npu.neuron_capacity)
-        return self._stage(NPU.inject, ids, check_potentials(potentials, len(ids)))
+        return self._inject((ids, check_potentials(potentials, len(ids))))
 
     def force_fire(self, neurons: ArrayLike) -> bool:
         """Stage neurons to fire in the next burst whatever their potential; as `NPU.force_fire`. False as for `inject`."""
-        return self._stage(NPU.force_fire, check_ids(neurons, self.npu.neuron_capacity))
+        return self._inject((check_ids(neurons, self.npu.neuron_capacity), None))
 
-    def _stage(self, function: Callable[..., None], ids: U32, *potentials: Any) -> bool:
+    def _inject(self, injection: Injection) -> bool:
         with self._condition:
             if self._stopping and not self._ended:
-                self._refused += 1
+                self._counts.refused += 1
                 return False
             self._check_alive()
-            if self._staged + len(ids) > MOST_STAGED:
-                raise EngineError(
-                    f"{len(ids):,} more potentials do not fit: {self._staged:,} of {MOST_STAGED:,} already wait for the next burst"
-                )
-            if self._injections >= MOST_SUBMITTED:
-                raise EngineError(f"{MOST_SUBMITTED:,} injections already wait for their turn between bursts")
-            self._staged += len(ids)
-            self._queue.append(_Call(function, (ids, *potentials), {}, None))
-            if self._pressing:
+            self._calls.inject(injection)
+            if self._calls.pressing:
                 self._condition.notify_all()
         return True
-
-    @property
-    def _injections(self) -> int:
-        return len(self._queue) - self._urgent
-
-    @property
-    def _pressing(self) -> bool:
-        """Whether a wait, for a deadline or a start, must be left for what is in the queue. An injection has time, many have not."""
-        return self._urgent > 0 or self._injections >= MOST_SUBMITTED // 2
-
-    def _check_calls(self) -> None:
-        if self._urgent + len(self._steps) >= MOST_SUBMITTED:
-            raise EngineError(f"{MOST_SUBMITTED:,} calls already wait for their turn between bursts")
 
     def checkpoint(self, path: str | os.PathLike[str], notes: Mapping[str, Any] | None = None) -> Future[int]:
         """Write the run to a file, from which `NPU.from_snapshot` goes on; the future has the number of the last burst in it.
@@ -389,52 +316,28 @@ class BurstEngine(Unique):
         bursts go on; an engine that ends waits for it. The future's error is an OSError where it cannot be written (what
         was at `path` stays), or one of `NPU.snapshot`. EngineError where one is still being written.
         """
-        written: Future[int] = Future()
-        written.set_running_or_notify_cancel()
-
-        def take(npu: NPU) -> None:
-            self._writer.submit(write, npu.snapshot(notes)).add_done_callback(finish)
-
-        def write(snapshot: Snapshot) -> int:
-            snapshot.write(path)
-            return snapshot.burst
-
-        def finish(done: Future[Any]) -> None:
-            self._writing = False
-            error = done.exception()
-            if error is None:
-                written.set_result(done.result())
-            else:
-                written.set_exception(error)
-
         with self._condition:
-            if self._writing:
-                raise EngineError("a checkpoint is still being written", python="wait for the future of the last checkpoint()")
-            taken = self.submit(take)
-            self._writing = True
-        taken.add_done_callback(lambda future: finish(future) if future.exception() is not None else None)
-        return written
+            return self._checkpoints.write(self.submit, path, notes)
 
     # -- streams -------------------------------------------------------------------------------------------------
     def add_sink(self, sink: Sink, name: str | None = None) -> None:
         """Publish every burst from the next one on; the engine closes the sink. The name is for statistics."""
         with self._condition:
             self._check_alive()
-            self._sinks = {**self._sinks, _free_name(self._sinks, sink, name): sink}
+            self._streams.add_sink(sink, name)
 
     def add_source(self, source: Source, name: str | None = None) -> None:
         """Take sensory input before every burst from the next one on; the engine closes the source."""
         with self._condition:
             self._check_alive()
-            self._sources = {**self._sources, _free_name(self._sources, source, name): source}
+            self._streams.add_source(source, name)
 
     def remove(self, stream: Sink | Source) -> None:
         """Take a sink or source out and close it, between two bursts."""
 
         def take_out(npu: NPU) -> None:
             with self._condition:
-                self._sinks = {name: sink for name, sink in self._sinks.items() if sink is not stream}
-                self._sources = {name: source for name, source in self._sources.items() if source is not stream}
+                self._streams.remove(stream)
 
         self.submit(take_out).result()
         stream.close()
@@ -467,86 +370,52 @@ class BurstEngine(Unique):
         punctual = due = False
         """Whether nothing was under way when the deadline came; whether it has come."""
         while True:
-            self._apply()
+            refused = self._calls.apply()
             with self._condition:
+                self._counts.refused += refused
                 if self._stopping:
-                    if self._queue:  # nothing more comes
+                    if self._calls:  # nothing more comes
                         continue
                     return None
-                if self._running or self._steps:
-                    free = self._pace.frequency is None or self._steps or self._pace.first
+                if self._running or self._calls.steps:
+                    free = self._pace.frequency is None or self._calls.steps or self._pace.first
                     remaining = 0 if free else self._pace.remaining()
                     if remaining <= 0:
-                        if self._queue and not due:  # what was there before the burst was due is in it; what comes later is not waited for
+                        if self._calls and not due:  # what was there before the burst was due is in it; what comes later is not waited for
                             due = True
                             continue
-                        self._overruns += not (free or punctual)
+                        self._counts.overruns += not (free or punctual)
                         return self._begin()
-                    if not self._pressing:
+                    if not self._calls.pressing:
                         self._condition.wait(remaining / SECOND)
-                        punctual = not self._pressing and self._pace.remaining() <= 0
-                elif not self._pressing:
+                        punctual = not self._calls.pressing and self._pace.remaining() <= 0
+                elif not self._calls.pressing:
                     self._condition.wait()
 
     def _begin(self) -> int:
         """Here, where the condition is held, because pace and steps may be changed at any other moment."""
         began = now()
         self._bursting = True
-        self._stepping = self._steps[0] if self._steps else None
+        self._stepping = self._calls.steps[0] if self._calls.steps else None
         if self._stepping is None and (served := self._pace.serve(began)):
-            self.lateness.record(served[0])
-            self._missed += served[1]
+            self._counts.serve(*served)
         return began
 
-    def _apply(self) -> None:
-        """What is waiting, in the order of submission; what comes meanwhile has another turn."""
-        for _ in range(len(self._queue)):
-            call = self._queue.popleft()
-            if call.future is None:
-                self._drained += len(call.args[0])
-                try:
-                    call.function(self.npu, *call.args)
-                except (NetworkError, NeuronIndexError):  # it was right when it came; the network has changed since
-                    self._refused += 1
-                continue
-            with self._condition:
-                self._urgent -= 1
-            if call.future.set_running_or_notify_cancel():
-                try:
-                    result = call.function(self.npu, *call.args, **call.kwargs)
-                except BaseException as error:
-                    call.future.set_exception(error)
-                else:
-                    call.future.set_result(result)
-
     def _burst(self, began: int) -> None:
-        for source in self._sources.values():
-            for stimulus in self._unless_ended(source.take) or []:
-                try:
-                    self.npu.inject(stimulus.neurons, stimulus.potentials)
-                except (NetworkError, NeuronIndexError):
-                    self._refused += 1
+        refused = stage(self.npu, self._streams.take())
         result = self.npu.process_burst()
         ended = now()
-        self.burst_times.record(ended - began)
-        for sink in self._sinks.values():
-            self._unless_ended(partial(sink.publish, result))
+        self._counts.burst_times.record(ended - began)
+        self._streams.publish(result)
         done: Future[BurstResult] | None = None
         with self._condition:
-            self._staged -= self._drained
-            self._drained = 0
-            self._last = result.burst
-            self._bursts += 1
-            self._fired += result.neuron_count
-            self._sensory += result.sensory_injections
-            self._synaptic += result.synaptic_injections
-            then, before = self._mark
-            if ended - then >= SECOND:
-                self._rate, self._mark = (self._bursts - before) * SECOND / (ended - then), (ended, self._bursts)
+            self._counts.refused += refused
+            self._calls.burst_done()
+            self._counts.add(result, ended)
             if self._stepping is not None:  # and in front of all others, unless pause() has cut it off
                 self._stepping.left -= 1
                 if not self._stepping.left:
-                    done = self._steps.popleft().future
+                    done = self._calls.steps.popleft().future
             self._bursting = False
             self._condition.notify_all()
         if done is not None:
@@ -565,48 +434,13 @@ class BurstEngine(Unique):
         """On the burst thread: nobody waits in vain, and nothing stays open."""
         with self._condition:
             self._bursting = False
-            waiting = [call.future for call in self._queue if call.future is not None] + [steps.future for steps in self._steps]
-            self._queue.clear()
-            self._urgent = 0
-            self._steps.clear()
+            waiting = self._calls.clear()
             self._condition.notify_all()
         for future in waiting:  # before streams are closed, as callbacks may be waiting too
             if future.set_running_or_notify_cancel():
                 future.set_exception(self._over("the engine was stopped before this had its turn"))
-        streams: list[Sink | Source] = [*self._sinks.values(), *self._sources.values()]
-        for stream in streams:
-            try:
-                self._unless_ended(stream.close)
-            except BaseException as error:
-                self.fail(error)
-        self._writer.shutdown()  # after what it is writing
+        self._streams.close(self.fail)
+        self._checkpoints.close()
         with self._condition:
             self._ended = True
         atexit.unregister(self.stop)
-
-
-@dataclass(frozen=True)
-class _Call:
-    """function(npu, ...) between bursts; an injection has no future."""
-
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    future: Future[Any] | None
-
-
-class _Steps:
-    """Bursts that step() still wants."""
-
-    def __init__(self, n: int) -> None:
-        self.n = self.left = n
-        self.future: Future[BurstResult] = Future()
-
-
-def _free_name(taken: Mapping[str, object], stream: object, name: str | None) -> str:
-    if name is None:
-        kind = type(stream).__name__
-        name = next(free for i in range(len(taken) + 1) if (free := f"{kind}-{i + 1}" if i else kind) not in taken)
-    if name in taken:
-        raise NetworkError(f"name: {name!r} is already the name of such a stream; choose another")
-    return name
