@@ -21,6 +21,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, TypeVar, cast
 
 from gpu_npu.errors import BackendUnavailableError
+from gpu_npu.extras import install_packages
 from gpu_npu.objects import Unique, described
 
 DOMAIN = "gpu_npu"
@@ -34,7 +35,7 @@ class Ranges(Unique):
         try:
             import nvtx
         except ImportError as problem:
-            way_out = "pip install gpu-npu[cuda13] (or [cuda12]), or leave annotation off"
+            way_out = f"{install_packages('nvtx>=0.2.13')}, or leave annotation off"
             raise BackendUnavailableError(f"annotation needs nvtx, which cannot be imported ({problem}): {way_out}") from problem
         self._domain: Any = nvtx.get_domain(DOMAIN)
 

@@ -6,9 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-import shlex
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from gpu_npu.backends.toolchain.driver import ask as ask_driver
 from gpu_npu.connectome import STATE_FIELDS, Area, Connectome
 from gpu_npu.connectome.generators import fixed_out_degree
 from gpu_npu.errors import BackendUnavailableError, NpuError
+from gpu_npu.extras import install_command, is_complete
 from gpu_npu.npu import NPU
 from gpu_npu.objects import OneLine
 
@@ -149,10 +148,10 @@ def _fix(backend: str, driver: CudaDriver | None) -> str | None:
     """The command that brings what is missing."""
     if backend == "cpu":
         return next((command for tool, command in INSTALLERS.items() if shutil.which(tool)), None)
-    if driver is None:
-        return None  # no NVIDIA driver: a matter of the machine, not of a command
+    if driver is None or not driver.gpus:
+        return None  # a matter of the machine, not of a command
     major = max((major for major in CUDA_MAJORS if major <= driver.cuda[0]), default=None)
-    return None if major is None else f"{shlex.quote(sys.executable)} -m pip install 'gpu-npu[cuda{major}]'"
+    return None if major is None or is_complete(f"cuda{major}") else install_command(f"cuda{major}")
 
 
 # -- the machine ---------------------------------------------------------------------------------------------------

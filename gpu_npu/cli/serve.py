@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from gpu_npu import NPU, BurstEngine, CheckpointError, Connectome, EngineError, MissingPackageError, NpuError
 from gpu_npu.checkpoint import Snapshot
+from gpu_npu.extras import install_command
 from gpu_npu.io.outputs import check_outputs
 from gpu_npu.streams.places import cortical_ids
 
@@ -114,7 +115,7 @@ def serve(
         from gpu_npu.service.server import Server, is_loopback, resolve
         from gpu_npu.service.service import Service
     except ImportError as problem:
-        raise MissingPackageError(f"serve needs packages that cannot be imported ({problem}): pip install gpu-npu[serve]") from problem
+        raise MissingPackageError(f"serve needs packages that cannot be imported ({problem}): {install_command('serve')}") from problem
     if (network_name is None) == (resume is None):
         raise click.UsageError("either a NETWORK or --resume FILE is needed")
     checkpoint = checkpoint or resume

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.errors import FileFormatError
+from gpu_npu.errors import FileFormatError, MissingPackageError
+from gpu_npu.extras import install_command
 from gpu_npu.io.kinds import EXPORT, another
 
 from .fnv import fnv1a64
@@ -66,7 +67,8 @@ def _decompressed(path: Path, payload: memoryview, size: int) -> bytes:
     try:
         import lz4.block
     except ImportError as error:
-        raise FileFormatError(f"{path}: its payload is compressed; reading it needs lz4: pip install gpu-npu[feagi]") from error
+        needed = f"{path}: its payload is compressed; reading it needs the package lz4: {install_command('feagi')}"
+        raise MissingPackageError(needed) from error
     try:
         raw: bytes = lz4.block.decompress(payload, uncompressed_size=size)
     except lz4.block.LZ4BlockError as error:

@@ -87,8 +87,9 @@ class Imported(OneLine):
 def read_export(path: str | os.PathLike[str], options: NetworkOptions = DEFAULTS) -> Imported:
     """Read a `.connectome` file of version 1, 2 or 3.
 
-    FileFormatError: truncated, corrupt, another format or version, or contents that are no network; also for a compressed
-    file where the package lz4 is missing. NetworkError: what an option refuses. OSError: the file cannot be read.
+    FileFormatError: truncated, corrupt, another format or version, or contents that are no network.
+    MissingPackageError: it is compressed, and the package lz4 is missing. NetworkError: what an option refuses.
+    OSError: the file cannot be read.
     """
     path = Path(path)
     version, manifest, data = open_container(path)

@@ -9,6 +9,7 @@ import numpy as np
 from gpu_npu.checks import check_integer, is_real
 from gpu_npu.connectome import COUNTERS
 from gpu_npu.errors import FrameError, MissingPackageError
+from gpu_npu.extras import install_command
 from gpu_npu.fire import BurstResult
 from gpu_npu.objects import described
 from gpu_npu.streams.base import Stimulus
@@ -28,7 +29,7 @@ class MsgpackFormat:
         try:
             import msgpack
         except ImportError as error:
-            raise MissingPackageError("frames of msgpack need the package msgpack: pip install gpu-npu[stream]") from error
+            raise MissingPackageError(f"frames of msgpack need the package msgpack: {install_command('stream')}") from error
         self._msgpack: Any = msgpack
 
     def __repr__(self) -> str:

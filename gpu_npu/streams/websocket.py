@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from gpu_npu.errors import FrameError, MissingPackageError
+from gpu_npu.extras import install_command
 from gpu_npu.streams.base import Format
 from gpu_npu.streams.listener import LAST_WORDS, LOOPBACK, PATIENCE, Listener, ListeningSink, ListeningSource
 
@@ -30,7 +31,7 @@ def _websockets() -> Any:
     try:
         import websockets.asyncio.server
     except ImportError as error:
-        raise MissingPackageError("WebSocket streams need the package websockets: pip install gpu-npu[stream]") from error
+        raise MissingPackageError(f"WebSocket streams need the package websockets: {install_command('stream')}") from error
     return websockets
 
 

@@ -18,6 +18,7 @@ from gpu_npu.backends.devices.base import Device, Launch
 from gpu_npu.backends.devices.cpu import CpuDevice
 from gpu_npu.backends.devices.cuda import CudaDevice
 from gpu_npu.backends.devices.emulated import EmulatedDevice
+from gpu_npu.backends.toolchain import driver
 from gpu_npu.errors import BackendUnavailableError, DeviceMemoryError, KernelError, NetworkError
 
 MAKERS: dict[str, Callable[[], Device]] = {
@@ -434,8 +435,17 @@ def test_workers_in_hard_places(script: str, tmp_path: Path) -> None:
 
 def test_cuda_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cupy", None)
-    with pytest.raises(BackendUnavailableError, match=r"CUDA needs CuPy, .*: pip install gpu-npu\[cuda13\]"):
-        CudaDevice()
+    for version, gpus, words in (
+        ((13, 1), ("a GPU",), r"CUDA needs CuPy, .*: .* install --editable '.*\[cuda13\]'$"),
+        ((12, 4), ("a GPU",), r"CUDA needs CuPy, .*: .* install --editable '.*\[cuda12\]'$"),
+        ((11, 8), ("a GPU",), "knows CUDA 11.8, and 12 is the least that is supported: update the driver$"),
+        ((13, 1), (), "no GPU can be used: CUDA finds none"),
+        (None, (), "^there is no NVIDIA driver on this machine: install one first, or choose another backend$"),
+    ):
+        answer = None if version is None else (version, gpus)
+        monkeypatch.setattr(driver, "ask", lambda answer=answer: answer)
+        with pytest.raises(BackendUnavailableError, match=words):
+            CudaDevice()
 
 
 class FakeError(RuntimeError):
@@ -533,7 +543,7 @@ def with_fake(monkeypatch: pytest.MonkeyPatch, **options: Any) -> FakeCupy:
     ("options", "message"),
     [
         ({"driver": 0}, "there is no NVIDIA driver"),
-        ({"driver": 12040}, r"knows CUDA 12\.4 and this CuPy is for CUDA 13: update the driver, or pip install gpu-npu\[cuda12\]"),
+        ({"driver": 12040}, r"knows CUDA 12\.4 and this CuPy is for CUDA 13: update the driver, or .* install --editable .*\[cuda12\]'"),
         ({"count": FakeError(35)}, "status 35; update the NVIDIA driver"),
         ({"count": FakeError(100)}, "status 100; check nvidia-smi"),
         ({"count": FakeError(999)}, "CUDA does not start: status 999"),

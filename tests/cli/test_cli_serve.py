@@ -27,7 +27,7 @@ from gpu_npu.checkpoint import Snapshot
 from gpu_npu.cli import main
 from gpu_npu.cli.networks import EXAMPLES
 
-pytest.importorskip("fastapi", reason="needs gpu-npu[serve]")
+pytest.importorskip("fastapi", reason="needs the extra serve")
 psutil = pytest.importorskip("psutil")
 
 ROOT = Path(__file__).parents[2]

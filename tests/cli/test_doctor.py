@@ -66,17 +66,24 @@ def fails(monkeypatch: pytest.MonkeyPatch, failing: dict[str, Exception]) -> Non
 def test_what_is_missing_and_the_command_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     fails(monkeypatch, {"cuda": BackendUnavailableError(NONE), "cpu": BackendUnavailableError(NONE)})
     monkeypatch.setattr(doctor.shutil, "which", lambda tool: f"/usr/bin/{tool}" if tool == "dnf" else None)
-    for cuda, fix in (((13, 0), "'gpu-npu[cuda13]'"), ((14, 1), "'gpu-npu[cuda13]'"), ((12, 4), "'gpu-npu[cuda12]'"), ((11, 8), None)):
+    monkeypatch.setattr(doctor, "is_complete", lambda extra: False)
+    for cuda, fix in (((13, 0), "[cuda13]'"), ((14, 1), "[cuda13]'"), ((12, 4), "[cuda12]'"), ((11, 8), None)):
         driver = CudaDriver("1.2", cuda, ("a GPU",))
         monkeypatch.setattr(doctor, "cuda_driver", lambda driver=driver: driver)
         told = facts()
         gpu, cpu, reference = (told["backends"][name] for name in BACKENDS)
         assert (gpu["status"], gpu["detail"]) == ("missing", NONE)
-        assert gpu["fix"] is None if fix is None else gpu["fix"].endswith(f"-m pip install {fix}")
+        assert gpu["fix"] is None if fix is None else (" install --editable '" in gpu["fix"] and gpu["fix"].endswith(fix))
         assert cpu == {"status": "missing", "detail": NONE, "fix": "dnf install gcc-c++"}
         assert reference["status"] == "works"
         assert (told["best"], told["healthy"]) == ("reference", True)
         assert told["machine"]["driver"] == f"1.2, for CUDA {cuda[0]}.{cuda[1]}"
+    monkeypatch.setattr(doctor, "cuda_driver", lambda: CudaDriver("1.2", (13, 0), ("a GPU",)))
+    monkeypatch.setattr(doctor, "is_complete", lambda extra: True)
+    assert facts()["backends"]["cuda"]["fix"] is None, "what is installed already is no remedy"
+    monkeypatch.setattr(doctor, "is_complete", lambda extra: False)
+    monkeypatch.setattr(doctor, "cuda_driver", lambda: CudaDriver("1.2", (13, 0), ()))
+    assert facts()["backends"]["cuda"]["fix"] is None
     monkeypatch.setattr(doctor, "cuda_driver", lambda: None)
     assert facts()["backends"]["cuda"]["fix"] is None
     assert "fix: dnf install gcc-c++" in run().stdout

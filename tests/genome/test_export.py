@@ -17,11 +17,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from conftest import shared_data
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpu_npu import NPU, STATE_FIELDS, Area, FileFormatError, NetworkError, Rules
+from gpu_npu import NPU, STATE_FIELDS, Area, FileFormatError, MissingPackageError, NetworkError, Rules
+from gpu_npu.cli import main
 from gpu_npu.genome import NetworkOptions, grow
 from gpu_npu.genome.export import Imported, read_export
 from gpu_npu.genome.fnv import BLOCK, LANES, OFFSET, PRIME, fnv1a64
@@ -34,7 +36,7 @@ def need_lz4() -> None:
     if importlib.util.find_spec("lz4") is None:
         if os.environ.get("CI"):
             pytest.fail("the package lz4 is not installed")
-        pytest.skip("the package lz4 is not installed: pip install gpu-npu[feagi]")
+        pytest.skip("the package lz4 is not installed: pip install --editable '.[feagi]'")
 
 
 # -- a writer, from the description of the format --------------------------------------------------------------------
@@ -625,8 +627,10 @@ def test_lz4_sizes(tmp_path: Path) -> None:
 def test_without_lz4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lz4", None)
     monkeypatch.setitem(sys.modules, "lz4.block", None)
-    with pytest.raises(FileFormatError, match=r"brain\.connectome: .*pip install gpu-npu\[feagi\]"):
+    with pytest.raises(MissingPackageError, match=r"brain\.connectome: .*pip install --editable '?.*\[feagi\]'?"):
         read(tmp_path, compressed=True)
+    told = CliRunner().invoke(main, ["info", str(tmp_path / "brain.connectome")])
+    assert (told.exit_code, len(told.stderr.splitlines())) == (16, 1)
     assert read(tmp_path).connectome.neuron_count == 4
     subprocess.run([sys.executable, "-c", "import sys; sys.modules['lz4'] = None; import gpu_npu.genome.export"], check=True, timeout=120)
 

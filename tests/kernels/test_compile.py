@@ -158,5 +158,5 @@ def test_the_compiler_says_what_does_not_compile(own_cache: Path) -> None:
 
 
 def test_no_nvrtc(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BackendUnavailableError, match=r"no libnvrtc.so.99 was found: pip install gpu-npu\[cuda13\]"):
+    with pytest.raises(BackendUnavailableError, match=r"no libnvrtc.so.99 was found: .* install .*, or set CUDA_PATH to a toolkit"):
         toolchain.compile_cubin(SOURCES, UNIT, 80, majors=(99,))

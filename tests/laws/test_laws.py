@@ -69,7 +69,7 @@ assert npu.process_burst([0]).neuron_count == 1
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, cwd=ROOT, env=environment, timeout=120)
 
 
-GROUND = ("gpu_npu.arrays", "gpu_npu.checks", "gpu_npu.errors", "gpu_npu.objects")
+GROUND = ("gpu_npu.arrays", "gpu_npu.checks", "gpu_npu.errors", "gpu_npu.objects", "gpu_npu.extras")
 """What every room may import."""
 
 ROOMS = {

@@ -231,7 +231,7 @@ def test_a_gpu_that_is_too_small_names_needed_and_free(monkeypatch: pytest.Monke
     "problem",
     [
         BackendUnavailableError("no GPU is here"),
-        BackendUnavailableError("the driver is for CUDA 11.4, CuPy for 13: install gpu-npu[cuda12]"),
+        BackendUnavailableError("the driver is for CUDA 11.4, CuPy for 13: update the driver"),
         KernelError("burst.cu(3): error: expected a ';'"),
     ],
 )

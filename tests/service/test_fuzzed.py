@@ -12,7 +12,7 @@ from hypothesis.errors import Unsatisfiable
 from gpu_npu import BurstEngine
 from gpu_npu.connectome.generators import fixed_out_degree
 
-pytest.importorskip("fastapi", reason="needs gpu-npu[serve]")
+pytest.importorskip("fastapi", reason="needs the extra serve")
 if not os.environ.get("CI"):
     pytest.importorskip("schemathesis")
 

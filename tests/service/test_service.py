@@ -22,8 +22,8 @@ import pytest
 from gpu_npu import NPU, Area, BurstEngine, Connectome, NetworkError, __version__
 from gpu_npu.checkpoint import Snapshot
 
-pytest.importorskip("fastapi", reason="needs gpu-npu[serve]")
-pytest.importorskip("prometheus_client", reason="needs gpu-npu[serve]")
+pytest.importorskip("fastapi", reason="needs the extra serve")
+pytest.importorskip("prometheus_client", reason="needs the extra serve")
 
 from gpu_npu.service import activity as activity_module  # noqa: E402
 from gpu_npu.service import guard  # noqa: E402

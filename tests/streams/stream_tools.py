@@ -26,7 +26,7 @@ def need(*packages: str) -> None:
         if importlib.util.find_spec(package) is None:
             if os.environ.get("CI"):
                 pytest.fail(f"the package {package} is not installed")
-            pytest.skip(f"the package {package} is not installed: pip install gpu-npu[test]")
+            pytest.skip(f"the package {package} is not installed: pip install --editable '.[test]'")
 
 
 def burst(number: int, fired: object = (1, 5, 9)) -> BurstResult:

@@ -19,10 +19,14 @@ from numpy.typing import DTypeLike
 from gpu_npu.backends import toolchain
 from gpu_npu.backends.devices.base import Device, Host, Launch
 from gpu_npu.backends.kernels import Program
+from gpu_npu.backends.toolchain import driver
 from gpu_npu.errors import BackendUnavailableError, KernelError, NetworkError
+from gpu_npu.extras import install_command
 
 NO_DEVICE, INSUFFICIENT_DRIVER = 100, 35
 """cudaErrorNoDevice, cudaErrorInsufficientDriver"""
+NO_DRIVER = "there is no NVIDIA driver on this machine: install one first, or choose another backend"
+NO_GPU = "no GPU can be used: CUDA finds none; check nvidia-smi and CUDA_VISIBLE_DEVICES"
 DLPACK_CUDA = (2, 13)
 """kDLCUDA, kDLCUDAManaged: device types of arrays in GPU memory."""
 
@@ -214,9 +218,22 @@ def _import_cupy() -> Any:
     try:
         import cupy
     except (ImportError, OSError, AttributeError, RuntimeError, ValueError) as problem:  # also where it does not fit NumPy or CUDA
-        way_out = "pip install gpu-npu[cuda13] (or [cuda12], for a driver older than 580)"
-        raise BackendUnavailableError(f"CUDA needs CuPy, which cannot be imported ({problem}): {way_out}") from problem
+        raise BackendUnavailableError(_without_cupy(problem)) from problem
     return cupy
+
+
+def _without_cupy(problem: Exception) -> str:
+    """What is missing where CuPy cannot be imported: a driver and a GPU come first."""
+    answer = driver.ask()
+    if answer is None:
+        return NO_DRIVER
+    (major, minor), gpus = answer
+    if not gpus:
+        return NO_GPU
+    extra = driver.extra()
+    if not extra:
+        return f"the NVIDIA driver knows CUDA {major}.{minor}, and {min(driver.EXTRAS)} is the least that is supported: update the driver"
+    return f"CUDA needs CuPy, which cannot be imported ({problem}): {install_command(extra)}"
 
 
 def _runtime_major(cupy: Any) -> int:
@@ -228,14 +245,13 @@ def _devices(cupy: Any) -> tuple[int, int]:
     """(how many GPUs there are, at least one; the current one); BackendUnavailableError says what stands in the way."""
     runtime = cupy.cuda.runtime
     try:
-        driver = int(runtime.driverGetVersion())
-        if driver == 0:
-            raise BackendUnavailableError("there is no NVIDIA driver on this machine: install one, or choose another backend")
-        if driver // 1000 < _runtime_major(cupy):
-            raise BackendUnavailableError(
-                f"the NVIDIA driver knows CUDA {driver // 1000}.{driver % 1000 // 10} and this CuPy is for CUDA {_runtime_major(cupy)}: "
-                f"update the driver, or pip install gpu-npu[cuda{driver // 1000}]"
-            )
+        known = int(runtime.driverGetVersion())
+        if known == 0:
+            raise BackendUnavailableError(NO_DRIVER)
+        if known // 1000 < _runtime_major(cupy):
+            told = f"the NVIDIA driver knows CUDA {known // 1000}.{known % 1000 // 10} and this CuPy is for CUDA {_runtime_major(cupy)}"
+            instead = f", or {install_command(driver.EXTRAS[known // 1000])}" if known // 1000 in driver.EXTRAS else ""
+            raise BackendUnavailableError(f"{told}: update the driver{instead}")
         count = int(runtime.getDeviceCount())
         current = int(runtime.getDevice()) if count else 0
     except runtime.CUDARuntimeError as problem:
@@ -244,5 +260,5 @@ def _devices(cupy: Any) -> tuple[int, int]:
         way_out = "update the NVIDIA driver" if problem.status == INSUFFICIENT_DRIVER else "check nvidia-smi and CUDA_VISIBLE_DEVICES"
         raise BackendUnavailableError(f"no GPU can be used: {problem}; {way_out}") from problem
     if count == 0:
-        raise BackendUnavailableError("no GPU can be used: CUDA finds none; check nvidia-smi and CUDA_VISIBLE_DEVICES")
+        raise BackendUnavailableError(NO_GPU)
     return count, current

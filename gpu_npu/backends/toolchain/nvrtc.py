@@ -13,8 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpu_npu.backends.toolchain import cache
+from gpu_npu.backends.toolchain import cache, driver
 from gpu_npu.errors import BackendUnavailableError, KernelError
+from gpu_npu.extras import install_command
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 """Compute capabilities the kernels are written for."""
@@ -133,7 +134,7 @@ def _library(majors: tuple[int, ...]) -> ctypes.CDLL:
         with suppress(OSError):
             return ctypes.CDLL(name)
     wanted = " or ".join(f"libnvrtc.so.{major}" for major in majors)
-    way_out = "pip install gpu-npu[cuda13], or set CUDA_PATH to a toolkit"
+    way_out = f"{install_command(driver.extra() or f'cuda{MAJORS[0]}')}, or set CUDA_PATH to a toolkit"
     refused = f" ({problems})" if str(problems) else ""
     raise BackendUnavailableError(f"compiling the CUDA kernels needs NVRTC and no {wanted} was found{refused}: {way_out}")
 
