@@ -24,7 +24,7 @@ from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.connectome import Area, Connectome, PlasticityRule, Settings, SynapseBatch, SynapseSource
 from gpu_npu.objects import OneLine, Unique, described
 
-Columns = Mapping[str, NDArray[Any]]
+FieldValues = Mapping[str, NDArray[Any]]
 """Field name -> array of shape (n,) or (n, 3), as in `gpu_npu.connectome.fields`."""
 PHASES = ("injection", "propagation", "dynamics", "archival", "transfer")
 
@@ -146,7 +146,7 @@ class Backend(Unique, ABC):
         """Grow to at least these capacities; nothing else changes."""
 
     @abstractmethod
-    def reset(self, state: Columns) -> None:
+    def reset(self, state: FieldValues) -> None:
         """Back to burst 0 with this state (STATE_FIELDS, full length): no previous fire queue, no candidates, empty
         ledger, nothing staged. Weights, synapses, parameters and the power set stay."""
 
@@ -240,7 +240,7 @@ class Backend(Unique, ABC):
 
     # -- neurons -------------------------------------------------------------------------------------------------
     @abstractmethod
-    def add_neurons(self, neurons: U32, columns: Columns) -> None:
+    def add_neurons(self, neurons: U32, columns: FieldValues) -> None:
         """Create reserved ids that do not exist yet (never created, not deleted); every field of NEURON_FIELDS given."""
 
     @abstractmethod

@@ -211,7 +211,7 @@ def test_a_source_that_changes_between_the_passes() -> None:
 
 def test_dtypes_and_sizes_of_a_source_are_those_of_the_connectome() -> None:
     source = RandomSynapses(10, 2, seed=0, weight=300)
-    with pytest.raises(NetworkError, match=r"weight_dtype is uint16, the connectome's uint8; .* weight_dtype=np\.uint16"):
+    with pytest.raises(NetworkError, match=r"weight_dtype is uint16, the connectome's uint8; .* weight_dtype=.uint16."):
         NPU.from_connectome(Connectome(10), synapses=source, backend="reference")
     with pytest.raises(CapacityError, match="synapses between 10 neurons, where 9 ids are reserved"):
         NPU.from_connectome(Connectome(9, weight_dtype=np.uint16), synapses=source, backend="reference")

@@ -17,7 +17,7 @@ from networks import PLASTIC, SWITCHES, Plan, agree
 
 from gpu_npu import NPU, PairRule, PlasticityRule, WindowRule
 from gpu_npu.backends.devices.emulated import EmulatedDevice
-from gpu_npu.backends.executor import DevicePlatform, Executor, Tuning
+from gpu_npu.backends.executor import DevicePlatform, Tuning
 from gpu_npu.backends.kernels import Program
 from gpu_npu.backends.reference import ReferencePlatform
 from gpu_npu.connectome.generators import fixed_out_degree
@@ -118,20 +118,16 @@ def main(sanitizer: str, bug: str = "", wide: str = "") -> None:
         shapes += [({"block": 256, "blocks": 7, "seed": 4, "shared": 4096}, {"propagation": "slices", "heavy_row": 40})]
     for device, options in shapes:
 
-        def backend(device: dict[str, Any] = device, options: dict[str, Any] = options) -> Executor:
+        def backend(device: dict[str, Any] = device, options: dict[str, Any] = options) -> DevicePlatform:
             return DevicePlatform(EmulatedDevice(**device, sanitize=sanitizer, program=program), Tuning(**options))
 
         for name in ("edits", "edge_forced_feagi_2_6", *(golden_cases.CASES if wide else ())):
-            subject = backend()
-            golden_cases.run_case(golden_cases.load_case(name), subject)
-            subject.close()
+            golden_cases.run_case(golden_cases.load_case(name), backend())
         options["ring"] = (6, 150)
         for rules in ((), (WindowRule(0, 0, 2, 9, 5), PairRule(0, 0, 30.0, 20.0, 3.0, 3.0, pairing="all"))):
             assert run_digest(backend(), *rules) == run_digest("reference", *rules), "other neurons fired in a run"
         for plan in networks(bool(wide)):
-            subject = backend()
-            agree(plan, subject, ReferencePlatform())
-            subject.close()
+            agree(plan, backend(), ReferencePlatform())
     print("done")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.arrays import F32, U32, Flags
-from gpu_npu.backends.base import Backend, BurstOutput, Chunk, Columns
+from gpu_npu.backends.base import Backend, BurstOutput, Chunk, FieldValues
 from gpu_npu.backends.devices.base import Device
 from gpu_npu.backends.executor.accumulators import Accumulators
 from gpu_npu.backends.executor.bursts import Bursts
@@ -102,7 +102,7 @@ class Executor(Backend):
         self._set_lengths(lengths)
         self._device.wait()
 
-    def reset(self, state: Columns) -> None:
+    def reset(self, state: FieldValues) -> None:
         self._plasticity.pay_debts()
         self._fired.reset()
         self._plasticity.reset()
@@ -179,7 +179,7 @@ class Executor(Backend):
             self._accumulators.set_unit(self._settings.contribution_scale, areas)
 
     # -- neurons -------------------------------------------------------------------------------------------------
-    def add_neurons(self, neurons: U32, columns: Columns) -> None:
+    def add_neurons(self, neurons: U32, columns: FieldValues) -> None:
         if len(neurons):
             self._plasticity.areas_change(columns["cortical_area"], neurons)
             self._neurons.add(neurons, columns)

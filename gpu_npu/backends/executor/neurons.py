@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.arrays import U32, Flags, sorted_union
-from gpu_npu.backends.base import Columns
+from gpu_npu.backends.base import FieldValues
 from gpu_npu.backends.devices.base import Launch, Scratch
 from gpu_npu.backends.executor.context import FEW, Context, Store
 from gpu_npu.backends.layout import ARRAY, FLAG
@@ -58,7 +58,7 @@ class NeuronStore(Store):
             if field.default and name in fresh:
                 self.upload(name, np.full((self.neurons - before) * field.width, field.default, field.dtype), before * field.width)
 
-    def reset(self, state: Columns) -> None:
+    def reset(self, state: FieldValues) -> None:
         """Set these fields of all ids."""
         for name, values in state.items():
             self.upload(name, np.ascontiguousarray(values))
@@ -91,7 +91,7 @@ class NeuronStore(Store):
         return bits[inverse] if len(known) else np.zeros(0, np.uint8)
 
     # -- edits and queries ---------------------------------------------------------------------------------------
-    def add(self, neurons: U32, columns: Columns) -> None:
+    def add(self, neurons: U32, columns: FieldValues) -> None:
         """As `Backend.add_neurons`."""
         flags = np.where(columns["mp_charge_accumulation"], FLAG["accumulates"], 0).astype(np.uint8)
         flags |= FLAG["valid"] | FLAG["created"] | self._flags_of(columns["cortical_area"])

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.arrays import F32, U32, Indices
-from gpu_npu.backends.base import Backend, BurstOutput, Columns
+from gpu_npu.backends.base import Backend, BurstOutput, FieldValues
 from gpu_npu.backends.flight import Flight
 from gpu_npu.backends.reference.bursts import Bursts
 from gpu_npu.backends.reference.fired import FireStore
@@ -52,7 +52,7 @@ class Reference(Backend):
         self._edits["growths"] += neuron_capacity > network.neuron_capacity or synapse_capacity > network.synapse_capacity
         network.reserve(neurons=max(neuron_capacity, network.neuron_capacity), synapses=max(synapse_capacity, network.synapse_capacity))
 
-    def reset(self, state: Columns) -> None:
+    def reset(self, state: FieldValues) -> None:
         for field in STATE_FIELDS:
             self._column(field)[:] = state[field]
         self._forget()
@@ -126,7 +126,7 @@ class Reference(Backend):
         self._network.set_area(area, flags)
 
     # -- neurons -------------------------------------------------------------------------------------------------
-    def add_neurons(self, neurons: U32, columns: Columns) -> None:
+    def add_neurons(self, neurons: U32, columns: FieldValues) -> None:
         self._network.create_neurons(neurons, **columns)
 
     def delete_neurons(self, neurons: U32) -> NDArray[np.bool_]:
