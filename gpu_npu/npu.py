@@ -143,7 +143,9 @@ class NPU(Queries, Unique):
         """
         custom = [handle for handle, rule in self._plasticity.items() if isinstance(rule, CustomRule)]
         if custom:
-            raise NetworkError(f"rule {custom[0]} is a CustomRule, which keeps its state to itself: unregister_plasticity({custom[0]})")
+            raise NetworkError(
+                f"rule {custom[0]} is a CustomRule, which keeps its state to itself", python=f"unregister_plasticity({custom[0]}) ends it"
+            )
         network = self._to_connectome()
         network.freeze()
         flight, initial = self._open().flight(), {name: values.copy() for name, values in self._initial.items()}
@@ -280,8 +282,8 @@ class NPU(Queries, Unique):
             return
         if self._loaded is None:
             raise NetworkError(
-                "this NPU was built by edits or goes on from a snapshot, so it has no connectome to go back to; "
-                "make it from one: to_connectome()"
+                "this NPU was built by edits or goes on from a snapshot, so it has no connectome to go back to",
+                python="NPU.from_connectome(npu.to_connectome()) makes one that has",
             )
         self._close()
         self._load(self._loaded, *self._loaded_capacities)

@@ -11,6 +11,7 @@ from gpu_npu.io.outputs import check_outputs
 
 from .networks import EXAMPLES, REPLACED
 from .progress import Bar
+from .status import program
 
 
 @click.command(short_help="List the built-in networks, or write one to a file.")
@@ -28,10 +29,10 @@ def example(name: str | None, out: Path | None) -> None:
     if name not in EXAMPLES:
         raise click.BadParameter(f"there is no example {name!r}; there are: {', '.join(EXAMPLES)}", param_hint="NAME")
     if out is None:
-        raise click.UsageError(f"where to? gpu-npu example {name} -o {name}.npz", click.get_current_context())
+        raise click.UsageError(f"-o says where to: {program()} example {name} -o {name}.npz", click.get_current_context())
     check_outputs([("--out", out)])
     with Bar() as bar:
         bar.step(f"writing {out}")
         network = EXAMPLES[name].make()
         save(network, out)
-    click.echo(f"{out}: {network.neuron_count:,} neurons, {network.synapse_count:,} synapses; try: gpu-npu run {out}")
+    click.echo(f"{out}: {network.neuron_count:,} neurons, {network.synapse_count:,} synapses; try: {program()} run {out}")

@@ -13,6 +13,7 @@ from gpu_npu.io.outputs import check_outputs
 
 from .networks import REPLACED, tell
 from .progress import Bar
+from .status import program
 
 
 @click.command(short_help="Grow a FEAGI genome into a network file.")
@@ -68,5 +69,5 @@ def grow(genome: str, out: Path, seed: int, rules: str, bad_rules: str, fraction
     network = grown.connectome
     click.echo(
         f"{out}: {network.neuron_count:,} neurons in {len(grown.areas):,} areas, {network.synapse_count:,} synapses "
-        f"by {len(grown.mappings):,} mappings; try: gpu-npu run {out}"
+        f"by {len(grown.mappings):,} mappings; try: {program()} run {out}"
     )

@@ -23,7 +23,7 @@ from gpu_npu.streams.places import cortical_ids
 from .networks import REPLACED, backend_options, file_of, read
 from .progress import Bar
 from .run import Stop
-from .status import fail, status_of, told
+from .status import fail, program, status_of, told
 from .stimulus import Stimuli, files_named
 from .streams import FORM, Address, Streams, address
 
@@ -152,7 +152,7 @@ def serve(
             for line in opened:
                 click.echo(line)
             where = f"[{ip}]" if ":" in ip else ip
-            click.echo(f"serving {name} on {npu.backend} at http://{where}:{server.port} (gpu-npu top shows it, SIGTERM ends it)")
+            click.echo(f"serving {name} on {npu.backend} at http://{where}:{server.port} ({program()} top shows it, SIGTERM ends it)")
             due = time.monotonic() + (checkpoint_every or math.inf)
             while not stop and server.alive and engine.state not in ("stopped", "failed"):
                 time.sleep(LOOKS)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -49,6 +51,14 @@ INTERRUPTED = 130
 def status_of(error: BaseException) -> int:
     """The exit status of an error; of one that is none of these, that of any other."""
     return next((status for kind, status in EXIT_STATUS.items() if isinstance(error, kind)), EXIT_STATUS[NpuError])
+
+
+def program() -> str:
+    """How to call this command again: its path where no search for gpu-npu would find it."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return "python -m gpu_npu"
+    return str(called) if called.name == "gpu-npu" and shutil.which("gpu-npu") is None else "gpu-npu"
 
 
 def statuses() -> str:

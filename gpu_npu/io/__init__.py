@@ -63,7 +63,7 @@ def _is_project(archive: Archive, fields: Mapping[str, ArrayLike]) -> bool:
         _refuse_sparse(archive)
         if fields:
             given = ", ".join(fields)
-            raise NetworkError(f"{archive.path} holds its neurons' fields; {given} can be given for CSR files only, use write()")
+            raise NetworkError(f"{archive.path} holds the fields of its neurons, so {given} cannot be given", python="use write()")
         return True
     if "indptr" in archive:
         return False

@@ -212,3 +212,19 @@ def test_from_a_shell(file: Path) -> None:
     npu = NPU.from_connectome(load(file), backend="reference")
     npu.set_power_neurons([0])
     assert npu.run(5).digest in text
+
+
+@pytest.mark.parametrize(
+    ("called", "on_path", "told"),
+    [
+        ("/usr/bin/gpu-npu", "/usr/bin/gpu-npu", "gpu-npu"),
+        (".venv/bin/gpu-npu", None, ".venv/bin/gpu-npu"),
+        ("/x/gpu_npu/__main__.py", None, "python -m gpu_npu"),
+        ("/x/pytest", None, "gpu-npu"),
+    ],
+)
+def test_hints_name_the_command_as_it_can_be_called(called: str, on_path: str | None, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", [called])
+    monkeypatch.setattr("shutil.which", lambda name: on_path)
+    listed = CliRunner().invoke(main, ["example", "small"])
+    assert listed.stderr.startswith(f"Error: -o says where to: {told} example small -o small.npz")

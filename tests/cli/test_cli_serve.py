@@ -58,7 +58,7 @@ def serving(*arguments: object, network: tuple[object, ...] = ("small",)) -> Ite
         line = process.stdout.readline()
         while " at ws:" in line or " at zmq:" in line:
             line = process.stdout.readline()
-        found = re.match(r"serving small on reference at http://\S+:(\d+) \(gpu-npu top shows it, SIGTERM ends it\)\n", line)
+        found = re.match(r"serving small on reference at http://\S+:(\d+) \((gpu-npu|python -m gpu_npu) top shows it, SIGTERM", line)
         assert found, (line, process.communicate(timeout=30))
         yield process, int(found[1])
     finally:

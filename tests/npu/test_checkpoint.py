@@ -353,7 +353,7 @@ def test_a_rule_written_in_python_is_refused() -> None:
 
     npu = small_npu()
     npu.register_plasticity(Nothing(3, 5))
-    with pytest.raises(NetworkError, match=r"rule 0 is a CustomRule, which keeps its state to itself: unregister_plasticity\(0\)"):
+    with pytest.raises(NetworkError, match=r"rule 0 is a CustomRule, which keeps its state to itself; unregister_plasticity\(0\)"):
         npu.snapshot()
 
 

@@ -93,7 +93,7 @@ class Staging:
         """Stage from arrays on the device: ids ascending, all in range, potentials finite; else nothing is staged."""
         ids, values = self._device.adopt(neurons, np.uint32), self._device.adopt(potentials, np.float32)
         if ids is None or values is None:
-            raise NetworkError(f"these arrays are not on the device ({self._device.description}); pass host arrays to inject() instead")
+            raise NetworkError(f"these arrays are not on the device ({self._device.description})", python="inject() takes host arrays")
         count = int(ids.size)
         if int(values.size) != count:
             raise NetworkError(f"{count} neurons but {values.size} potentials")
