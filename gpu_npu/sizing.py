@@ -66,4 +66,4 @@ def plan_memory(
     platform, reason = open_platform(backend, device, shape if chooses else None)
     with closing(platform):
         pieces, loading = platform.plan(connectome, shape, synapses)
-        return MemoryPlan(platform.name, reason, platform.description, pieces, loading, *platform.memory())
+        return MemoryPlan(platform.name, reason, platform.description, pieces, loading, *platform.free_and_total())

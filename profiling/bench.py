@@ -82,7 +82,7 @@ class Suite:
     def synapses(self, wanted: int, full: int) -> int:
         """`wanted` with --quick, else at most `full`: as many as the time allows; fewer where memory is short."""
         device = workloads.open_device("cpu" if self.backend == "reference" else self.backend, self.device)
-        room = int(0.8 * device.memory()[0]) // SYNAPSE_BYTES
+        room = int(0.8 * device.free_and_total()[0]) // SYNAPSE_BYTES
         device.close()
         if self.quick:
             return rounded(min(wanted, room))

@@ -283,7 +283,7 @@ Probe = Callable[[Device, float], Row]
 def probes(device: Device, *, quick: bool) -> Iterator[tuple[str, float | None, Probe]]:
     """(name, megabytes, probe) in turn; a footprint that the device has no room for is left out."""
     top, additions = (8.0, 2**18) if quick else (1024.0, 2**27)
-    free = device.memory()[0]
+    free = device.free_and_total()[0]
     sizes = [size for size in MEGABYTES if size <= top and size * 2**20 < free / 4]
     for order in ("random", "rows", "merge"):
         for size in sizes if order != "merge" else [8.0]:

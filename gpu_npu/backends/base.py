@@ -106,7 +106,7 @@ class Platform(Unique, ABC):
         """One line for people: the device, the build, the workers."""
 
     @abstractmethod
-    def memory(self) -> tuple[int, int]:
+    def free_and_total(self) -> tuple[int, int]:
         """(free, total) bytes."""
 
     @abstractmethod

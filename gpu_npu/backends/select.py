@@ -77,7 +77,7 @@ def _cuda(index: int | None, needed: int) -> Platform:
     from gpu_npu.backends.executor import DevicePlatform
 
     device = CudaDevice(index)
-    free, _ = device.memory()
+    free, _ = device.free_and_total()
     if needed > free:
         device.close()
         raise DeviceMemoryError(f"{device.description}: the network needs about {needed:,} bytes, {free:,} are free")

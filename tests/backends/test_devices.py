@@ -248,7 +248,7 @@ def test_transfers_are_checked(device: Device) -> None:
 
 def test_more_memory_than_there_is(device: Device) -> None:
     before = device.allocated
-    free, total = device.memory()
+    free, total = device.free_and_total()
     assert 0 < free <= total
     with pytest.raises(DeviceMemoryError, match=rf"{2**60:,} bytes needed, [\d,]+ free"):
         device.alloc(2**58, np.uint32)
@@ -563,7 +563,7 @@ def test_each_cuda_method_is_one_call_on_the_callers_stream(monkeypatch: pytest.
     # 227 KiB a block, less what wide kernels use by themselves
     assert [fake.calls.pop(1) for _ in WIDE] == [("attribute", 1, name, 8, 232000) for name in program().kernels if name in WIDE]
     assert device.description == "GPU 1, Fake, compute capability 9.0"
-    assert device.memory() == (10**9 + 500, 2 * 10**9)
+    assert device.free_and_total() == (10**9 + 500, 2 * 10**9)
     a, b = device.alloc(10, np.uint32), device.alloc(10, np.uint32)
     fake.stream.ptr = 88
     host = numbers(3)

@@ -30,7 +30,7 @@ FAR = 2**31 + 5
 class SparseDevice(CpuDevice):
     """Large arrays are address space; pages come into being where they are touched."""
 
-    def memory(self) -> tuple[int, int]:
+    def free_and_total(self) -> tuple[int, int]:
         return 2**45, 2**45
 
     def _alloc(self, count: int, dtype: np.dtype[Any]) -> Any:

@@ -208,7 +208,7 @@ class _Gpu:
     def __init__(self, index: int | None = None) -> None:
         self.index = index
 
-    def memory(self) -> tuple[int, int]:
+    def free_and_total(self) -> tuple[int, int]:
         return 1000, 2000
 
     def close(self) -> None:

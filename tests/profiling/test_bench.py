@@ -187,7 +187,7 @@ def test_without_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: 
 
 def test_sizes_follow_time_and_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     free = [10**12]
-    device = types.SimpleNamespace(memory=lambda: (free[0], 10**12), close=lambda: None)
+    device = types.SimpleNamespace(free_and_total=lambda: (free[0], 10**12), close=lambda: None)
     monkeypatch.setattr(workloads, "open_device", lambda *_: device)
     suite = bench.Suite("cpu", None, False, 100, tmp_path, [], seconds_a_synapse=1e-7, share=10)
     assert suite.synapses(7, 10**9) == 50_000_000  # 60 % of the share, 100 ns a synapse
@@ -323,7 +323,7 @@ def test_every_footprint_has_a_prediction() -> None:
     class Gpu:
         name = "cuda"
 
-        def memory(self) -> tuple[int, int]:
+        def free_and_total(self) -> tuple[int, int]:
             return 2**40, 2**40
 
     wanted = [(name, size) for name, size, _ in probe.probes(Gpu(), quick=False)]  # type: ignore[arg-type]

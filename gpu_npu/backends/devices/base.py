@@ -104,7 +104,7 @@ class Device(Unique, ABC):
         """An array of `count` zeros. Raises DeviceMemoryError, with needed and free bytes, before anything changes."""
         kind = np.dtype(dtype)
         needed = count * kind.itemsize
-        if needed > self.small and needed > (free := self.memory()[0]):
+        if needed > self.small and needed > (free := self.free_and_total()[0]):
             raise self._no_memory(needed, free)
         array = self._alloc(count, kind)
         self._allocated += needed
@@ -134,7 +134,7 @@ class Device(Unique, ABC):
         return self._allocated
 
     @abstractmethod
-    def memory(self) -> tuple[int, int]:
+    def free_and_total(self) -> tuple[int, int]:
         """(free, total) bytes of the device."""
 
     @abstractmethod

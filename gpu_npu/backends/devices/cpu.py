@@ -52,7 +52,7 @@ class CpuDevice(Device):
         workers = f"{self._workers} worker{'s' if self._workers > 1 else ''}{self._limited}"
         return f"CPU {platform.machine()}, {workers}, {self._library.origin}"
 
-    def memory(self) -> tuple[int, int]:
+    def free_and_total(self) -> tuple[int, int]:
         return host_memory()
 
     def address(self, array: Any) -> int:
@@ -103,7 +103,7 @@ class CpuDevice(Device):
         try:
             memory = np.zeros(nbytes + PAGE, np.uint8)
         except MemoryError:
-            raise self._no_memory(nbytes, self.memory()[0]) from None
+            raise self._no_memory(nbytes, self.free_and_total()[0]) from None
         start = -memory.ctypes.data % PAGE
         array = memory[start : start + nbytes].view(dtype)
         self._live[id(array)] = array

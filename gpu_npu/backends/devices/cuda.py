@@ -102,7 +102,7 @@ class CudaDevice(Device):
             raise KernelError(f"{self._description}: {problem}") from problem
 
     # -- memory --------------------------------------------------------------------------------------------------
-    def memory(self) -> tuple[int, int]:
+    def free_and_total(self) -> tuple[int, int]:
         with self._current():
             free, total = self._cupy.cuda.runtime.memGetInfo()
             return free + self._cupy.get_default_memory_pool().free_bytes(), total
@@ -145,7 +145,7 @@ class CudaDevice(Device):
             with self._current():
                 memory = self._cupy.cuda.alloc(max(nbytes, 1))
         except self._cupy.cuda.memory.OutOfMemoryError:
-            raise self._no_memory(nbytes, self.memory()[0]) from None
+            raise self._no_memory(nbytes, self.free_and_total()[0]) from None
         array = CudaArray(memory, memory.ptr, count, dtype)
         self.zero(array)
         return array

@@ -97,7 +97,7 @@ class EmulatedDevice(Device):
     def description(self) -> str:
         return f"emulated GPU, {self._blocks} blocks of {self._block} threads, schedule {self._seed}"
 
-    def memory(self) -> tuple[int, int]:
+    def free_and_total(self) -> tuple[int, int]:
         if self._limit is None:
             return host_memory()
         return self._limit - self._allocated, self._limit

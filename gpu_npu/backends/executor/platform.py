@@ -23,8 +23,8 @@ class DevicePlatform(Platform):
     def description(self) -> str:
         return self._device.description
 
-    def memory(self) -> tuple[int, int]:
-        return self._device.memory()
+    def free_and_total(self) -> tuple[int, int]:
+        return self._device.free_and_total()
 
     def plan(self, connectome: Connectome, shape: NetworkShape, synapses: SynapseSource | None = None) -> tuple[dict[str, int], int]:
         return load_bytes(connectome, shape, synapses, owned=(self._tuning.propagation or self._device.propagation) == "owned")
@@ -32,7 +32,7 @@ class DevicePlatform(Platform):
     def load(self, connectome: Connectome, shape: NetworkShape, synapses: SynapseSource | None = None) -> Executor:
         if self._device.allocated:
             raise NetworkError(f"{self.description}: a network is loaded there already; close it, or take another Platform")
-        free, _ = self.memory()
+        free, _ = self.free_and_total()
         try:
             return Executor(self._device, self._tuning, connectome, shape, synapses)
         except DeviceMemoryError as problem:

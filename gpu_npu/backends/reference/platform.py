@@ -19,7 +19,7 @@ class ReferencePlatform(Platform):
     def description(self) -> str:
         return DESCRIPTION
 
-    def memory(self) -> tuple[int, int]:
+    def free_and_total(self) -> tuple[int, int]:
         from gpu_npu.backends.devices.limits import host_memory
 
         return host_memory()
