@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import numpy as np
 
-from gpu_npu.genome import NetworkOptions
+from gpu_npu.genome import Grown, NetworkOptions
 from gpu_npu.genome import grow as grow_genome
 from gpu_npu.io import save
 from gpu_npu.io.outputs import check_outputs
@@ -51,7 +52,7 @@ from .status import program
     help="If synapses have a delay above one burst: take it as one, or refuse the genome.",
 )
 def grow(genome: str, out: Path, seed: int, rules: str, bad_rules: str, fractions: str, delays: str) -> None:
-    """Grow GENOME (a .json file of FEAGI) and write the network, with its areas and their names, to a file for run and info."""
+    """Grow GENOME (a JSON file of FEAGI) and write the network, with its areas and their names, to a file for run and info."""
     check_outputs([("--out", out)], [("GENOME", Path(genome))])
     with Bar() as bar:
         bar.step(f"growing {genome}")
@@ -65,9 +66,20 @@ def grow(genome: str, out: Path, seed: int, rules: str, bad_rules: str, fraction
         grown = grow_genome(genome, options, seed=seed, bad_rules=bad_rules, progress=progress)
         bar.step(f"writing {out}")
         save(grown.connectome, out)
-    tell(grown.report.warnings)
+    tell([*grown.report.warnings, *_without_effect(grown, seed)])
     network = grown.connectome
     click.echo(
         f"{out}: {network.neuron_count:,} neurons in {len(grown.areas):,} areas, {network.synapse_count:,} synapses "
         f"by {len(grown.mappings):,} mappings; try: {program()} run {out}"
     )
+
+
+def _without_effect(grown: Grown, seed: int) -> list[str]:
+    """What was grown, or given, and does nothing."""
+    found = []
+    if seed and all(rule.attractivity == 100 for area in grown.areas for rule in area.rules):
+        found.append("--seed has no effect: no mapping of this genome draws a share")
+    power = [row for row, area in enumerate(grown.areas) if area.is_power]
+    if not np.isin(grown.neurons.area[grown.synapses.source], power).any():
+        found.append("nothing drives this network: no synapse leaves its power area; run it with --power, --rate or --inject")
+    return found

@@ -22,9 +22,9 @@ from gpu_npu.streams.places import cortical_ids
 
 from .networks import REPLACED, backend_options, file_of, read
 from .progress import Bar
-from .run import Stop
 from .status import fail, program, status_of, told
-from .stimulus import Stimuli, files_named
+from .stimulus import files_named, neurons
+from .stop import Stop
 from .streams import FORM, Address, Streams, address
 
 PORT = 8765
@@ -203,8 +203,7 @@ def _resumed(path: Path, power: tuple[str, ...], **options: Any) -> tuple[NPU, s
 
 
 def _driven(connectome: Connectome, power: tuple[str, ...]) -> NDArray[np.uint32]:
-    stimuli = Stimuli(connectome, 0.0)
-    return np.concatenate([np.zeros(0, np.uint32), *(stimuli.neurons(text, "--power") for text in power)])
+    return np.concatenate([np.zeros(0, np.uint32), *(neurons(text, "--power", connectome) for text in power)])
 
 
 def _tell(written: Future[int]) -> None:

@@ -12,10 +12,10 @@ from gpu_npu.connectome import Connectome, FileFormatError, NetworkError, Synaps
 
 from .archive import Archive
 from .csr import stream_csr
-from .ids import parse_ids, read_ids
+from .ids import each_once, parse_ids, read_ids
 from .project import load_project, save, stream_project
 
-__all__ = ["load", "parse_ids", "read_ids", "save", "stream"]
+__all__ = ["each_once", "load", "parse_ids", "read_ids", "save", "stream"]
 
 
 def load(path: str | os.PathLike[str], **fields: ArrayLike) -> Connectome:

@@ -25,11 +25,24 @@ _RANGE = re.compile(r"(\d{1,20})-(\d{1,20})")
 def parse_ids(text: str, capacity: int, what: str = "ids") -> U32:
     """Ids written as 1,2,5-8, in the order written; a range has both its ends in it.
 
-    NetworkError: something that is no id and no range. NeuronIndexError: an id that is not below `capacity`.
+    NetworkError: something that is no id and no range, or an id that is there twice. NeuronIndexError: an id that is not below `capacity`.
     """
     found = array("I")
     _append(found, map(str.strip, text.split(",")), capacity, what)
-    return np.array(found, np.uint32)
+    return each_once(np.array(found, np.uint32), what)
+
+
+def each_once(ids: U32, what: str) -> U32:
+    """`ids` themselves. NetworkError: one of them is there twice, as in a column that has a class for each neuron."""
+    ordered = np.sort(ids)
+    again = np.flatnonzero(ordered[1:] == ordered[:-1])
+    if again.size:
+        neuron = ordered[again[0]]
+        raise NetworkError(
+            f"{what}: neuron {neuron} is named {np.count_nonzero(ids == neuron):,} times; a list of ids names each neuron once,"
+            f" and these {len(ids):,} values name {len(ids) - again.size:,}, as codes of classes or types do"
+        )
+    return ids
 
 
 def read_ids(path: str | os.PathLike[str], capacity: int, key: str | None = None) -> U32:
@@ -52,14 +65,14 @@ def read_ids(path: str | os.PathLike[str], capacity: int, key: str | None = None
                 values: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
             except (ValueError, EOFError, OverflowError) as error:
                 raise FileFormatError(f"{path}: not a readable array of ids: {error}") from error
-            return check_ids(values, capacity, str(path))
+            return each_once(check_ids(values, capacity, str(path)), str(path))
     if head.startswith(b"PK") or path.suffix == ".npz":
         with Archive(path) as archive:
             names = archive.names.split(", ")
             name = key or ("stim" if "stim" in names else names[0] if len(names) == 1 else None)
             if name is None:
                 raise FileFormatError(f"{path}: which array holds the ids? It has {archive.names}; name one: {path}:NAME")
-            return check_ids(archive.array(name), capacity, f"{path}: {name}")
+            return each_once(check_ids(archive.array(name), capacity, f"{path}: {name}"), f"{path}: {name}")
     return _read_text(path, capacity)
 
 
@@ -73,7 +86,7 @@ def _read_text(path: Path, capacity: int) -> U32:
         raise FileFormatError(f"{path}: not a file of ids: neither .npy, .npz nor text") from error
     except NetworkError as error:
         raise FileFormatError(f"{error.problem}; a file of ids is .npy, .npz, or text with an id or a range on a line") from error
-    return np.array(found, np.uint32)
+    return each_once(np.array(found, np.uint32), str(path))
 
 
 def _append(found: array[int], items: Iterable[str], capacity: int, what: str) -> None:

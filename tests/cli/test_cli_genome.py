@@ -30,6 +30,8 @@ def test_grow_writes_a_network_with_its_areas(tmp_path: Path) -> None:
     assert brain.neuron_count == 55_363
     assert {area.name for area in brain.areas.values()} >= {"Brain_Power", "vision_LL", "Motor Output"}
     assert sum(area.power for area in brain.areas.values()) == 1
+    assert "nothing drives this network: no synapse leaves its power area" in err and "--seed" not in err
+    assert "--seed has no effect" in call("grow", genome, "-o", tmp_path / "brain.npz", "--seed", "3")[2]
 
 
 def test_a_genome_is_a_network_for_info_and_run(tmp_path: Path) -> None:
@@ -45,6 +47,7 @@ def test_a_genome_is_a_network_for_info_and_run(tmp_path: Path) -> None:
     )
     assert grown["digest"] == from_file["digest"]
     assert grown["fired"] == 50  # the power neuron
+    assert grown["notes"] == ["nothing was delivered: none of the 1,552 synapses leaves a neuron that fired"]
 
 
 def test_an_export_is_a_network() -> None:

@@ -161,13 +161,13 @@ def test_the_large_example() -> None:
 
 
 def test_the_json_of_run(file: Path, tmp_path: Path) -> None:
-    told = facts("run", file, "--bursts", 12, "--backend", "reference", "--record", tmp_path / "r.npz")
+    told = facts("run", file, "--bursts", 12, "--backend", "reference", "--record", tmp_path / "r.npz", "--targets")
     assert list(told) == [
         "version", "network", "backend", "backend_reason", "seed", "neurons", "synapses", "memory_bytes", "memory", "memory_bytes_at_end",
         "load_seconds",
         "bursts_asked", "bursts", "bursts_before", "interrupted", "fired", "sensory_injections", "power_injections", "synaptic_injections",
         "neurons_processed", "neurons_in_refractory", "seconds", "bursts_per_second", "burst_seconds", "synaptic_per_second",
-        "phase_bursts", "phase_seconds", "targets", "record", "checkpoint", "digest",
+        "phase_bursts", "phase_seconds", "targets", "record", "checkpoint", "digest", "notes",
     ]  # fmt: skip
     with NPU.from_connectome(load(file), backend="reference") as npu:
         run = npu.run(12)
@@ -185,12 +185,18 @@ def test_the_json_of_run(file: Path, tmp_path: Path) -> None:
 
 
 def test_targets_that_are_missed_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module("gpu_npu.cli.run")
+    module = importlib.import_module("gpu_npu.cli.table")
     monkeypatch.setattr(module, "TARGETS", {"propagation": 1e-12, "dynamics": 1e3, "burst": 1e-12})
     monkeypatch.setattr(module, "TARGET_HZ", 1e12)
-    targets = invoke("run", "small", "--bursts", 5, "--backend", "reference").stdout.split("\n\n")[1]
-    verdicts = {line.split()[0]: line.rstrip().endswith("NOT met") for line in targets.splitlines()[1:]}
+    told = invoke("run", "small", "--bursts", 5, "--backend", "reference", "--targets").stdout
+    verdicts = {line.split()[0]: "NOT met" in line for line in told.split("\n\n")[1].splitlines()[1:]}
+    assert "5 further bursts, phase by phase" in told
     assert verdicts == {"propagation": True, "dynamics": False, "burst": True, "bursts/s": True}
+
+
+def test_targets_are_graded_where_they_are_asked_for_alone() -> None:
+    assert " met" not in invoke("run", "small", "--bursts", 5, "--backend", "reference").stdout
+    assert facts("run", "small", "--bursts", 2, "--backend", "reference")["targets"] is None
 
 
 def test_quiet_and_json() -> None:

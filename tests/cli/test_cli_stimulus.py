@@ -13,10 +13,11 @@ from click.testing import CliRunner
 
 from gpu_npu import Area, Connectome, Settings
 from gpu_npu.cli import main
-from gpu_npu.cli.stimulus import Stimuli
 from gpu_npu.connectome.generators import fixed_out_degree
 from gpu_npu.io import save
 from gpu_npu.recordings import Recording, load_recording
+from gpu_npu.session import Poisson
+from gpu_npu.session.stimuli import Stimuli
 
 SIGMAS = 5.5
 """A normal variate is farther out once in 26 million draws; the seeds here are fixed anyway."""
@@ -57,11 +58,10 @@ def test_rates(file: Path) -> None:
 
 
 def test_poisson_numbers_of_impulses(file: Path) -> None:
-    connectome = Connectome(20_000, 0)
+    connectome = Connectome(20_000, 0, settings=Settings(random_seed=3))
     connectome.add_neurons(20_000)
     for mean in (0.02, 1.0, 7.5, 400.0):
-        stimuli = Stimuli(connectome, 1.0)
-        stimuli.poisson(f"all:{mean}:0.5", 3)
+        stimuli = Stimuli.bind(connectome, [Poisson("all", mean, 0.5)])
         numbers = np.zeros(20_000)
         for neurons, potentials in stimuli.before(9):
             numbers[neurons] = potentials / 0.5

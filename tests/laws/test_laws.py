@@ -207,6 +207,7 @@ def test_what_is_built_on_the_npu_uses_public_names_alone(path: Path) -> None:
 MAY_LOOK_AT_THE_CLOCK = {
     "gpu_npu.timing": "the clock of the engine",
     "gpu_npu.cli": "what a user waits for",
+    "gpu_npu.session.run": "a run tells how long its bursts took, and listens for its end every tenth of a second",
     "gpu_npu.service.server": "waits for its socket",
     "gpu_npu.backends": "phases are timed where they run",
 }

@@ -1,24 +1,22 @@
-"""Checkpoints of a run from the command line: written every so many bursts, and what is needed to go on from one."""
+"""Checkpoints of a run, written every so many bursts, and its record in parts, which go with them."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import click
 from numpy.typing import NDArray
 
 from gpu_npu import NPU, BurstResult, CheckpointError, Digest, Snapshot
 from gpu_npu.io.atomic import UNFINISHED, Unfinished
+from gpu_npu.objects import Unique, described
 from gpu_npu.recordings import Recorder
-
-from .status import told
 
 NOTE = "run"
 """The name under which a run is noted in its checkpoints."""
@@ -40,18 +38,22 @@ MOST_TOLD = 80
 """Characters of other notes."""
 
 
-class Checkpoints:
+class Checkpoints(Unique):
     """Written to one file on a thread of its own while bursts go on, one at a time.
 
-    What cannot be written is told on stderr; the file then stays as it was, and the run goes on.
+    What cannot be written is told; the file then stays as it was, and the run goes on.
     """
 
-    def __init__(self, path: Path, every: int) -> None:
-        self.path, self.every = path, every
+    def __init__(self, path: Path, every: int, tell: Callable[[OSError], object]) -> None:
+        """tell: called with the reason, once for each reason."""
+        self.path, self.every, self._tell = path, every, tell
         self.error: OSError | None = None
         """Why the last one could not be written."""
         self._thread = ThreadPoolExecutor(1)
         self._under_way: Future[None] | None = None
+
+    def __repr__(self) -> str:
+        return described(self, f"{self.path}, every {self.every:,} bursts")
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -74,8 +76,8 @@ class Checkpoints:
             self._under_way.result()
         except OSError as error:
             self.error = error
-            if told(error) != (before and told(before)):
-                click.echo(f"Note: no checkpoint: {told(error)}; the run goes on", err=True)
+            if before is None or str(error) != str(before):
+                self._tell(error)
         self._under_way = None
 
 
@@ -107,12 +109,9 @@ def _is_of_a_run(note: Any) -> bool:
     return True
 
 
-def outputs(record: Path | None, first: int | None, checkpoint: Path | None, resume: Path | None) -> list[tuple[str, Path]]:
-    """The files that a run writes, with their options. first: the first burst of a record in parts. A checkpoint may replace
-    the one that the run goes on from; then it is no output that could destroy anything."""
-    records = [] if record is None else [record] if first is None else sorted({_part(record, first), *_parts(record, first)})
-    new = checkpoint is not None and (resume is None or checkpoint.resolve() != resume.resolve())
-    return [*(("--record", path) for path in records), *([("--checkpoint", checkpoint)] if checkpoint is not None and new else [])]
+def files_of_parts(record: Path, first: int) -> list[Path]:
+    """The files that a record in parts writes or removes, when `first` is the next burst."""
+    return sorted({_part(record, first), *_parts(record, first)})
 
 
 def _part(record: Path, first: int) -> Path:
@@ -129,7 +128,7 @@ def _parts(record: Path, first: int, names: Iterable[str] | None = None) -> list
     return [record.with_name(match[0]) for match in found if match and int(match[1]) >= first]
 
 
-class Parts:
+class Parts(Unique):
     """A record in parts: one for each stretch between two checkpoints, complete before its checkpoint is written.
 
     `fired.npz` becomes `fired.000000000001.npz`, `fired.000000001001.npz`, ... by the first burst of each. Parts of these
@@ -142,6 +141,9 @@ class Parts:
         self._begin(first)
         self._alone = False
         """Whether nothing of an earlier process is left from `first` on."""
+
+    def __repr__(self) -> str:
+        return described(self, self.pattern)
 
     def __enter__(self) -> Parts:
         return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpu_npu.cli.picture import COLUMNS, Activity
+from gpu_npu.session.activity import COLUMNS, Activity
 
 
 def activity(fired: list[int]) -> Activity:
