@@ -25,15 +25,15 @@ _RANGE = re.compile(r"(\d{1,20})-(\d{1,20})")
 def parse_ids(text: str, capacity: int, what: str = "ids") -> U32:
     """Ids written as 1,2,5-8, in the order written; a range has both its ends in it.
 
-    NetworkError: something that is no id and no range, or an id that is there twice. NeuronIndexError: an id that is not below `capacity`.
+    NetworkError: something that is no id and no range. NeuronIndexError: an id that is not below `capacity`.
     """
     found = array("I")
     _append(found, map(str.strip, text.split(",")), capacity, what)
-    return each_once(np.array(found, np.uint32), what)
+    return np.array(found, np.uint32)
 
 
 def each_once(ids: U32, what: str) -> U32:
-    """`ids` themselves. NetworkError: one of them is there twice, as in a column that has a class for each neuron."""
+    """`ids` themselves. NetworkError: one of them is there twice."""
     ordered = np.sort(ids)
     again = np.flatnonzero(ordered[1:] == ordered[:-1])
     if again.size:
@@ -52,7 +52,8 @@ def read_ids(path: str | os.PathLike[str], capacity: int, key: str | None = None
     - .npz: the array `key` of it, by default the one named `stim`, or the only one.
     - text: ids and ranges (5-8) with commas, spaces or ends of lines between them; what follows a # is a comment.
 
-    FileFormatError: none of these. NetworkError, NeuronIndexError: as of `check_ids`. OSError: not readable.
+    FileFormatError: none of these. NetworkError: an id is there twice, as in a column that has a class for each neuron.
+    NetworkError, NeuronIndexError: as of `check_ids`. OSError: not readable.
     """
     path = Path(path)
     with path.open("rb") as file:

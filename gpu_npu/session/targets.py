@@ -55,7 +55,7 @@ class Named(OneLine):
     def find(self, network: Connectome, what: str) -> U32:
         """The ids in this network; what: whose target it is, for messages.
 
-        NetworkError: neither ids nor an area of the network, an area without neurons, or an id that is named twice.
+        NetworkError: neither ids nor an area of the network, an area without neurons, or a file that names an id twice.
         NeuronIndexError: an id outside the network. FileFormatError, OSError: of a file.
         """
         if self.kind == "all":
@@ -86,11 +86,13 @@ class Named(OneLine):
 
 
 def neurons_of(network: Connectome, target: Target, what: str = "neurons") -> U32:
-    """The ids that a target means in this network, in its order. Errors: those of `Named.find` and of `check_ids`."""
+    """The ids that a target means in this network, in its order. NetworkError: an array with a value for each neuron, as of
+    its class, some of them the same. Other errors: those of `Named.find` and of `check_ids`."""
     if isinstance(target, os.PathLike):
         return Named("file", os.fspath(target)).find(network, what)
     if not isinstance(target, str):
-        return each_once(check_ids(target, network.neuron_capacity, what), what)
+        ids = check_ids(target, network.neuron_capacity, what)
+        return each_once(ids, what) if len(ids) == network.neuron_capacity else ids  # a value for each neuron is no list of ids
     named, rest = Named.parse(target)
     if rest:
         raise NetworkError(f"{what}: {target!r} has {':'.join(rest)!r} after {FORMS}")

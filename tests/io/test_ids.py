@@ -102,3 +102,16 @@ def test_files_that_hold_no_ids(tmp_path: Path, name: str, write: Any, error: ty
 def test_a_key_needs_an_npz(tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match=r"ids.txt: it is no .npz file, so it has no array 'a'"):
         read_ids(_saved(tmp_path / "ids.txt", lambda p: p.write_text("1")), 10, "a")
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("codes.npy", lambda path: np.save(path, [3, 1, 3, 3])),
+        ("codes.npz", lambda path: np.savez(path, stim=[3, 1, 3, 3])),
+        ("codes.txt", lambda path: path.write_text("3 1\n2-4 # twice\n3\n")),
+    ],
+)
+def test_a_column_of_codes_is_no_list_of_ids(tmp_path: Path, name: str, write: Callable[[Path], object]) -> None:
+    with pytest.raises(NetworkError, match=rf"{name}.*: neuron 3 is named 3 times; a list of ids names each neuron once, and these [0-9]"):
+        read_ids(_saved(tmp_path / name, write), 10)

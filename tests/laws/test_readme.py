@@ -26,7 +26,7 @@ def test_snippet(number: int, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_snippets_are_there() -> None:
-    assert len(SNIPPETS) == 2
+    assert len(SNIPPETS) == 3
 
 
 @pytest.mark.parametrize("page", ["checkpoints", "plasticity"])
@@ -44,23 +44,17 @@ EXACT = ("network", "neurons", "synapses", "seed", "bursts", "fired", "over time
 def rows(table: str) -> dict[str, str]:
     """Label -> text of the table of a run; what differs from run to run is masked."""
     found: dict[str, str] = {}
-    for line in table.split("\n\n")[0].splitlines():
+    for line in table.splitlines():
         label = line[:16].strip() or list(found)[-1]
         found[label] = f"{found.get(label, '')} {line[16:].strip()}".strip()
     found["backend"] = found["backend"].partition(" (")[0]
     return {label: text if label in EXACT else re.sub(r"\d[\d.,]*", "#", text) for label, text in found.items()}
 
 
-def goals(table: str) -> list[str]:
-    """The lines below it, without what was measured."""
-    below = table.split("\n\n")[1:]
-    return [re.sub(r" +[\d.,]+ (ms|Hz) +(NOT )?met$", " # met", line.rstrip()) for part in below for line in part.splitlines()]
-
-
 def test_the_sample_is_what_a_run_prints() -> None:
     (sample,) = re.findall(r"^```text\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     result = CliRunner().invoke(main, ["run", "seed", "--bursts", "1000", "--backend", "cpu"], env={"COLUMNS": "80"})
-    assert result.exit_code == 0 and rows(result.stdout) == rows(sample) and goals(result.stdout) == goals(sample)
+    assert result.exit_code == 0 and rows(result.stdout) == rows(sample)
     assert max(map(len, sample.splitlines())) <= 80
 
 
