@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 from numpy.typing import ArrayLike
 
-from gpu_npu.connectome import Connectome, FileFormatError, NetworkError, SynapseSource
+from gpu_npu.connectome import Connectome, FileFormatError, SynapseSource
 
 from .archive import Archive
-from .csr import stream_csr
+from .csr import CSR
+from .formats import Format
 from .ids import each_once, parse_ids, read_ids
-from .project import load_project, save, stream_project
+from .project import PROJECT, save
+from .sparse import SPARSE
 
 __all__ = ["each_once", "load", "parse_ids", "read_ids", "save", "stream"]
+
+
+FORMATS = (SPARSE, PROJECT, CSR)
+"""The first that recognises a file reads it."""
 
 
 def load(path: str | os.PathLike[str], **fields: ArrayLike) -> Connectome:
@@ -28,13 +33,7 @@ def load(path: str | os.PathLike[str], **fields: ArrayLike) -> Connectome:
     FileFormatError: truncated, corrupt, another format or version, or contents that are no network. OSError: not readable.
     """
     with Archive(Path(path)) as archive:
-        if _is_project(archive, fields):
-            return load_project(archive)
-        network, synapses = stream_csr(archive, fields)
-    network.reserve(synapses=synapses.total)
-    for batch in synapses:
-        network.synapses.append(batch)
-    return network
+        return _format_of(archive).load(archive, fields)
 
 
 def stream(path: str | os.PathLike[str], **fields: ArrayLike) -> tuple[Connectome, SynapseSource]:
@@ -45,28 +44,12 @@ def stream(path: str | os.PathLike[str], **fields: ArrayLike) -> tuple[Connectom
     pass at the latest, before a burst could see it.
     """
     with Archive(Path(path)) as archive:
-        return stream_project(archive) if _is_project(archive, fields) else stream_csr(archive, fields)
+        return _format_of(archive).stream(archive, fields)
 
 
-def _refuse_sparse(archive: Archive) -> None:
-    """FileFormatError for a matrix of scipy.sparse.save_npz, whose 'format' is bytes."""
-    if archive.array("format", ()).dtype.kind == "S":
-        raise archive.error(
-            "a sparse matrix of scipy.sparse.save_npz, which this release does not read; of a CSR matrix m with a row for each source, "
-            "numpy.savez(FILE, indptr=m.indptr, indices=m.indices, count=m.data) makes a file that it reads"
-        )
-
-
-def _is_project(archive: Archive, fields: Mapping[str, ArrayLike]) -> bool:
-    """Whether it is what `save` wrote; else it is CSR."""
-    if "format" in archive:
-        _refuse_sparse(archive)
-        if fields:
-            given = ", ".join(fields)
-            raise NetworkError(f"{archive.path} holds the fields of its neurons, so {given} cannot be given", python="use write()")
-        return True
-    if "indptr" in archive:
-        return False
-    raise FileFormatError(
-        f"{archive.path}: neither a network saved by this package (no array 'format') nor CSR (no array 'indptr'); it has: {archive.names}"
-    )
+def _format_of(archive: Archive) -> Format:
+    found = next((format for format in FORMATS if format.recognises(archive)), None)
+    if found is None:
+        known = ", nor ".join(format.about for format in FORMATS)
+        raise FileFormatError(f"{archive.path}: neither {known}; it has: {archive.names}")
+    return found

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from gpu_npu.connectome import Connectome, SynapseBatch, SynapseSource
 from gpu_npu.connectome.fields import CountType
 from gpu_npu.connectome.synapses import SYNAPSES_AT_A_TIME
 
 from .archive import Archive, Column
+from .formats import Fields, Format, in_memory
 
 A = TypeVar("A", NDArray[Any], Column)
 
 
-def stream_csr(archive: Archive, fields: Mapping[str, ArrayLike]) -> tuple[Connectome, SynapseSource]:
+def _stream(archive: Archive, fields: Fields) -> tuple[Connectome, SynapseSource]:
     """A connectome with the neurons, and indptr, indices, count and sign as a source of synapses: weight = count (uint16),
     psp = 1, inhibitory = sign of the source < 0."""
     indptr = _integers(archive, archive.array("indptr"), "indptr")
@@ -92,3 +93,6 @@ def _within(archive: Archive, name: str, array: NDArray[Any], first: int, high: 
     if array.size and (int(array.min()) < 0 or int(array.max()) > high):
         i = int(np.argmax((array < 0) | (array > high)))
         raise archive.error(f"{name}[{first + i}] = {array[i]} is outside 0..{high}")
+
+
+CSR = Format("CSR (array 'indptr')", lambda archive: "indptr" in archive, _stream, in_memory(_stream))

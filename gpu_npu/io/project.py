@@ -26,6 +26,7 @@ from gpu_npu.errors import NetworkError, NpuError
 
 from .archive import Archive
 from .atomic import replacing
+from .formats import Fields, Format
 from .sealed import Sealed
 
 FORMAT = "gpu_npu network"
@@ -65,13 +66,16 @@ def network_arrays(connectome: Connectome) -> dict[str, NDArray[Any]]:
     }
 
 
-def load_project(archive: Archive) -> Connectome:
+def _load(archive: Archive, fields: Fields) -> Connectome:
     """What `save` wrote."""
-    _check_format(archive)
+    _check_format(archive, fields)
     return read_network(archive)
 
 
-def _check_format(archive: Archive) -> None:
+def _check_format(archive: Archive, fields: Fields) -> None:
+    if fields:
+        given = ", ".join(fields)
+        raise NetworkError(f"{archive.path} holds the fields of its neurons, so {given} cannot be given", python="use write()")
     form = archive.text("format")
     if form != FORMAT:
         raise archive.error(f"format {form!r} is not {FORMAT!r}")
@@ -124,9 +128,9 @@ def _without_synapses(archive: Archive | Sealed, weight_dtype: Any, psp_dtype: A
     return network
 
 
-def stream_project(archive: Archive) -> tuple[Connectome, SynapseSource]:
+def _stream(archive: Archive, fields: Fields) -> tuple[Connectome, SynapseSource]:
     """What `save` wrote: the network without its synapses, and those that are not removed, as a source."""
-    _check_format(archive)
+    _check_format(archive, fields)
     weight, psp = (archive.column(f"synapse_{name}") for name in ("weight", "psp"))
     network = _without_synapses(archive, weight.dtype, psp.dtype)
     try:
@@ -212,3 +216,6 @@ def _plasticity(text: str) -> list[PlasticityRule]:
         raise
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise NetworkError(f"'plasticity' cannot be read: {error!r} in {text!r}") from error
+
+
+PROJECT = Format("a network saved by this package (array 'format')", lambda archive: "format" in archive, _stream, _load)

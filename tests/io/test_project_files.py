@@ -121,7 +121,7 @@ def test_a_write_that_fails_leaves_the_old_file_alone(saved: Path, monkeypatch: 
 
 
 def test_fields_are_refused(saved: Path) -> None:
-    with pytest.raises(NetworkError, match=r"threshold, leak_coefficient can be given for CSR files only, use write\(\)"):
+    with pytest.raises(NetworkError, match="fields of its neurons, so threshold, leak_coefficient cannot be given"):
         load(saved, threshold=1, leak_coefficient=0.5)
 
 
