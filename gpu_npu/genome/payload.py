@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.connectome.fields import MAX_NEURONS
+from gpu_npu.objects import OneLine
 
 from .container import Reader, json_object
 
@@ -41,8 +42,8 @@ LATER_NEURON_VECTORS: dict[str, str] = {  # of version 3; any may be empty
 }
 
 
-@dataclass
-class Payload:
+@dataclass(repr=False)
+class Payload(OneLine):
     """The payload as it is in the file."""
 
     version: int

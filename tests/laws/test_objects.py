@@ -62,7 +62,7 @@ INSIDE = (
     "gpu_npu.service.metrics",
 )
 """Rooms whose objects nobody is handed, but for backends and devices."""
-READERS = ("Archive", "Column", "Counts", "Sealed", "Unfinished", "Annotated", "Guard", "Queries")
+READERS = ("Archive", "Column", "Counts", "Reader", "Sealed", "Unfinished", "Annotated", "Guard", "Queries")
 """Open files while they are read or written, and parts of the NPU."""
 
 
