@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -60,31 +61,42 @@ class EmulatedView:
         return self._array._bytes.__dlpack_device__()
 
 
-class EmulatedDevice(Device):
+@dataclass(frozen=True)
+class Grid:
     """Kernels run with `block` threads a block on `blocks` blocks, dealt out to `workers` OS threads. Wide ones have `shared`
-    bytes of dynamic shared memory a block, and an OS thread a block.
+    bytes of dynamic shared memory a block, and an OS thread a block. `seed`: 0 for threads in index order, anything else shuffles
+    their schedule, differently at every launch."""
 
-    `seed`: 0 for threads in index order, anything else shuffles their schedule, differently at every launch. `sanitize`:
-    "", "address,undefined" or "thread" (the process must run with that sanitizer's library preloaded). `asynchronous`:
-    False does everything at once. `memory_limit`: bytes that this device has; None for what the host has.
-    """
+    block: int = 64
+    blocks: int = 3
+    workers: int = 2
+    seed: int = 0
+    shared: int = 16384
+    cache_bytes: int = 2**20
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.block <= 1024 and self.blocks >= 1 and self.workers >= 1 and self.shared >= 0):
+            raise NetworkError(
+                f"block={self.block}, blocks={self.blocks}, workers={self.workers}, shared={self.shared}: at least 1 each (shared: 0), "
+                "and at most 1024 threads a block"
+            )
+
+
+class EmulatedDevice(Device):
+    """`grid`: as `Grid`. `sanitize`: "", "address,undefined" or "thread" (the process must run with that sanitizer's library
+    preloaded). `asynchronous`: False does everything at once. `memory_limit`: bytes that this device has; None for what the host
+    has. `defines`: of the build."""
 
     name: ClassVar[str] = "emulated"
     small: ClassVar[int] = 0  # its limit is looked at for every byte
 
     def __init__(
-        self, *, block: int = 64, blocks: int = 3, workers: int = 2, seed: int = 0, shared: int = 16384, cache_bytes: int = 2**20,
-        sanitize: str = "", asynchronous: bool = True, memory_limit: int | None = None,
-        defines: Iterable[str] = (), program: Program | None = None,
+        self, *, sanitize: str = "", asynchronous: bool = True, memory_limit: int | None = None,
+        defines: Iterable[str] = (), program: Program | None = None, **grid: int,
     ) -> None:  # fmt: skip
         super().__init__(program)
-        if not (1 <= block <= 1024 and blocks >= 1 and workers >= 1 and shared >= 0):
-            raise NetworkError(
-                f"block={block}, blocks={blocks}, workers={workers}, shared={shared}: at least 1 each (shared: 0), "
-                "and at most 1024 threads a block"
-            )
-        self._block, self._blocks, self._workers, self._seed = block, blocks, workers, seed
-        self._asynchronous, self._limit, self._shared, self.cache_bytes = asynchronous, memory_limit, shared, cache_bytes
+        self._grid = Grid(**grid)
+        self._asynchronous, self._limit, self.cache_bytes = asynchronous, memory_limit, self._grid.cache_bytes
         self._library = CpuLibrary(self._program, flavour="emulated", sanitize=sanitize, defines=defines)
         self._value_bytes = self._library.value_bytes
         self._sanitize = sanitize
@@ -95,7 +107,7 @@ class EmulatedDevice(Device):
 
     @property
     def description(self) -> str:
-        return f"emulated GPU, {self._blocks} blocks of {self._block} threads, schedule {self._seed}"
+        return f"emulated GPU, {self._grid.blocks} blocks of {self._grid.block} threads, schedule {self._grid.seed}"
 
     def free_and_total(self) -> tuple[int, int]:
         if self._limit is None:
@@ -210,12 +222,12 @@ class EmulatedDevice(Device):
         for launch in prepared:
             kernel = self._kernels[launch.kernel]
             self._launched += 1
-            blocks = 1 if launch.single or kernel.single_block else self._blocks
+            blocks = 1 if launch.single or kernel.single_block else self._grid.blocks
             pairs = zip(kernel.arguments, launch.args, strict=True)
             cells = [self._pointer(arg) if code.startswith("*") else np.array(arg) for code, arg in pairs]
-            seed = self._seed and (self._seed << 32) + self._launched
-            body, workers = self._library.bodies[kernel.name], blocks if kernel.wide else min(self._workers, blocks)
-            shape = {"grid": blocks, "block": self._block, "workers": workers, "shared": self._shared if kernel.wide else 0}
+            seed = self._grid.seed and (self._grid.seed << 32) + self._launched
+            body, workers = self._library.bodies[kernel.name], blocks if kernel.wide else min(self._grid.workers, blocks)
+            shape = {"grid": blocks, "block": self._grid.block, "workers": workers, "shared": self._grid.shared if kernel.wide else 0}
             batch.add(body, cells, **shape, seed=seed, cooperative=kernel.wide)
         arrays = {arg for launch in prepared for arg in launch.args if isinstance(arg, EmulatedArray)}
         written = [(array, self._mapped[array]) for array in arrays if array in self._mapped]
