@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import types
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,10 @@ from gpu_npu.backends.devices.base import Device, Launch
 from gpu_npu.backends.devices.cpu import CpuDevice
 from gpu_npu.backends.devices.cuda import CudaDevice
 from gpu_npu.backends.devices.emulated import EmulatedDevice
+from gpu_npu.backends.executor import DevicePlatform
+from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.backends.toolchain import driver
+from gpu_npu.connectome import Connectome
 from gpu_npu.errors import BackendUnavailableError, DeviceMemoryError, KernelError, NetworkError
 
 MAKERS: dict[str, Callable[[], Device]] = {
@@ -633,6 +638,29 @@ def test_cuda_memory_that_runs_out_late(monkeypatch: pytest.MonkeyPatch) -> None
     fake.cuda.alloc = out
     with pytest.raises(DeviceMemoryError, match="400 bytes needed"):
         device.alloc(100, np.uint32)
+    assert device.allocated == 0
+
+
+def test_cuda_memory_comes_back_when_a_load_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even while somebody looks at the error, whose traceback holds what was being loaded."""
+    fake = with_fake(monkeypatch)
+    device = CudaDevice(0, program=program())
+    given, alloc = [], fake.cuda.alloc
+
+    def few(nbytes: int) -> Any:
+        if len(given) == 20:
+            raise fake.cuda.memory.OutOfMemoryError
+        memory = alloc(nbytes)
+        given.append(weakref.ref(memory))
+        return memory
+
+    fake.cuda.alloc = few
+    network = Connectome(5, 5)
+    with pytest.raises(DeviceMemoryError) as caught:
+        DevicePlatform(device).load(network, NetworkShape.of(network))
+    gc.collect()
+    assert caught.value.__traceback__ is not None and len(given) == 20
+    assert [memory() for memory in given] == [None] * 20
     assert device.allocated == 0
 
 

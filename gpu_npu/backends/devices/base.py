@@ -240,7 +240,7 @@ class Device(Unique, ABC):
         """array[at : at + count] for users: an object with `__dlpack__`, sharing the memory."""
 
     def close(self) -> None:
-        """Forget everything; arrays that nobody holds are given back."""
+        """Give back every array and forget everything. The device can be used again."""
         self._prepared.clear()
         self._allocated = 0
 

@@ -55,6 +55,7 @@ class CudaDevice(Device):
         super().__init__(program)
         self._cupy = cupy = _import_cupy()
         self._uploading: list[Host] = []
+        self._live: set[CudaArray] = set()
         count, current = _devices(cupy)
         self._index = current if index is None else index
         if not 0 <= self._index < count:
@@ -147,11 +148,18 @@ class CudaDevice(Device):
         except self._cupy.cuda.memory.OutOfMemoryError:
             raise self._no_memory(nbytes, self.free_and_total()[0]) from None
         array = CudaArray(memory, memory.ptr, count, dtype)
+        self._live.add(array)
         self.zero(array)
         return array
 
     def _free(self, array: Any) -> None:
+        self._live.discard(array)
         array.memory = None  # back to the pool, which hands it out again in the order of the stream
+
+    def close(self) -> None:
+        for array in tuple(self._live):
+            self._free(array)
+        super().close()
 
     def _owns(self, array: Any) -> bool:
         return isinstance(array, CudaArray) and array.memory is not None
