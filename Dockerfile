@@ -1,5 +1,9 @@
 # docker build -t gpu-npu .                              the command line, for GPUs with a driver for CUDA 13
 # docker build -t gpu-npu:profile --target profile .     the same with nsys and ncu
+# buildah and podman: --format docker, as OCI's format has no HEALTHCHECK. tests/packaging/build_container.py builds it on
+# a plain Debian in the place of both base images; on NVIDIA's it has not been built yet.
+# Bases are named by release, not by digest, so that a build has the security updates of its day; keep the image itself
+# where the same bytes are needed again.
 ARG CUDA=13.1.1
 
 # The wheel, built where there is a compiler and installed into a folder that the next stage takes over.

@@ -155,9 +155,11 @@ def test_root_with_the_home_folder_of_somebody(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="a folder that is held open has a path on Linux")
-def test_a_folder_that_is_exchanged_after_the_check(users: Path, planted: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_is_exchanged_after_the_check(users: Path, tmp_path: Path, planted: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     load()
-    find = cache.find
+    users.parent.rename(tmp_path / "moved")  # what was loaded once by a path would not be opened again
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "moved"))
+    users, find = tmp_path / "moved" / "gpu-npu", cache.find
 
     def exchange(folder: Folder, key: str, suffix: str) -> str | None:
         name = find(folder, key, suffix)

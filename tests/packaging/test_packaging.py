@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from build_container import stages
 from conftest import cpu_backend
 from golden_cases import CASES, load_case, run_case
 
@@ -351,12 +352,6 @@ def test_make_asks_the_driver(tmp_path: Path) -> None:
 
 
 # -- the container -------------------------------------------------------------------------------------------------
-def stages() -> dict[str, str]:
-    """Name -> text of each stage of the Dockerfile; the last one, which is built by default, has no name."""
-    parts = re.split(r"(?m)^(?=FROM )", (ROOT / "Dockerfile").read_text(encoding="utf-8"))[1:]
-    return {part.split("\n")[0].partition(" AS ")[2]: part for part in parts}
-
-
 def test_hadolint() -> None:
     linter = shutil.which("hadolint", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if linter is None:
