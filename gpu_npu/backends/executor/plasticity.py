@@ -75,7 +75,7 @@ class Plasticity:
         self._rules[handle] = rule, silent_until
         stale = self.stale
         try:
-            self._prepare(finally_=False)
+            self._prepare(drop=False)
         except BaseException:
             del self._rules[handle]
             raise
@@ -92,7 +92,7 @@ class Plasticity:
         if self.on and self._now - self._start >= CLOCK_SPAN:
             self._restart_clock()
         if self.stale:
-            self._prepare(finally_=True)
+            self._prepare(drop=True)
 
     @property
     def _now(self) -> int:
@@ -105,7 +105,7 @@ class Plasticity:
         if not self.on:
             return
         self._store.zero("spikes", "runs", "traces", "open_bits", "visit_count")
-        self._visit_all(None, pays=False, residues=0)
+        self._settle_synapses(None, pays=False, residues=0)
         self.stale = True
 
     def pay_debts(self, ids: U32 | None = None) -> None:
@@ -113,10 +113,10 @@ class Plasticity:
         if not self.on or self.stale:
             return  # when it became stale, all was paid
         if ids is None:
-            self._visit_all(None, pays=True, residues=0)
+            self._settle_synapses(None, pays=True, residues=0)
             return
         with self._device.scratch() as scratch:
-            self._visit_all(scratch.uploaded(ids), len(ids), pays=True, residues=0)
+            self._settle_synapses(scratch.uploaded(ids), len(ids), pays=True, residues=0)
 
     @contextmanager
     def _paying_around(self, ids: U32) -> Iterator[None]:
@@ -124,11 +124,11 @@ class Plasticity:
         from now. What that takes is there before the edit."""
         with self._device.scratch() as scratch:
             on_device = scratch.uploaded(ids)
-            self._visit_all(on_device, len(ids), pays=True, residues=0)
+            self._settle_synapses(on_device, len(ids), pays=True, residues=0)
             yield
-            self._visit_all(on_device, len(ids), pays=False, residues=0)
+            self._settle_synapses(on_device, len(ids), pays=False, residues=0)
 
-    def _visit_all(self, ids: Any, count: int | None = None, *, pays: bool, residues: int) -> None:
+    def _settle_synapses(self, ids: Any, count: int | None = None, *, pays: bool, residues: int) -> None:
         """Of `count` rows `ids` on the device, or of all."""
         n = self._rows.neurons if count is None else count
         self._context.launch("settle_synapses", t=self._now - self._start, n=n, ids=ids, pays=int(pays), residues=residues, items=n)
@@ -204,50 +204,44 @@ class Plasticity:
         self._bind()
 
     # -- tables, columns, index --------------------------------------------------------------------------------------
-    def _prepare(self, *, finally_: bool) -> None:
-        """Make tables, columns and index those of the present rules and areas. Everything is paid. `finally_`: a burst
-        follows, so what no rule acts on any more goes; else it stays."""
-        if not self._rules and finally_:
+    def _prepare(self, *, drop: bool) -> None:
+        """Make tables, columns and index those of the present rules and areas. Everything is paid. `drop`: a burst follows, so
+        what no rule acts on any more goes; else it stays."""
+        if not self._rules and drop:
             self._forget()
             return
-        residues = any(isinstance(rule, PairRule) for rule, _ in self._rules.values()) or (self._has_residues and not finally_)
+        residues = any(isinstance(rule, PairRule) for rule, _ in self._rules.values()) or (self._has_residues and not drop)
         largest = 256 ** self._rows.dtypes[0].itemsize - 1
         tables = make_tables(list(self._rules.values()), start=self._start, largest=largest, residues=residues)
         places = tables.places(self._areas_of())
         tables.note_reach(places)
         sources = np.flatnonzero(tables.arrays["plastic_areas"]["learns"][places]).astype(np.uint32)
-
-        # Everything that can fail for want of memory comes before the first change, but for wider rows, which harm nothing.
-        needed = self._store.needed(tables)
-        wanted: list[tuple[int, Any]] = [(size, array.dtype) for array, size in needed]
-        area_on_device, *arrays = self._device.alloc_all([(self._rows.neurons, np.uint32), *wanted])
-        incoming: IncomingIndex | None = None
-        try:
-            if tables.paired.any():
-                incoming = IncomingIndex(self._rows, tables.paired, places)
-            self._plastic = sorted_union(self._plastic, sources)  # the columns of some may be had and those of others not
-            self._rows.set_columns(sources, tables.columns)
-        except BaseException:
-            self._device.release(area_on_device, *arrays)
-            if incoming is not None:
-                incoming.free()
-            raise
-
-        self._store.take(tables, {array.name: fresh for (array, _), fresh in zip(needed, arrays, strict=True)})
-        if self._incoming is not None:
-            self._incoming.free()
-        self._incoming = incoming
-        self._bind()
-        # Of those that fired in an area that no window rule left from, it is not known: the next burst looks at all.
-        self._store.upload("taught_bits", bit_set(self._rows.neurons, tables.taught[places]))
-        self._store.upload("open_bits", bit_set(self._rows.neurons, slice(None)))
-        self._device.upload(area_on_device, places)
-        self._context.launch("place_in_areas", area=area_on_device)
-        self._device.release(area_on_device)
-        mode = 0 if not residues else 2 if not self._has_residues else int(finally_)
-        self._visit_all(None, pays=False, residues=mode)
+        with self._device.scratch() as scratch, self._device.scratch() as lasting:
+            # Everything that can fail for want of memory comes before the first change, but for wider rows, which harm nothing.
+            on_device = scratch.uploaded(places)
+            fresh = {array.name: lasting.alloc(size, array.dtype) for array, size in self._store.needed(tables)}
+            incoming = IncomingIndex(self._rows, tables.paired, places) if tables.paired.any() else None
+            try:
+                self._plastic = sorted_union(self._plastic, sources)  # the columns of some may be had and those of others not
+                self._rows.set_columns(sources, tables.columns)
+            except BaseException:
+                if incoming is not None:
+                    incoming.free()
+                raise
+            lasting.keep()
+            self._store.take(tables, fresh)
+            if self._incoming is not None:
+                self._incoming.free()
+            self._incoming = incoming
+            self._bind()
+            # Of those that fired in an area that no window rule left from, it is not known: the next burst looks at all.
+            self._store.upload("taught_bits", bit_set(self._rows.neurons, tables.taught[places]))
+            self._store.upload("open_bits", bit_set(self._rows.neurons, slice(None)))
+            self._context.launch("place_in_areas", area=on_device)
+        mode = 0 if not residues else 2 if not self._has_residues else int(drop)
+        self._settle_synapses(None, pays=False, residues=mode)
         self._has_residues, self.stale = residues, False
-        if finally_:
+        if drop:
             self._drop_columns(sources)
         if incoming is not None:
             incoming.guess_slots()
