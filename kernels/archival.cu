@@ -3,7 +3,7 @@
 // The fired bits that dynamics wrote are themselves the ledger's entry of this burst: history costs nothing more.
 #include "physics.cuh"
 #include "rows.cuh"
-#include "turn.cuh"
+#include "burst_view.cuh"
 
 // The fired neurons of a tile, by one warp: to the queue from `start` on, and to `ids` unless it is null.
 __device__ __forceinline__ void write_tile(const State& s, u32 tile, u32 start, u32* ids) {
@@ -20,7 +20,7 @@ __device__ __forceinline__ void write_tile(const State& s, u32 tile, u32 start, 
             s.queue_potential[at] = v;
             s.queue_psp[at] = psp_of_potential(v);
             if (ids) ids[at] = j;
-            synapses += announce_row(s, s.queue, s.queue_task, at, j);
+            synapses += list_tasks(s, s.queue, s.queue_task, at, j);
         }
     }
     add_expected(s.queue, synapses);

@@ -3,7 +3,7 @@
 // All blocks live at once and meet at a barrier of the whole grid after each phase. What decides how a run goes on (the
 // number of fired neurons, the room in the ring) every block works out for itself from the same numbers. A launch ends
 // when it has reached burst `last`, when its ring is full, or when its time is over; the next one goes on exactly there.
-#include "turn.cuh"
+#include "burst_view.cuh"
 
 struct Ring {
     u32* header;   // RING_HEADER words, then `bursts` records, then `ids` ids

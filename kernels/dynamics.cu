@@ -5,14 +5,14 @@
 // and clears what the next burst starts from. An idle neuron costs its flags and its accumulator (9 bytes), and its
 // countdown under the burst clock.
 #include "physics.cuh"
-#include "turn.cuh"
+#include "burst_view.cuh"
 
 struct Word {
     u32 candidates, active, previously_fired, powered;  // a bit a neuron
 };
 
 // What happens to 32 neurons in this burst, from as few bytes as can be: which are candidates, to which is anything done?
-__device__ __forceinline__ Word glance(const State& s, u32 word) {
+__device__ __forceinline__ Word classify(const State& s, u32 word) {
     u32 first = word * WORD_NEURONS, n = s.neurons, previously_fired = s.previous_bits[word];
     const u8* flags = s.flags;
 #if WARP_SIZE == 1
@@ -173,7 +173,7 @@ __device__ __forceinline__ void step_neurons(const State& s) {
 #endif
     Range mine = split(s.words, warp_index(), warp_count(), TILE_WORDS);
     for (u64 word = mine.first; word < mine.last; word += mine.step) {
-        Word now = glance(s, (u32)word);
+        Word now = classify(s, (u32)word);
 #if WARP_SIZE == 1
         if (not_again) --not_again;
         else if (__popc(now.candidates) >= WORTH_TOGETHER) {

@@ -1,6 +1,6 @@
 // injection.cu -- phase 1, external part: staged potentials and forced neurons. Power is a flag that dynamics reads.
 #include "physics.cuh"
-#include "turn.cuh"
+#include "burst_view.cuh"
 
 // A potential that is not a number stands for "force this neuron": injected ones are finite.
 __device__ __forceinline__ bool forces(float potential) { return potential != potential; }

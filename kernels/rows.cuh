@@ -65,7 +65,7 @@ __device__ __forceinline__ u32 chunks_of(const State& s, const Row& row) {
 __device__ __forceinline__ u64* expected_of(u32* queue) { return (u64*)(queue + QUEUE_EXPECTED); }
 
 // Neuron `source` is item `index` of this queue: lists its tasks, and returns how many synapses leave it, for add_expected().
-__device__ __forceinline__ u32 announce_row(const State& s, u32* queue, u64* tasks, u32 index, u32 source) {
+__device__ __forceinline__ u32 list_tasks(const State& s, u32* queue, u64* tasks, u32 index, u32 source) {
     if (OWNED_EXISTS && s.strategy == STRATEGY_OWNED) return 0;  // wants neither
     Row row = s.rows[source];
     u32 chunks = chunks_of(s, row);
@@ -76,7 +76,7 @@ __device__ __forceinline__ u32 announce_row(const State& s, u32* queue, u64* tas
     return row.valid;
 }
 
-// Adds what the lanes of a warp were told by announce_row().
+// Adds what list_tasks() told the lanes of a warp.
 __device__ __forceinline__ void add_expected(u32* queue, u64 synapses) {
     for (u32 d = WARP_SIZE / 2; d > 0; d >>= 1) synapses += __shfl_xor_sync(FULL_MASK, synapses, d);
     if (lane_id() == 0 && synapses) atomicAdd(expected_of(queue), synapses);

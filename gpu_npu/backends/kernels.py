@@ -23,7 +23,19 @@ FILES = (
     "indexing.cu",
     "parameters.cu",
 )
-HEADERS = ("types.cuh", "device.cuh", "physics.cuh", "rows.cuh", "turn.cuh", "sorting.cuh")
+HEADERS = (
+    "types.cuh",
+    "device.cuh",
+    "physics.cuh",
+    "burst_view.cuh",
+    "rows.cuh",
+    "deliver.cuh",
+    "slices.cuh",
+    "owned.cuh",
+    "choice.cuh",
+    "rules.cuh",
+    "sorting.cuh",
+)
 BLOCKS = {"": 256, "WIDE_": 768, "ROOMY_": 512}
 """Threads a block on a GPU, of a KERNEL, a WIDE_KERNEL and a ROOMY_KERNEL; every kernel is right at any block size."""
 ONE_BLOCK = frozenset({"finish_burst"})

@@ -358,5 +358,5 @@ def task_room(synapses: int, heavy_row: int) -> int:
 
 
 def queue_stride(neurons: int) -> int:
-    """Words from the queue of even bursts to that of odd ones, as in turn.cuh."""
+    """Words from the queue of even bursts to that of odd ones, as in burst_view.cuh."""
     return -(-(QUEUE_HEADER + neurons) // 4) * 4

@@ -35,14 +35,14 @@ class Bug:
 BUGS: Mapping[str, Bug] = {
     "an addition to an accumulator that is not atomic": Bug("device.cuh", "atomicAdd((u64*)p, (u64)v);", "*p += v;"),
     "the last synapse of a row is left out": Bug(
-        "propagation.cu", "if (at >= total) continue;", "if (at + 1 >= total) continue;"
+        "deliver.cuh", "if (at >= total) continue;", "if (at + 1 >= total) continue;"
     ),
     "no barrier before the cells of a slice are merged": Bug(
-        "propagation.cu", "        __syncthreads();\n        for (u32 i = threadIdx.x; i < span; i += blockDim.x) {",
+        "slices.cuh", "        __syncthreads();\n        for (u32 i = threadIdx.x; i < span; i += blockDim.x) {",
         "        for (u32 i = threadIdx.x; i < span; i += blockDim.x) {",
     ),
     "an addition to a cell that is not atomic": Bug(
-        "propagation.cu", "u32 old = atomicAdd(cell, (u32)by),", "u32 old = (*cell += by) - by,"
+        "slices.cuh", "u32 old = atomicAdd(cell, (u32)by),", "u32 old = (*cell += by) - by,"
     ),
     "no barrier between the warps' sums and their use": Bug(
         "archival.cu", "    __syncthreads();\n    u32 start = sum[0]", "    u32 start = sum[0]"

@@ -27,8 +27,6 @@ EXCEPTIONS = {
     "gpu_npu/npu.py: NPU": "bursts and edits of one object under one lock",
     "gpu_npu/npu.py: __init__": "an argument for each property of a network, and of where it runs",
     "gpu_npu/npu.py: _start": "an argument for each property of a network, and of where it runs",
-    "kernels/plasticity.cu": "visits and settling",
-    "kernels/propagation.cu": "strategies and the model that chooses one",
     "profiling/bench.py": "a command: what it measures and what it prints",
     "profiling/engines.py": "a command: one engine after the other",
 }

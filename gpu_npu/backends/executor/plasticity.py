@@ -1,6 +1,6 @@
 """Plasticity on a device: which rules there are, what they keep, and what edits have to do about it.
 
-kernels/plasticity.cu says what a burst does and why most synapses can owe what rules take from them. This side keeps that
+kernels/plasticity.cu says what a burst does, kernels/rules.cuh why most synapses can owe what rules take from them. This side keeps that
 true whenever something changes between bursts: first everything is paid (`pay_debts`), then the change is made, and before the
 next burst the tables of rules and areas, the columns of the rows and the index of incoming synapses are made anew. Without
 a rule nothing of it exists.

@@ -1,4 +1,4 @@
-// turn.cuh -- what a burst's number decides: which queue is filled and which delivered, whose slot of the ledger it is.
+// burst_view.cuh -- what a burst's number decides: which queue is filled and which delivered, whose slot of the ledger it is.
 #pragma once
 #include "device.cuh"
 #include "state.cuh"

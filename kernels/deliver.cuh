@@ -1,0 +1,155 @@
+// deliver.cuh -- a warp delivers rows: what is to be delivered as work for its lanes, and the additions of a synapse to memory.
+// The strategies rows and blocked are this and nothing else.
+#pragma once
+#include "physics.cuh"
+#include "rows.cuh"
+#include "burst_view.cuh"
+
+// -- a warp delivers ----------------------------------------------------------------------------------------------------
+// A lane's part of what its warp delivers: slots first .. first + count of the row in `block`.
+struct Piece {
+    const u8* block;
+    u32 capacity, first, count;
+    u32 form;  // of the block: columns, shifted left by one, + 1 if it holds a psp each, used or not
+    u32 psp;   // the one psp of all slots, or PSP_EACH
+    u32 k;     // 0: the area is uniform
+};
+
+// Synapses of a piece that are in flight at a time, for each lane.
+#define IN_FLIGHT 4
+
+// The warp walks the slots of all its lanes' pieces as one sequence, so that short rows and long ones fill it alike, and
+// calls add(target, m, inhibitory, share) for those that are not removed and whose target is in [low, low + span).
+template <bool APART, class Add>
+__device__ __forceinline__ void deliver_pieces(const State& s, const Piece& mine, u32 low, u32 span, Add add) {
+    const u32 before = warp_sum_before(mine.count), total = __shfl_sync(FULL_MASK, before + mine.count, WARP_SIZE - 1);
+    const u32 shift = mine.first - before;
+    Share own = {};
+    if (APART && mine.k) own = share_among(mine.k);
+    for (u32 base = 0; base < total; base += IN_FLIGHT * WARP_SIZE) {
+        u32 target[IN_FLIGHT], m[IN_FLIGHT], owners[IN_FLIGHT];
+#pragma unroll
+        for (u32 u = 0; u < IN_FLIGHT; ++u) {
+            target[u] = SYNAPSE_REMOVED;
+            m[u] = owners[u] = 0;
+            u32 at = base + u * WARP_SIZE + lane_id();
+            if (base + u * WARP_SIZE >= total) continue;  // the same for all lanes
+            u32 owner = 0;                                // the last lane whose slots begin at or before `at`
+            for (u32 d = WARP_SIZE / 2; d > 0; d >>= 1) owner += __shfl_sync(FULL_MASK, before, (int)(owner + d)) <= at ? d : 0;
+            u32 i = at + __shfl_sync(FULL_MASK, shift, (int)owner);
+            u32 capacity = __shfl_sync(FULL_MASK, mine.capacity, (int)owner), psp = __shfl_sync(FULL_MASK, mine.psp, (int)owner);
+            u32 form = __shfl_sync(FULL_MASK, mine.form, (int)owner);
+            const u8* block = (const u8*)__shfl_sync(FULL_MASK, (u64)mine.block, (int)owner);
+            owners[u] = owner;
+            if (at >= total) continue;
+            Slots slots = slots_at(s, (u8*)block, capacity, form & 1, form >> 1);
+            target[u] = READ_ONLY(slots.target + i);
+            m[u] = small_at(slots.weight, s.weight_bytes, i) * (psp == PSP_EACH ? small_at(slots.psp, s.psp_bytes, i) : psp);
+        }
+#pragma unroll
+        for (u32 u = 0; u < IN_FLIGHT; ++u) {
+            Share share = own;
+            if (APART) {
+                if (base + u * WARP_SIZE >= total) continue;
+                share.magic = __shfl_sync(FULL_MASK, own.magic, (int)owners[u]);
+                share.shift = __shfl_sync(FULL_MASK, own.shift, (int)owners[u]);
+                share.k = __shfl_sync(FULL_MASK, own.k, (int)owners[u]);
+            }
+            u32 j = target[u] & TARGET_MASK;
+            if (!(target[u] & SYNAPSE_REMOVED) && j - low < span) add(j, m[u], (target[u] & SYNAPSE_INHIBITORY) != 0, share);
+        }
+    }
+}
+
+// What is to be delivered: fired neurons and tasks, each in so many parts. A part is a unit of work for a lane.
+struct Work {
+    u32 fired, tasks, parts;
+};
+
+// Where the targets from `key` on begin in the n ascending slots from `first` on. Targets that are spread evenly are found
+// with a few reads; any others cost more.
+__device__ __forceinline__ u32 seek(const u32* target, u32 first, u32 n, u32 key, float guess, float density) {
+    for (u32 again = 0; again < 2 && guess >= 0.0f && guess < (float)n; ++again)
+        guess += (float)((int)key - (int)(target[first + (u32)guess] & TARGET_MASK)) * density;
+    u32 start = guess <= 0.0f ? 0 : guess >= (float)n ? n : (u32)guess;
+    return first + first_not_below(target + first, n, key, start < n ? start : n ? n - 1 : 0);
+}
+
+// A unit as a lane's pieces: slots of the sorted part of its row with targets in [low, high), and of the unsorted tail
+// those that may be such. `everything`: no slot has to be looked for, and the tail belongs to the first piece.
+__device__ __forceinline__ void cut_unit(const State& s, const Work& work, u32 unit, u32 low, u32 high, bool everything, Piece& piece, Piece& tail) {
+    u32 item = unit / work.parts, part = unit % work.parts, index = item, chunk = 0;
+    if (item >= work.fired) {
+        u64 task = s.previous_task[item - work.fired];
+        index = (u32)(task >> 32);
+        chunk = (u32)task;
+    }
+    u32 source = s.previous_queue[QUEUE_HEADER + index];
+    u32 flags = s.flags[source];
+    if (!(flags & FLAG_VALID)) return;  // deleted since
+    Row row = s.rows[source];
+    u32 chunks = chunks_of(s, row);
+    if (chunks > 1 && item < work.fired) return;  // its tasks deliver it
+    u32 form = row.columns << 1 | (row.psp == PSP_EACH), psp = flags & FLAG_MP_DRIVEN ? s.previous_psp[index] : row.psp;
+    piece = {s.arena + row.offset * BLOCK_ALIGNMENT, row.capacity, 0, 0, form, psp, flags & FLAG_NONUNIFORM ? row.valid : 0};
+    u32 first = (u32)((u64)row.length * chunk / chunks), last = (u32)((u64)row.length * (chunk + 1) / chunks), slots = last - first;
+    last = first + (u32)((u64)slots * (part + 1) / work.parts);
+    first += (u32)((u64)slots * part / work.parts);
+    tail = piece;
+    tail.first = last;
+    if (!everything) {
+        u32 end = last < row.sorted ? last : row.sorted;
+        tail.first = first > row.sorted ? first : end;
+        tail.count = last - tail.first;
+        if (first >= end) return;
+        const u32* target = (const u32*)piece.block;
+        float density = (float)row.sorted / (float)s.neurons, guess = (float)low * density - (float)first;
+        u32 n = end - first, from = low == 0 ? first : seek(target, first, n, low, guess, density);
+        last = high >= s.neurons ? end : seek(target, from, end - from, high, (float)(high - low) * density, density);
+        first = from;
+    }
+    piece.first = first;
+    piece.count = last - first;
+}
+
+// Warp `who` of `of` takes its units, and delivers those of their synapses that end in [low, high).
+template <bool APART, class Add>
+__device__ __forceinline__ void deliver_range(const State& s, const Work& work, u32 who, u32 of, u32 low, u32 high, Add add) {
+    u32 units = (work.fired + work.tasks) * work.parts;  // parts: no more units than there are warps, or one
+    if (units == 0) return;
+    u32 rounds = (units - 1) / (of * WARP_SIZE) + 1, each = (units - 1) / (of * rounds) + 1;
+    bool everything = low == 0 && high >= s.neurons;
+    Range mine = split((units - 1) / each + 1, who, of);
+    for (u64 batch = mine.first; batch < mine.last; batch += mine.step) {
+        u32 unit = (u32)batch * each + lane_id();
+        Piece piece = {}, tail = {};
+        if (lane_id() < each && unit < units) cut_unit(s, work, unit, low, high, everything, piece, tail);
+        deliver_pieces<APART>(s, piece, low, high - low, add);
+        if (__any_sync(FULL_MASK, tail.count > 0)) deliver_pieces<APART>(s, tail, low, high - low, add);
+    }
+}
+
+// The additions to global memory of one synapse.
+template <bool APART>
+__device__ __forceinline__ void add_global(const State& s, u32 j, u32 m, bool inhibitory, const Share& share) {
+    if (APART) {
+        i64 term = s.fraction_bits ? synaptic_term(m, share) : (i64)m;
+        add_shared(s.accumulator + j, inhibitory ? -term : term);
+        add_shared(s.arrivals + j, 1u);
+    } else {
+        i64 term = (i64)((u64)m << s.arrival_bits);
+        add_shared(s.accumulator + j, (inhibitory ? -term : term) + 1);
+    }
+}
+
+// -- rows and blocked ---------------------------------------------------------------------------------------------------
+// Passes over ranges of `range` targets; one pass where that is all of them. No pass waits for another.
+template <bool APART>
+__device__ __forceinline__ void propagate_ranges(const State& s, const Work& work, u32 range) {
+    for (u64 low = 0; low < s.neurons; low += range) {
+        u32 high = low + range < s.neurons ? (u32)low + range : s.neurons;
+        deliver_range<APART>(s, work, (u32)warp_index(), (u32)warp_count(), (u32)low, high, [&](u32 j, u32 m, bool inhibitory, const Share& share) {
+            add_global<APART>(s, j, m, inhibitory, share);
+        });
+    }
+}
