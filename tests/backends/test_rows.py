@@ -10,6 +10,7 @@ import pytest
 from conftest import DeviceFactory
 from numpy.typing import NDArray
 
+from gpu_npu import NPU
 from gpu_npu.backends.base import Backend
 from gpu_npu.backends.devices.cpu import CpuDevice
 from gpu_npu.backends.devices.emulated import EmulatedDevice
@@ -328,3 +329,17 @@ def test_columns_follow_their_synapses(device_factory: DeviceFactory) -> None:
     for now, then in zip(synapses(executor), before, strict=True):
         if now.dtype != np.uint8:  # weights were changed
             np.testing.assert_array_equal(now, then)
+
+
+def test_a_long_row_is_sorted_before_much_is_looked_for_in_it() -> None:
+    """Synapses that were added to one row and are removed in another order, in one call and one by one."""
+    n = 30_000
+    with NPU(n, n + 1, backend="cpu") as npu:
+        npu.add_synapses(np.zeros(n, np.uint32), np.arange(n)[::-1], 1, 1)
+        before = npu.statistics()["bytes_touched"]
+        assert npu.remove_synapses(np.zeros(n // 2, np.uint32), np.arange(n // 2)).all()
+        assert all(npu.remove_synapse(0, n - 1 - i) for i in range(50))
+        assert not npu.remove_synapse(0, 5)
+        touched = npu.statistics()["bytes_touched"] - before
+        assert touched < 200 * n  # n * n * 4 bytes, were each looked for among all
+        assert npu.outgoing_synapses([0]).target.tolist() == list(range(n // 2, n - 50))

@@ -8,6 +8,7 @@ whichever the amount of waste asks for. Nothing depends on where a row lies.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.connectome import SynapseBatch
 from gpu_npu.errors import CapacityError, DeviceMemoryError
 
+MANY_COMPARISONS = 2**16
+"""From so many on it pays to know how many of the synapses that an edit looks at are unsorted."""
 MAX_ROW = 2**31 - 1
 """Synapses of a row: kernels count them in 32 bits, with some to spare."""
 MAX_IN_DEGREE = 2**32 - 1
@@ -98,6 +101,8 @@ class RowStore:
         self._end = 0  # first unit of the arena that no row has claimed
         self._abandoned = 0  # units below it that rows have moved away from
         self._removed = 0  # removed synapses that still hold a slot
+        self._longest_tail = 0  # no row has more unsorted synapses
+        self._searched = 0  # unsorted synapses that edits have looked at since all rows were sorted
         self.count = 0
         self.forget_statistics()
         self._bind()
@@ -185,6 +190,8 @@ class RowStore:
                     self.device.upload(buffer, np.ascontiguousarray(host))
                 self.context.launch("append_synapses", n=high - low, **buffers, items=high - low)
         self._account(old, planned, moves, end)
+        tails = (old["length"] - old["sorted"]).astype(np.int64) + np.diff(first)
+        self._longest_tail = max(self._longest_tail, int(tails.max()))
         self.count += len(batch)
 
     def _account(self, old: Rows, planned: Rows, moves: NDArray[np.bool_], end: int) -> None:
@@ -325,6 +332,7 @@ class RowStore:
         order = np.argsort(source, kind="stable")
         ordered = source[order]
         first = runs(ordered)
+        self._sort_before_searching(ordered[first[:-1]], np.diff(first))
         there: NDArray[np.bool_] = np.empty(len(source), np.bool_)
         with self.device.scratch() as scratch:
             hosts = {"ids": ordered[first[:-1]], "first": first.astype(np.uint32), "target": target[order]}
@@ -339,6 +347,17 @@ class RowStore:
             self._removed += removed
             self.count -= removed
         return there
+
+    def _sort_before_searching(self, ids: U32, pairs: NDArray[np.int64]) -> None:
+        """Looking for so many pairs in each of these rows compares each with all of the row's unsorted synapses. Once edits have
+        made more of such comparisons than there are synapses, all rows are sorted, if there is memory for that."""
+        if self._longest_tail * int(pairs.sum()) < MANY_COMPARISONS:
+            return
+        rows = self._read(ids)
+        self._searched += int(((rows["length"] - rows["sorted"]).astype(np.int64) * pairs).sum())
+        if self._searched > self._end * BLOCK_ALIGNMENT // self._blocks.one:
+            with suppress(DeviceMemoryError):
+                self.compact()
 
     # -- compaction ------------------------------------------------------------------------------------------------
     def compact(self) -> None:
@@ -360,6 +379,6 @@ class RowStore:
                     self.context.launch(step, n=high - low, **buffers, scratch=packing, items=high - low)
                 self.context.launch("place_rows", n=high - low, planned=planned, **buffers, scratch=packing, items=high - low)
         self._end = plan.end
-        self._abandoned = self._removed = 0
+        self._abandoned = self._removed = self._longest_tail = self._searched = 0
         self.compactions += 1
         self.bytes_compacted += self._end * BLOCK_ALIGNMENT
