@@ -7,8 +7,9 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -18,6 +19,7 @@ from gpu_npu import NPU, BurstEngine, CheckpointError, Connectome, EngineError, 
 from gpu_npu.checkpoint import Snapshot
 from gpu_npu.extras import install_command
 from gpu_npu.io.outputs import check_outputs
+from gpu_npu.objects import OneLine
 from gpu_npu.streams.places import cortical_ids
 
 from .networks import REPLACED, backend_options, file_of, read
@@ -26,6 +28,10 @@ from .status import fail, program, status_of, told
 from .stimulus import files_named, neurons
 from .stop import Stop
 from .streams import FORM, Address, Streams, address
+
+if TYPE_CHECKING:
+    from gpu_npu.service.server import Server
+    from gpu_npu.service.service import Service
 
 PORT = 8765
 SHORTEST_TOKEN = 16
@@ -66,6 +72,52 @@ token_option = click.option(
 )
 
 
+Ids = Mapping[int, bytes] | None
+"""Number of an area -> its cortical id, where a genome or an export gave them."""
+
+
+@dataclass(frozen=True, repr=False)
+class Options(OneLine):
+    """The options of the command."""
+
+    network_name: str | None
+    frequency: float
+    paused: bool
+    power: tuple[str, ...]
+    host: str
+    port: int
+    token_file: Path | None
+    publish: tuple[Address, ...]
+    sense: tuple[Address, ...]
+    checkpoint: Path | None
+    checkpoint_every: float | None
+    resume: Path | None
+    backend: str
+    device: int | None
+    ledger_window: int
+
+    @property
+    def kept(self) -> Path | None:
+        """The file of checkpoints."""
+        return self.checkpoint or self.resume
+
+    @property
+    def between_checkpoints(self) -> float:
+        """Seconds."""
+        return self.checkpoint_every or math.inf
+
+    def check(self) -> None:
+        """UsageError: options that do not go together. OSError: an output that is an input, or cannot be written."""
+        if (self.network_name is None) == (self.resume is None):
+            raise click.UsageError("either a NETWORK or --resume FILE is needed")
+        if self.checkpoint_every is not None and self.kept is None:
+            raise click.UsageError("--checkpoint-every needs --checkpoint FILE")
+        if self.kept is not None:
+            tokens = [] if self.token_file is None else [("--token-file", self.token_file)]
+            inputs = [*file_of(self.network_name), *files_named(self.power, "--power"), *tokens]
+            check_outputs([("--checkpoint", self.kept)], inputs)
+
+
 @click.command(short_help="Run a network as a service with HTTP control.")
 @click.argument("network_name", metavar="[NETWORK]", required=False)
 @click.option("--frequency", type=hertz, default="30", show_default=True, metavar="HZ|max", help="Bursts a second.")
@@ -82,23 +134,7 @@ token_option = click.option(
 @click.option("--checkpoint-every", type=click.FloatRange(min=1), metavar="SECONDS", help="Write it every so often, too.")
 @click.option("--resume", type=FILE, metavar="FILE", help="Go on from this checkpoint, in place of a NETWORK.")
 @backend_options
-def serve(
-    network_name: str | None,
-    frequency: float,
-    paused: bool,
-    power: tuple[str, ...],
-    host: str,
-    port: int,
-    token_file: Path | None,
-    publish: tuple[Address, ...],
-    sense: tuple[Address, ...],
-    checkpoint: Path | None,
-    checkpoint_every: float | None,
-    resume: Path | None,
-    backend: str,
-    device: int | None,
-    ledger_window: int,
-) -> None:
+def serve(**values: Any) -> None:
     """Run NETWORK (as for run) until SIGTERM or Ctrl-C, which end the service after the current burst, with exit status 0.
 
     Control is by HTTP and JSON: GET /status and /metrics (Prometheus), POST /start, /pause, /step, /inject, /parameters,
@@ -116,55 +152,33 @@ def serve(
         from gpu_npu.service.service import Service
     except ImportError as problem:
         raise MissingPackageError(f"serve needs packages that cannot be imported ({problem}): {install_command('serve')}") from problem
-    if (network_name is None) == (resume is None):
-        raise click.UsageError("either a NETWORK or --resume FILE is needed")
-    checkpoint = checkpoint or resume
-    if checkpoint_every is not None and checkpoint is None:
-        raise click.UsageError("--checkpoint-every needs --checkpoint FILE")
-    if checkpoint is not None:
-        tokens = [] if token_file is None else [("--token-file", token_file)]
-        check_outputs([("--checkpoint", checkpoint)], [*file_of(network_name), *files_named(power, "--power"), *tokens])
-    token = read_token(token_file)
-    ip = resolve(host, port)[1]
-    if token is None and not is_loopback(ip):
-        raise click.UsageError(f"--host {host} is not loopback: others could control the network; give a --token-file")
+    options = Options(**values)
+    options.check()
+    token = read_token(options.token_file)
+    ip = resolve(options.host, options.port)[1]
+    local = is_loopback(ip)
+    if token is None and not local:
+        raise click.UsageError(f"--host {options.host} is not loopback: others could control the network; give a --token-file")
     try:
         with ExitStack() as stack:
             stop = stack.enter_context(Stop().listening())
-            with Bar() as bar:
-                bar.step(f"reading {resume or network_name}")
-                npu, name, ids = (
-                    _loaded(str(network_name), power, backend=backend, device=device, fire_ledger_window=ledger_window)
-                    if resume is None
-                    else _resumed(resume, power, backend=backend, device=device)
-                )
+            npu, name, ids = _network(options)
             stack.callback(npu.close)
-            engine = stack.enter_context(BurstEngine(npu, frequency))
+            engine = stack.enter_context(BurstEngine(npu, options.frequency))
             streams = Streams(engine, ids)
             notes = {NOTE: {"network": name, "cortical_ids": None if ids is None else {area: text.hex() for area, text in ids.items()}}}
-            service = Service(engine, name, streams.moved, checkpoint, notes)
-            opened = streams.open(publish, sense)
-            hosts = frozenset({"localhost", "127.0.0.1", "::1", ip, host.lower()}) if is_loopback(ip) else None
-            server = stack.enter_context(Server(make_app(service, token=token, hosts=hosts), ip, port))
+            service = Service(engine, name, streams.moved, options.kept, notes)
+            opened = streams.open(options.publish, options.sense)
+            hosts = frozenset({"localhost", "127.0.0.1", "::1", ip, options.host.lower()}) if local else None
+            server = stack.enter_context(Server(make_app(service, token=token, hosts=hosts), ip, options.port))
             stack.callback(engine.stop)  # before the server ends, so that no request waits for a burst
-            if not paused:
+            if not options.paused:
                 engine.start()
+            where = f"[{ip}]" if ":" in ip else ip
             for line in opened:
                 click.echo(line)
-            where = f"[{ip}]" if ":" in ip else ip
             click.echo(f"serving {name} on {npu.backend} at http://{where}:{server.port} ({program()} top shows it, SIGTERM ends it)")
-            due = time.monotonic() + (checkpoint_every or math.inf)
-            while not stop and server.alive and engine.state not in ("stopped", "failed"):
-                time.sleep(LOOKS)
-                if time.monotonic() >= due:
-                    due = time.monotonic() + (checkpoint_every or math.inf)
-                    with suppress(EngineError):  # it has ended, or one that was asked for is being written
-                        service.checkpoint().add_done_callback(_tell)
-            abandoned = not stop and not server.alive
-            if checkpoint is not None and engine.state not in ("stopped", "failed"):
-                service.last_checkpoint()
-            if abandoned:
-                raise EngineError("the HTTP server ended")
+            _serve(service, server, stop, options)
     except EngineError as failure:
         cause = failure.__cause__
         if isinstance(cause, (NpuError, OSError, MemoryError)):
@@ -172,8 +186,30 @@ def serve(
         raise
 
 
-Ids = Mapping[int, bytes] | None
-"""Number of an area -> its cortical id, where a genome or an export gave them."""
+def _network(options: Options) -> tuple[NPU, str, Ids]:
+    """The network in an NPU, its name, and its cortical ids."""
+    place = {"backend": options.backend, "device": options.device}
+    with Bar() as bar:
+        bar.step(f"reading {options.resume or options.network_name}")
+        if options.resume is not None:
+            return _resumed(options.resume, options.power, **place)
+        return _loaded(str(options.network_name), options.power, fire_ledger_window=options.ledger_window, **place)
+
+
+def _serve(service: Service, server: Server, stop: Stop, options: Options) -> None:
+    """Until a signal, or the end of the engine or of the server; with checkpoints on the way and at the end."""
+    due = time.monotonic() + options.between_checkpoints
+    while not stop and server.alive and service.engine.state not in ("stopped", "failed"):
+        time.sleep(LOOKS)
+        if time.monotonic() >= due:
+            due = time.monotonic() + options.between_checkpoints
+            with suppress(EngineError):  # it has ended, or one that was asked for is being written
+                service.checkpoint().add_done_callback(_tell)
+    abandoned = not stop and not server.alive
+    if options.kept is not None and service.engine.state not in ("stopped", "failed"):
+        service.last_checkpoint()
+    if abandoned:
+        raise EngineError("the HTTP server ended")
 
 
 def _loaded(name: str, power: tuple[str, ...], **options: Any) -> tuple[NPU, str, Ids]:

@@ -126,7 +126,7 @@ class Recorder(Unique):
     def _make_room(self, more: int) -> None:
         """Take what one burst with so many bytes of ids needs, on the disk too, before it counts as recorded."""
         if self._waiting_bytes >= BUFFER:
-            self._flush()
+            self._flush(self.bursts)
         self._counts.make_room()
         end = _IDS_AT + 4 * self.fired_total + more + (self.bursts + 1) * ROW.itemsize + _TAIL
         if end <= self._claimed:
@@ -140,13 +140,16 @@ class Recorder(Unique):
             claim(self._file, self._claimed, end)
         self._claimed = end + self._ahead
 
-    def _flush(self) -> None:
-        ids = b"".join(self._waiting)
+    def _flush(self, bursts: int) -> None:
+        """Write the ids of the bursts up to this one that are not on the disk yet."""
+        count = max(bursts - self._bursts_written, 0)
+        ids = b"".join(self._waiting[:count])
         write_at(self._file, ids, _IDS_AT + 4 * self._ids_written)
         self._crc = zlib.crc32(ids, self._crc)
-        self._bursts_written, self._ids_written = self.bursts, self.fired_total
-        self._waiting.clear()
-        self._waiting_bytes = 0
+        self._bursts_written += count
+        self._ids_written += len(ids) // 4
+        self._waiting_bytes -= len(ids)
+        del self._waiting[:count]
 
     @locked
     def hexdigest(self) -> str:
@@ -173,11 +176,10 @@ class Recorder(Unique):
         kept, problem = self.bursts, None
         while True:
             try:
-                if problem is None:
-                    self._flush()
+                self._flush(kept)
                 self._write(self._content_of(kept))
             except OSError as error:
-                problem, kept = error, min(self._bursts_written, kept * 7 // 8)
+                problem, kept = error, kept * 7 // 8
                 if not kept or error.errno not in NO_ROOM:
                     raise self._told(error, "no") from error
             else:

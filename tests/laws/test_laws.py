@@ -77,6 +77,7 @@ ROOMS = {
     "gpu_npu.arrays": "",
     "gpu_npu.objects": "",
     "gpu_npu.checks": "",
+    "gpu_npu.extras": "",
     "gpu_npu.connectome": "",
     "gpu_npu.io": "connectome",
     "gpu_npu.genome": "connectome io",
