@@ -222,7 +222,7 @@ def test_a_rule_in_python_is_for_the_reference() -> None:
         def apply(self, burst: int, synapses: Any, weight: Any, source_fired: Any, target_fired: Any) -> Any:
             return weight
 
-    with NPU.from_connectome(small(), backend=cpu_backend) as npu, pytest.raises(NetworkError, match='take backend="reference"'):
+    with NPU.from_connectome(small(), backend=cpu_backend) as npu, pytest.raises(NetworkError, match="take backend='reference'"):
         npu.register_plasticity(Nothing(0, 0))
 
 
