@@ -4,7 +4,6 @@ docs/glossary.md explains the words (burst, candidate, psp, mapping, power neuro
 what a burst computes.
 """
 
-from gpu_npu.checkpoint import Snapshot
 from gpu_npu.connectome import (
     COUNTERS,
     NEURON_FIELDS,
@@ -37,8 +36,7 @@ from gpu_npu.connectome import (
     WindowRule,
 )
 from gpu_npu.engine import BurstEngine, EngineStatus
-from gpu_npu.fire import BurstResult, Digest, FireCandidateList, FireLedger, FireQueue, RunResult
-from gpu_npu.npu import NPU
+from gpu_npu.npu import NPU, BurstResult, Digest, FireCandidateList, FireLedger, FireQueue, RunResult, Snapshot
 
 __version__ = "0.1.0"
 

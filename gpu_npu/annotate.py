@@ -14,18 +14,15 @@ Nobody pays for this who has not asked: an NPU without annotation has no Ranges 
 
 from __future__ import annotations
 
-import functools
-from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Literal, TypeVar, cast
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from gpu_npu.errors import BackendUnavailableError
 from gpu_npu.extras import install_packages
 from gpu_npu.objects import Unique, described
 
 DOMAIN = "gpu_npu"
-M = TypeVar("M", bound=Callable[..., Any])
 
 
 class Ranges(Unique):
@@ -57,35 +54,3 @@ class Ranges(Unique):
 
     def _event(self, message: str, payload: int) -> Any:
         return self._domain.get_event_attributes(message=message, payload=payload)
-
-
-class Annotated:
-    """Something that shows what it does where that was asked for."""
-
-    _ranges: Ranges | None
-
-    @property
-    @abstractmethod
-    def burst_count(self) -> int: ...
-
-    def _range(self, name: str) -> AbstractContextManager[None]:
-        """A range of the profiler's, the last burst its number, where annotation is on."""
-        return nullcontext() if self._ranges is None else self._ranges.range(name, self.burst_count)
-
-
-def annotated(kind: Literal["edit", "transfer"]) -> Callable[[M], M]:
-    """A method that edits the network, or fetches from the backend: a range of the profiler's where annotation is on."""
-
-    def decorate(method: M) -> M:
-        name = f"{kind} {method.__name__.removeprefix('_')}"
-
-        @functools.wraps(method)
-        def call(shown: Annotated, /, *args: Any, **kwargs: Any) -> Any:
-            if shown._ranges is None:
-                return method(shown, *args, **kwargs)
-            with shown._range(name):
-                return method(shown, *args, **kwargs)
-
-        return cast(M, call)
-
-    return decorate

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpu_npu.arrays import F32, U32, Flags
-from gpu_npu.errors import NetworkError, NeuronIndexError
+from gpu_npu.errors import CapacityError, NetworkError, NeuronIndexError
 
 SMALLEST_NORMAL = np.float32(2.0**-126)
 LARGEST = np.finfo(np.float32).max
@@ -40,6 +40,14 @@ def check_integer(value: object, what: str, low: int = 0, high: int | None = Non
     elif not low <= value <= high:
         raise NetworkError(f"{what}: {value} is outside {low}..{high}")
     return int(value)
+
+
+def check_count(value: object, what: str, least: int = 0, most: int = 2**62) -> int:
+    """An integer of `least` or more; CapacityError beyond `most`."""
+    count = check_integer(value, what, least)
+    if count > most:
+        raise CapacityError(f"{what}: {count:,} is more than {most:,}")
+    return count
 
 
 def check_area_id(area: object) -> int:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from gpu_npu import Area, Connectome
 from gpu_npu.arrays import sorted_unique
-from gpu_npu.sizing import MemoryPlan, plan_memory
+from gpu_npu.npu.sizing import MemoryPlan, plan_memory
 
 from .networks import backend_options, network
 from .progress import Bar

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu import NPU, BurstEngine, CheckpointError, Connectome, EngineError, MissingPackageError, NpuError
-from gpu_npu.checkpoint import Snapshot
 from gpu_npu.extras import install_command
 from gpu_npu.io.outputs import check_outputs
+from gpu_npu.npu.snapshot import Snapshot
 from gpu_npu.objects import OneLine
 from gpu_npu.streams.places import cortical_ids
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from gpu_npu.arrays import F32, U32
 from gpu_npu.errors import EngineError, NetworkError, NeuronIndexError
-from gpu_npu.fire import BurstResult
 from gpu_npu.npu import NPU
+from gpu_npu.npu.results import BurstResult
 from gpu_npu.objects import OneLine, described
 
 MOST_STAGED = 2**24

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from gpu_npu.checkpoint import Snapshot
 from gpu_npu.errors import EngineError
 from gpu_npu.npu import NPU
+from gpu_npu.npu.snapshot import Snapshot
 from gpu_npu.objects import described
 
 

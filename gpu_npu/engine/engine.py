@@ -26,9 +26,9 @@ from gpu_npu.engine.checkpoints import CheckpointWriter
 from gpu_npu.engine.status import Counts, EngineStatus, State
 from gpu_npu.engine.streams import Streams
 from gpu_npu.errors import EngineError, NetworkError, problem_of
-from gpu_npu.fire import BurstResult
 from gpu_npu.io.manager import Manager, connectome_of
 from gpu_npu.npu import NPU
+from gpu_npu.npu.results import BurstResult
 from gpu_npu.objects import Unique, described
 from gpu_npu.streams.base import Sink, Source
 from gpu_npu.streams.callbacks import CallbackSink

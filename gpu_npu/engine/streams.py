@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from gpu_npu.engine.calls import Injection
 from gpu_npu.errors import NetworkError
-from gpu_npu.fire import BurstResult
+from gpu_npu.npu.results import BurstResult
 from gpu_npu.objects import described
 from gpu_npu.streams.base import Sink, Source
 

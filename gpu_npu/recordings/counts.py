@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.connectome import COUNTERS
-from gpu_npu.fire import BurstResult
 from gpu_npu.io.atomic import scratch
 from gpu_npu.io.disk import read_at, write_at
+from gpu_npu.npu.results import BurstResult
 
 IN_MEMORY = 2**23
 """Bytes that are kept in memory; what comes before them lies in a file without a name, beside the record."""

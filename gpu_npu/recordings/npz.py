@@ -7,31 +7,32 @@ first_burst + i is fired[offset[i]:offset[i + 1]]), `counters` (int64, a column 
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
 from types import TracebackType
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
 from gpu_npu.connectome import COUNTERS
 from gpu_npu.errors import NetworkError
-from gpu_npu.fire import BurstResult, Digest
-from gpu_npu.guard import locked
 from gpu_npu.io.archive import Archive
 from gpu_npu.io.atomic import Unfinished
 from gpu_npu.io.disk import NO_ROOM, claim, read_at, write_at
+from gpu_npu.npu.results import BurstResult, Digest
 from gpu_npu.objects import Unique, described
 
 from .base import Recording
 from .counts import ROW, Counts
 
+M = TypeVar("M", bound=Callable[..., Any])
 BUFFER = 2**20
 """Bytes of fired ids that are gathered before they are written."""
 _HEADER = 128
@@ -41,6 +42,17 @@ _IDS_AT = 30 + len(_FIRED) + 20 + _HEADER
 """Where the ids begin: behind the zip's header of the member, its name, its sizes in 64 bits, and the .npy header."""
 _TAIL = 4096
 """Bytes of what follows the ids, beside a row for each burst."""
+
+
+def _locked(method: M) -> M:
+    """A method of a Recorder during which other threads wait."""
+
+    @functools.wraps(method)
+    def call(self: Recorder, /, *args: Any) -> Any:
+        with self._lock:
+            return method(self, *args)
+
+    return cast(M, call)
 
 
 class _Content(NamedTuple):
@@ -94,14 +106,14 @@ class Recorder(Unique):
             self.discard()
         self.close()
 
-    @locked
+    @_locked
     def discard(self) -> None:
         """Close without a file; what stood at the path stays."""
         self._closed = True
         self._counts.close()
         self._unfinished.discard()
 
-    @locked
+    @_locked
     def __call__(self, result: BurstResult) -> None:
         """Record one burst."""
         if self._closed or self._full:
@@ -151,12 +163,12 @@ class Recorder(Unique):
         self._waiting_bytes -= len(ids)
         del self._waiting[:count]
 
-    @locked
+    @_locked
     def hexdigest(self) -> str:
         """The digest of what was recorded so far."""
         return self._digest.hexdigest()
 
-    @locked
+    @_locked
     def close(self) -> None:
         """Finish the file and let it appear. Closing twice is no error."""
         if self._closed:

@@ -8,8 +8,8 @@ from collections import deque
 import numpy as np
 
 from gpu_npu.arrays import U32
-from gpu_npu.fire import BurstResult
 from gpu_npu.npu import NPU
+from gpu_npu.npu.results import BurstResult
 from gpu_npu.objects import Unique, described
 
 AT_ONCE = 2**16

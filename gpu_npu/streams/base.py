@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gpu_npu.arrays import F32, U32
-from gpu_npu.fire import BurstResult
+from gpu_npu.npu.results import BurstResult
 from gpu_npu.objects import OneLine
 
 

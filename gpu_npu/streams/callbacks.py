@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from gpu_npu.checks import check_integer
-from gpu_npu.fire import BurstResult
+from gpu_npu.npu.results import BurstResult
 from gpu_npu.objects import Unique, described
 
 LAST_WORDS = 1.0

@@ -12,7 +12,7 @@ import numpy as np
 
 from gpu_npu.arrays import F32, U32
 from gpu_npu.errors import FrameError
-from gpu_npu.fire import BurstResult
+from gpu_npu.npu.results import BurstResult
 from gpu_npu.objects import described
 from gpu_npu.streams.base import Stimulus
 from gpu_npu.streams.places import Places

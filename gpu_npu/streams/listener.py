@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from gpu_npu.checks import check_integer
 from gpu_npu.errors import FrameError, NetworkError
-from gpu_npu.fire import BurstResult
+from gpu_npu.npu.results import BurstResult
 from gpu_npu.objects import Unique, described
 from gpu_npu.streams.base import Format, Stimulus
 

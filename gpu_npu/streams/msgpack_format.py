@@ -10,7 +10,7 @@ from gpu_npu.checks import check_integer, is_real
 from gpu_npu.connectome import COUNTERS
 from gpu_npu.errors import FrameError, MissingPackageError
 from gpu_npu.extras import install_command
-from gpu_npu.fire import BurstResult
+from gpu_npu.npu.results import BurstResult
 from gpu_npu.objects import described
 from gpu_npu.streams.base import Stimulus
 

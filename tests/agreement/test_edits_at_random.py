@@ -24,7 +24,7 @@ def some(rng: Random, npu: NPU, most: int) -> Any:
 
 
 def created(rng: Random, npu: NPU, most: int) -> Any:
-    return rng.permutation(np.flatnonzero(npu._ready().read("created")))[: rng.integers(1, most)]
+    return rng.permutation(np.flatnonzero(npu._resident.ready().read("created")))[: rng.integers(1, most)]
 
 
 def pairs(rng: Random, npu: NPU, most: int) -> Any:
@@ -98,7 +98,7 @@ def driven(rng: Random, npu: NPU) -> Edit:
 
 
 def born(rng: Random, npu: NPU) -> Edit:
-    count, area = min(int(rng.integers(1, 5)), int(np.count_nonzero(~npu._open().read("created")))), int(rng.integers(4))
+    count, area = min(int(rng.integers(1, 5)), int(np.count_nonzero(~npu._resident.created()))), int(rng.integers(4))
     return lambda npu: npu.add_neurons(count, cortical_area=area, threshold=100.0).tolist()
 
 
@@ -162,9 +162,9 @@ def check(seed: int, folder: Path) -> tuple[int, int]:
             bursts = int(rng.integers(1, 25))
             device.left = int(rng.integers(40)) if rng.random() < 0.2 else None
             if device.left is None and rng.random() < 0.2:
-                npu._tell_power(npu._power())
-                npu._ready()
-                if not npu._open()._plasticity.stale:  # type: ignore[attr-defined]  # tables are being made: not for signals
+                npu._resident.set_power(npu._resident.power())
+                npu._resident.ready()
+                if not npu._resident.open()._plasticity.stale:  # type: ignore[attr-defined]  # tables are being made: not for signals
                     device.after = int(rng.integers(12))
             try:
                 npu.process_burst() if bursts < 8 else npu.run(bursts)

@@ -127,7 +127,7 @@ def test_any_edge_list_in_any_chunks(seed: int, neurons: int, count: int, chunk:
             with NPU.from_connectome(bare(neurons, source), synapses=source, backend=backend) as npu:
                 order = np.lexsort((everything.target, everything.source))
                 assert_same(listed(npu), list(everything.take(order).columns()))
-                rows.append(npu._open()._rows.read_all())
+                rows.append(npu._resident.open()._rows.read_all())
     np.testing.assert_array_equal(*rows)
     degree = np.bincount(everything.source, minlength=neurons)
     for name in ("length", "sorted", "valid"):

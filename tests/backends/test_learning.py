@@ -189,7 +189,7 @@ def test_the_index_of_incoming_synapses_stays_in_order() -> None:
                 npu.force_fire([0])
                 npu.run(1)
                 if backend is cpu_backend:
-                    index = npu._open()._plasticity._incoming._rows
+                    index = npu._resident.open()._plasticity._incoming._rows
                     assert index.longest_tail(np.zeros(1, np.uint32)) <= incoming.MAX_TAIL
             weights.append(npu.synapse_array.weight.copy())
             if backend is cpu_backend:
@@ -203,7 +203,7 @@ def test_neurons_of_other_areas_come_and_go_for_nothing() -> None:
     with NPU.from_connectome(small(cortical_area=1), backend=cpu_backend, neuron_capacity=300) as npu:
         npu.register_plasticity(PairRule(1, 1, a_plus=5.0, a_minus=1.0, tau_plus=9.0, tau_minus=9.0))
         npu.run(1)
-        rules = npu._open()._plasticity
+        rules = npu._resident.open()._plasticity
         ids = npu.add_neurons(3, cortical_area=7)
         npu.set_parameter("cortical_area", ids, 8)
         npu.set_area_parameter("cortical_area", 8, 9)

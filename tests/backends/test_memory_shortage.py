@@ -132,7 +132,7 @@ def test_whatever_does_not_fit_changes_nothing(look: bool, monkeypatch: pytest.M
                 np.testing.assert_array_equal(*(one.process_burst().fired_neurons for one in (npu, reference)), err_msg=name)
         assert written(npu) == written(reference)
         npu.rebuild_indexes()
-        assert not npu._open()._rows.read_all()["columns"].any(), "rows have columns, and there is no rule"
+        assert not npu._resident.open()._rows.read_all()["columns"].any(), "rows have columns, and there is no rule"
     assert {name for name, count in refusals.items() if not count} == TAKES_NONE
 
 

@@ -64,7 +64,7 @@ def test_rows_beyond_32_gigabytes_of_arena() -> None:
         NPU.from_connectome(connectome, backend=DevicePlatform(SparseDevice()), synapse_capacity=2**33) as far,
         NPU.from_connectome(connectome, backend="reference", synapse_capacity=20_000) as reference,
     ):
-        rows = far._open()._rows
+        rows = far._resident.open()._rows
         assert far.memory()["rows"] > 2**35
         rng = np.random.default_rng(1)
         for end in (FAR, 2**32 // BLOCK_ALIGNMENT - 3, FAR + 2**28):  # across 4 GiB, and beyond 32

@@ -23,10 +23,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gpu_npu import NPU
-from gpu_npu.checkpoint import Snapshot
 from gpu_npu.cli import main
 from gpu_npu.cli.networks import EXAMPLES
 from gpu_npu.extras import install_command
+from gpu_npu.npu.snapshot import Snapshot
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
 psutil = pytest.importorskip("psutil")
@@ -283,7 +283,7 @@ def test_an_engine_that_fails_ends_the_service_with_its_status() -> None:
 from gpu_npu import KernelError
 from gpu_npu.backends.reference import Reference
 from gpu_npu import NPU
-from gpu_npu.checkpoint import Snapshot
+from gpu_npu.npu.snapshot import Snapshot
 from gpu_npu.cli import main
 from gpu_npu.cli.networks import EXAMPLES
 before = Reference.burst

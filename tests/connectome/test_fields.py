@@ -15,8 +15,8 @@ from gpu_npu.connectome import SynapseArray, SynapseChain
 from gpu_npu.connectome.fields import synapse_dtypes
 from gpu_npu.connectome.generators import RandomSynapses
 from gpu_npu.connectome.validation import check_synapses
-from gpu_npu.edits import PendingSynapses
 from gpu_npu.io import load, save, stream
+from gpu_npu.npu.admission import PendingSynapses
 
 DTYPES = synapse_dtypes(np.uint8, np.uint16)
 

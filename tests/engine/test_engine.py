@@ -30,9 +30,9 @@ from gpu_npu import (
 )
 from gpu_npu.backends.base import Platform
 from gpu_npu.backends.reference import Reference, ReferencePlatform
-from gpu_npu.checkpoint import Snapshot
 from gpu_npu.connectome.generators import fixed_out_degree, seed_example
 from gpu_npu.engine import calls
+from gpu_npu.npu.snapshot import Snapshot
 from gpu_npu.streams import Stimulus
 from gpu_npu.timing import Pace
 

@@ -34,11 +34,11 @@ from gpu_npu import (
 from gpu_npu.backends.base import BurstOutput
 from gpu_npu.backends.reference import ReferencePlatform
 from gpu_npu.backends.shape import NetworkShape
-from gpu_npu.checkpoint import Snapshot
 from gpu_npu.connectome import COUNTERS
 from gpu_npu.connectome.generators import fixed_out_degree
 from gpu_npu.io.atomic import replacing
 from gpu_npu.io.sealed import Sealed, write_sealed
+from gpu_npu.npu.snapshot import Snapshot
 
 KINDS: dict[str, BackendFactory] = {
     "reference": reference_backend,
@@ -77,7 +77,7 @@ class Relay:
     def resident(self) -> Any:
         if self.rng.random() < self.p:
             self.cut()
-        return self.npu._open()
+        return self.npu._resident.open()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.resident, name)
@@ -115,7 +115,7 @@ class Relay:
 
     def reset(self, state: dict[str, NDArray[Any]]) -> None:
         self.npu.reset()
-        there = np.flatnonzero(self.npu._open().read("created")).astype(np.uint32)
+        there = np.flatnonzero(self.npu._resident.open().read("created")).astype(np.uint32)
         for name, values in state.items():
             self.npu.set_parameter(name, there, values[there])
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_npu import Digest, NetworkError, sha256
-from gpu_npu.sha256 import Sha256
+from gpu_npu import Digest, NetworkError
+from gpu_npu.npu import sha256
+from gpu_npu.npu.sha256 import Sha256
 
 
 @pytest.fixture(params=["as found", "python"])

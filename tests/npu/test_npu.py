@@ -35,7 +35,7 @@ from gpu_npu.backends.executor import DevicePlatform
 from gpu_npu.backends.reference import ReferencePlatform
 from gpu_npu.backends.select import open_platform
 from gpu_npu.connectome import SYNAPSE_FIELDS
-from gpu_npu.edits import PendingSynapses
+from gpu_npu.npu.admission import PendingSynapses
 
 Factory = Callable[[], Platform]
 

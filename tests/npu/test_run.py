@@ -143,7 +143,7 @@ def test_who_watches_slowly_holds_the_device_up_and_loses_nothing() -> None:
         assert (first.first, len(first)) == (1, 5)
         device.wait()
         assert npu.burst_count == 5  # what was read
-        assert int(device.fetched(npu._resident._arrays["control"], 1)[0]) == 15  # type: ignore[union-attr]
+        assert int(npu._resident.backend._bursts.fetched("control", 1)[0]) == 15  # type: ignore[union-attr]
         assert [chunk.first for chunk in chunks] == list(range(6, 100, 5))
         assert npu.burst_count == 100
 

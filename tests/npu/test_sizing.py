@@ -13,7 +13,7 @@ from gpu_npu.backends.memory import load_bytes
 from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.connectome.generators import RandomSynapses, fixed_out_degree, fixed_probability, seed_example
 from gpu_npu.io import load
-from gpu_npu.sizing import plan_memory
+from gpu_npu.npu.sizing import plan_memory
 
 NETWORKS: dict[str, Callable[[], Connectome]] = {
     "empty": lambda: Connectome(0, 0),

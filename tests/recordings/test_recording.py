@@ -111,7 +111,7 @@ def test_it_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_what_a_killed_recorder_left_is_taken_over(tmp_path: Path) -> None:
     script = """
 import os, signal, sys
-from gpu_npu.fire import BurstResult
+from gpu_npu.npu.results import BurstResult
 from gpu_npu.recordings import Recorder
 import numpy as np
 recorder = Recorder(sys.argv[1])

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from gpu_npu import NPU, Area, BurstEngine, Connectome, NetworkError, __version__
-from gpu_npu.checkpoint import Snapshot
+from gpu_npu.npu.snapshot import Snapshot
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
 pytest.importorskip("prometheus_client", reason="needs the extra serve")

@@ -24,7 +24,7 @@ from subscriber import LAST
 from gpu_npu import NPU, Connectome, NetworkError
 from gpu_npu.connectome.generators import fixed_out_degree
 from gpu_npu.engine import BurstEngine
-from gpu_npu.fire import Digest
+from gpu_npu.npu.results import Digest
 from gpu_npu.streams import listener, zmtp
 from gpu_npu.streams.msgpack_format import MsgpackFormat
 

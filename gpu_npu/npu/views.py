@@ -1,12 +1,10 @@
-"""What bursts fired: results, the lists inside a burst, the ledger and the digest of a run.
+"""What an NPU hands out to look at: neurons as arrays, the lists inside a burst, the ledger.
 
-All arrays here are the reader's own host copies; lists of ids are uint32 and ascending.
+All arrays are the reader's own host copies; lists of ids are uint32 and ascending.
 """
 
 from __future__ import annotations
 
-import hashlib
-import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,101 +13,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.arrays import F32, U32
+from gpu_npu.connectome import NEURON_FIELDS
 from gpu_npu.errors import NetworkError
 from gpu_npu.objects import OneLine, Unique, described
-from gpu_npu.sha256 import Sha256
 
 History = list[tuple[int, U32]]
 """(burst, fired ids), in turn."""
+_FIELDS = {name: name for name in (*NEURON_FIELDS, "valid", "created")} | {f.seed_name: f.name for f in NEURON_FIELDS.values()}
 
 
-@dataclass(frozen=True, repr=False)
-class BurstResult(OneLine):
-    """The result of one burst: its number, the ids that fired, and counters (docs/glossary.md explains the words).
+class NeuronArrayView(Unique):
+    """The neurons of an NPU under the field names and under the names of the first API (thresholds, leak_rates, cortical_areas, ...).
 
-    sensory_injections : potentials injected into valid neurons.  power_injections : power neurons that received power.
-    synaptic_injections : synapses that delivered to valid neurons.
-    neurons_processed : candidates.  neurons_in_refractory : candidates that could not fire during their refractory period.
+    Every look fetches the whole field as it then is: a host copy of shape (capacity,), coordinates (capacity, 3), that
+    is the reader's own. Writing to it changes nothing; `NPU.set_parameter` does.
     """
 
-    burst: int
-    fired_neurons: U32
-    neuron_count: int
-    power_injections: int
-    sensory_injections: int
-    synaptic_injections: int
-    neurons_processed: int
-    neurons_in_refractory: int
+    instead = "npu.to_connectome().neurons is a copy"
 
-
-@dataclass(frozen=True, repr=False)
-class RunResult(OneLine):
-    """The result of the n bursts of a `NPU.run`.
-
-    Attributes
-    ----------
-    first_burst : number of the first of them.
-    fired_counts : int64 (n,), neurons that fired in each.
-    synaptic_injections : terms delivered in all of them.
-    digest : SHA-256 (hex) of the run, see `Digest`.
-    clock : int64 (n,), nanoseconds of a clock of the device when each of them was over; only differences mean anything.
-    """
-
-    first_burst: int
-    fired_counts: NDArray[np.int64]
-    synaptic_injections: int
-    digest: str
-    clock: NDArray[np.int64]
-
-    @property
-    def bursts(self) -> int:
-        """How many bursts were run."""
-        return len(self.fired_counts)
-
-    @property
-    def fired_total(self) -> int:
-        """Fired neurons, summed over the bursts."""
-        return int(self.fired_counts.sum())
-
-
-class Digest:
-    """SHA-256 over bursts in turn, silent ones too: u64 burst, u64 count, the fired ids as u32, little endian.
-
-    Two runs are the same when their digests are. A resumable one can say its `state`, with which another goes on, in another
-    process too.
-    """
-
-    def __init__(self, *, resumable: bool = False, state: bytes | None = None) -> None:
-        self._sha: Any = Sha256(state) if resumable or state is not None else hashlib.sha256()
-
-    def update(self, burst: int, fired_neurons: U32) -> None:
-        """Append one burst: its number and its fired ids (ascending)."""
-        self._sha.update(struct.pack("<QQ", burst, len(fired_neurons)) + np.ascontiguousarray(fired_neurons, dtype="<u4").tobytes())
-
-    def state(self) -> bytes:
-        """From which `Digest(state=...)` goes on. NetworkError where it is not resumable."""
-        if not isinstance(self._sha, Sha256):
-            raise NetworkError("this digest keeps no state to go on from", python="Digest(resumable=True) does")
-        return self._sha.state()
-
-    def update_many(self, first: int, begin: NDArray[np.int64], fired_neurons: U32) -> None:
-        """Append consecutive bursts: burst first + i fired fired_neurons[begin[i] : begin[i + 1]]."""
-        counts = np.diff(begin)
-        words = np.zeros(4 * len(counts) + len(fired_neurons), "<u4")
-        headers = begin[:-1] + 4 * np.arange(len(counts))
-        numbers = np.stack((np.arange(first, first + len(counts)), counts), axis=1).astype("<u8")
-        words[(headers[:, None] + np.arange(4)).ravel()] = numbers.view("<u4").ravel()
-        is_id = np.ones(len(words), np.bool_)
-        is_id[(headers[:, None] + np.arange(4)).ravel()] = False
-        words[is_id] = fired_neurons
-        self._sha.update(words.tobytes())
+    def __init__(self, capacity: int, read: Callable[[str], NDArray[Any]]) -> None:
+        self.capacity = capacity
+        self._read = read
 
     def __repr__(self) -> str:
-        return described(self, self.hexdigest())
+        return described(self, f"the neurons of an NPU (capacity {self.capacity:,}), each field fetched when it is looked at")
 
-    def hexdigest(self) -> str:
-        """The digest of what was appended so far."""
-        return str(self._sha.hexdigest())
+    @property
+    def count(self) -> int:
+        """Ids created so far, deleted ones included."""
+        return int(np.count_nonzero(self._read("created")))
+
+    def __getattr__(self, name: str) -> NDArray[Any]:
+        if name not in _FIELDS:
+            raise AttributeError(f"neurons have no field {name!r}; these are: {', '.join(_FIELDS)}")
+        return self._read(_FIELDS[name])
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *_FIELDS})
 
 
 def _position(neurons: U32, neuron: int) -> int | None:

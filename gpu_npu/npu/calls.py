@@ -1,4 +1,4 @@
-"""One call at a time: what an NPU promises to threads.
+"""What a call of an NPU is: one at a time, whatever the threads, and shown to a profiler where that was asked for.
 
 A call of another thread waits until the one at hand is over; who waits comes next, however fast the other calls again.
 A call from within a call of the same thread (a watch, a plasticity rule, a signal handler) is an error, except where the
@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from threading import RLock, get_ident
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from gpu_npu.errors import NetworkError
 
@@ -77,11 +77,11 @@ class Guard:
 
 
 def guarded(method: M) -> M:
-    """A method that is a call of its own. Its object has a `_guard`."""
+    """A method of a `Part` that is a call of its own."""
 
     @functools.wraps(method)
     def call(this: Any, /, *args: Any, **kwargs: Any) -> Any:
-        guard, me = this._guard, get_ident()
+        guard, me = this._resident.guard, get_ident()
         if guard.owner is None and not guard.wanted:  # as Guard.call, without its frames
             with guard.lock:
                 try:
@@ -94,12 +94,21 @@ def guarded(method: M) -> M:
     return cast(M, call)
 
 
-def locked(method: M) -> M:
-    """A method during which other threads wait, of an object that has a `_lock`."""
+def annotated(kind: Literal["edit", "transfer"]) -> Callable[[M], M]:
+    """A method of a `Part`, or of the Resident, that edits the network or fetches from the backend: a range of the profiler's where
+    annotation is on."""
 
-    @functools.wraps(method)
-    def call(this: Any, /, *args: Any, **kwargs: Any) -> Any:
-        with this._lock:
-            return method(this, *args, **kwargs)
+    def decorate(method: M) -> M:
+        name = f"{kind} {method.__name__.removeprefix('_')}"
 
-    return cast(M, call)
+        @functools.wraps(method)
+        def call(this: Any, /, *args: Any, **kwargs: Any) -> Any:
+            resident = getattr(this, "_resident", this)
+            if resident.ranges is None:
+                return method(this, *args, **kwargs)
+            with resident.range(name):
+                return method(this, *args, **kwargs)
+
+        return cast(M, call)
+
+    return decorate

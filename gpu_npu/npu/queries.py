@@ -2,106 +2,68 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpu_npu.annotate import Annotated, annotated
 from gpu_npu.arrays import U32, sorted_unique
-from gpu_npu.backends.base import Backend
 from gpu_npu.checks import as_array, check_area_id, check_ids
-from gpu_npu.connectome import (
-    NEURON_FIELDS,
-    Area,
-    Connectome,
-    PairRule,
-    PlasticityRule,
-    Settings,
-    SynapseArray,
-    SynapseBatch,
-    WindowRule,
-)
+from gpu_npu.connectome import Area, Connectome, PlasticityRule, Settings, SynapseArray, SynapseBatch
 from gpu_npu.connectome.sums import fixed_point_bits
 from gpu_npu.connectome.validation import check_field, field_named
-from gpu_npu.edits import PendingSynapses
-from gpu_npu.fire import FireCandidateList, FireLedger, FireQueue
-from gpu_npu.guard import guarded
-from gpu_npu.views import NeuronArrayView
+
+from .calls import annotated, guarded
+from .resident import Part
+from .views import FireCandidateList, FireLedger, FireQueue, NeuronArrayView
 
 
-class Queries(Annotated):
+class Queries(Part):
     """The part of an NPU that looks inside."""
-
-    _resident: Backend | None
-    _closed_at: int
-    _reason: str
-    _window: int
-    _neuron_count: int
-    _neuron_capacity: int
-    _synapse_capacity: int
-    _weight_dtype: type[np.uint8] | type[np.uint16]
-    _psp_dtype: type[np.uint8] | type[np.uint16]
-    _settings: Settings
-    _areas: dict[int, Area]
-    _plasticity: dict[int, PlasticityRule]
-    _pending: PendingSynapses
-
-    @abstractmethod
-    def _open(self) -> Backend: ...
-
-    @abstractmethod
-    def _ready(self) -> Backend: ...
-
-    @abstractmethod
-    def _power(self) -> U32: ...
-
-    @abstractmethod
-    def _used_areas(self) -> Mapping[int, Area]: ...
 
     @guarded
     @annotated("transfer")
     def get_parameter(self, name: str, neurons: ArrayLike | None = None) -> NDArray[Any]:
         """A field of these ids, or of all reserved ids: shape (n,), coordinates (n, 3)."""
         field_named(name)
-        ids = None if neurons is None else check_ids(neurons, self._neuron_capacity)
-        values = self._ready().read(name)
+        ids = None if neurons is None else check_ids(neurons, self._resident.shape.neuron_capacity)
+        values = self._resident.ready().read(name)
         return values if ids is None else values[ids]
 
     @guarded
     @annotated("transfer")
     def outgoing_synapses(self, neurons: ArrayLike) -> SynapseBatch:
         """Synapses that leave these neurons, ascending by source, then target, then age."""
-        ids = sorted_unique(check_ids(neurons, self._neuron_capacity))
-        return self._gathered(self._ready().synapses_from(ids))
+        ids = sorted_unique(check_ids(neurons, self._resident.shape.neuron_capacity))
+        return self._gathered(self._resident.ready().synapses_from(ids))
 
     @guarded
     @annotated("transfer")
     def incoming_synapses(self, neurons: ArrayLike) -> SynapseBatch:
         """Synapses that end in these neurons, in the same order."""
-        ids = sorted_unique(check_ids(neurons, self._neuron_capacity))
-        return self._ready().synapses_to(ids)
+        ids = sorted_unique(check_ids(neurons, self._resident.shape.neuron_capacity))
+        return self._resident.ready().synapses_to(ids)
 
     def _gathered(self, batches: Iterable[SynapseBatch]) -> SynapseBatch:
-        return SynapseBatch.concatenate([SynapseBatch.empty(self._weight_dtype, self._psp_dtype), *batches])
+        shape = self._resident.shape
+        return SynapseBatch.concatenate([SynapseBatch.empty(shape.weight_dtype, shape.psp_dtype), *batches])
 
     @property
     def backend(self) -> str:
         """Name of the backend."""
-        return self._open().name
+        return self._resident.open().name
 
     @property
     def backend_reason(self) -> str:
         """Why this backend, and what it runs on."""
-        return f"{self._reason}: {self._open().description}"
+        return f"{self._resident.reason}: {self._resident.open().description}"
 
     @property
     def burst_count(self) -> int:
         """Number of the last burst; 0 before the first."""
-        backend = self._resident  # once: another thread may close
-        return self._closed_at if backend is None else backend.burst_count
+        return self._resident.burst_count
 
     def get_burst_count(self) -> int:
         """Number of the last burst; 0 before the first."""
@@ -109,36 +71,55 @@ class Queries(Annotated):
 
     def get_neuron_count(self) -> int:
         """Neurons that exist: created and not deleted."""
-        return self._neuron_count
+        return self._resident.neuron_count
 
     @guarded
     def get_synapse_count(self) -> int:
         """Synapses added and not removed."""
-        return self._synapse_count()
-
-    def _synapse_count(self) -> int:
-        return self._open().synapse_count + len(self._pending)
+        return self._resident.synapse_count()
 
     @property
     def neuron_capacity(self) -> int:
         """Ids reserved."""
-        return self._neuron_capacity
+        return self._resident.shape.neuron_capacity
 
     @property
     def synapse_capacity(self) -> int:
         """Synapses reserved."""
-        return self._synapse_capacity
+        return self._resident.shape.synapse_capacity
+
+    @property
+    def settings(self) -> Settings:
+        """Rules, contribution_scale, power_amount, random_seed."""
+        return self._resident.settings
+
+    @property
+    def power_amount(self) -> float:
+        """Potential that every power neuron receives in a burst."""
+        return self._resident.settings.power_amount
+
+    @property
+    @guarded
+    def areas(self) -> Mapping[int, Area]:
+        """Area id -> flags as they now are, read-only: areas whose flags were set, then others that have neurons, ascending,
+        with those of `Area()`."""
+        return MappingProxyType(self._resident.areas())
+
+    @property
+    def plasticity(self) -> Mapping[int, PlasticityRule]:
+        """Handle -> rule as they now are, in the order in which they act, read-only; a rule has a `name` and `parameters`."""
+        return MappingProxyType(self._resident.rules.copy())
+
+    @guarded
+    @annotated("transfer")
+    def synapse_residues(self) -> NDArray[np.int16]:
+        """What pair rules keep beside each weight, in units of 2**-16: one for each synapse of `synapse_array`, in its order."""
+        return self._resident.ready().residues()
 
     @guarded
     def neurons_in_area(self, area: int) -> U32:
         """Ids of the neurons of an area."""
-        return self._neurons_in_area(area)
-
-    @annotated("transfer")
-    def _neurons_in_area(self, area: int) -> U32:
-        area = check_area_id(area)
-        backend = self._ready()
-        return np.flatnonzero((backend.read("cortical_area") == area) & backend.read("valid")).astype(np.uint32)
+        return self._resident.neurons_in_area(check_area_id(area))
 
     @guarded
     @annotated("transfer")
@@ -146,14 +127,17 @@ class Queries(Annotated):
         """Ids of the neurons at any of these places, shape (3,) or (n, 3), in one area or in all."""
         wanted = as_array(coordinates, "coordinates")
         wanted = check_field("coordinates", wanted, len(wanted) if wanted.ndim == 2 else 1)
-        backend = self._ready()
-        ids = np.flatnonzero(backend.read("valid")).astype(np.uint32) if area is None else self._neurons_in_area(area)
+        backend = self._resident.ready()
+        if area is None:
+            ids = np.flatnonzero(backend.read("valid")).astype(np.uint32)
+        else:
+            ids = self._resident.neurons_in_area(check_area_id(area))
         return ids[np.isin(_places(backend.read("coordinates")[ids]), _places(wanted))]
 
     @property
     def neuron_array(self) -> NeuronArrayView:
         """The neurons under the names of the first API too; every field is a copy fetched when it is looked at."""
-        return NeuronArrayView(self._neuron_capacity, self._read)
+        return NeuronArrayView(self._resident.shape.neuron_capacity, self._read)
 
     @property
     @guarded
@@ -161,8 +145,9 @@ class Queries(Annotated):
     def synapse_array(self) -> SynapseArray:
         """The synapses under the names of the first API: a copy of all of them as they stand, fetched now, ascending by source,
         then target, then age."""
-        synapses = SynapseArray(self._synapse_capacity, self._neuron_capacity, self._weight_dtype, self._psp_dtype)
-        for batch in self._ready().synapses_from():
+        shape = self._resident.shape
+        synapses = SynapseArray(shape.synapse_capacity, shape.neuron_capacity, shape.weight_dtype, shape.psp_dtype)
+        for batch in self._resident.ready().synapses_from():
             synapses.append(batch)
         return synapses
 
@@ -171,7 +156,7 @@ class Queries(Annotated):
     @annotated("transfer")
     def fire_candidate_list(self) -> FireCandidateList:
         """The candidates of the last burst."""
-        return FireCandidateList(*self._ready().candidates())
+        return FireCandidateList(*self._resident.ready().candidates())
 
     @property
     def fire_queue(self) -> FireQueue:
@@ -186,7 +171,7 @@ class Queries(Annotated):
     @guarded
     @annotated("transfer")
     def _queue(self, *, previous: bool) -> FireQueue:
-        backend = self._ready()
+        backend = self._resident.ready()
         ids, potentials = backend.fire_queue(previous=previous)
         coordinates, areas = backend.read("coordinates")[ids], backend.read("cortical_area")[ids]
         burst = max(0, self.burst_count - 1) if previous else self.burst_count
@@ -195,19 +180,20 @@ class Queries(Annotated):
     @guarded
     @annotated("transfer")
     def _read(self, name: str) -> NDArray[Any]:
-        return self._ready().read(name)
+        return self._resident.ready().read(name)
 
     @guarded
     @annotated("transfer")
     def _fired_in(self, which: Callable[[range], Iterable[int]]) -> list[tuple[int, U32]]:
         """(burst, fired ids) of some of the bursts that the ledger holds."""
-        backend, last = self._ready(), self.burst_count
-        return [(burst, backend.fired_in(burst)) for burst in which(range(max(1, last - self._window + 1), last + 1))]
+        backend, last = self._resident.ready(), self.burst_count
+        held = range(max(1, last - self._resident.shape.ledger_window + 1), last + 1)
+        return [(burst, backend.fired_in(burst)) for burst in which(held)]
 
     @property
     def fire_ledger(self) -> FireLedger:
         """The fired ids of the last `fire_ledger_window` bursts."""
-        return FireLedger(self._window, self.get_burst_count, self._fired_in)
+        return FireLedger(self._resident.shape.ledger_window, self.get_burst_count, self._fired_in)
 
     def get_fire_history(self, burst: int) -> U32:
         """Fired ids of a burst; NetworkError outside the ledger's window, which it names."""
@@ -220,23 +206,24 @@ class Queries(Annotated):
     @guarded
     def statistics(self) -> dict[str, int]:
         """Counts, capacities, and what edits have cost since load (bytes touched, rows moved, compactions, growths)."""
+        resident, shape = self._resident, self._resident.shape
         return {
-            "burst_count": self.burst_count,
-            "neurons": self._neuron_count,
-            "neuron_capacity": self._neuron_capacity,
-            "synapses": self._synapse_count(),
-            "synapse_capacity": self._synapse_capacity,
-            "areas": len(self._used_areas()),
-            "power_neurons": len(self._power()),
-            "fixed_point_bits": fixed_point_bits(self._areas),
-            "fire_ledger_window": self._window,
-            **self._ready().edit_statistics(),
+            "burst_count": resident.burst_count,
+            "neurons": resident.neuron_count,
+            "neuron_capacity": shape.neuron_capacity,
+            "synapses": resident.synapse_count(),
+            "synapse_capacity": shape.synapse_capacity,
+            "areas": len(resident.areas()),
+            "power_neurons": len(resident.power()),
+            "fixed_point_bits": fixed_point_bits(resident.flags),
+            "fire_ledger_window": shape.ledger_window,
+            **resident.ready().edit_statistics(),
         }
 
     @guarded
     def memory(self) -> dict[str, int]:
         """Bytes on the device by piece: "rows" (all of the synapses), "neurons" (all that is kept per id), "ledger", ..."""
-        return self._ready().memory()
+        return self._resident.ready().memory()
 
     @guarded
     def to_connectome(self) -> Connectome:
@@ -246,27 +233,7 @@ class Queries(Annotated):
         Not part of it: queues, ledger, what is staged, the burst number, the list of power neurons, what rules remember
         and rules written in Python.
         """
-        return self._to_connectome()
-
-    @annotated("transfer")
-    def _to_connectome(self) -> Connectome:
-        backend = self._ready()
-        network = Connectome(
-            self._neuron_capacity,
-            self._synapse_capacity,
-            weight_dtype=self._weight_dtype,
-            psp_dtype=self._psp_dtype,
-            settings=self._settings,
-            areas=self._areas,
-            plasticity=[rule for rule in self._plasticity.values() if isinstance(rule, (WindowRule, PairRule))],
-        )
-        created, valid = backend.read("created"), backend.read("valid")
-        ids = np.flatnonzero(created)
-        network.create_neurons(ids, **{name: backend.read(name)[ids] for name in NEURON_FIELDS})
-        network.delete_neurons(np.flatnonzero(created & ~valid))
-        for batch in backend.synapses_from():
-            network.synapses.append(batch)
-        return network
+        return self._resident.to_connectome()
 
 
 def _places(coordinates: NDArray[np.uint32]) -> NDArray[np.void]:
