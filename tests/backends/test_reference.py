@@ -156,7 +156,7 @@ def test_inject_device_takes_what_dlpack_passes() -> None:
     backend = loaded()
     backend.inject_device(Exporter(ids(0, 0, 2)), Exporter(reals(0.5, 0.5, 1e-39)))
     output = backend.burst(1)
-    assert output.fired.tolist() == [0] and output.sensory_injections == 3
+    assert output.fired.tolist() == [0] and output.counters[0] == 3
     assert backend.candidates()[1].tolist() == [1, 0]  # a subnormal potential is settled at the door
 
 
@@ -165,7 +165,7 @@ def test_inject_device_takes_what_dlpack_passes() -> None:
     [
         (ids(0, 1), reals(1), NetworkError, "2 neurons but 1 potentials"),
         (ids(1, 0), reals(1, 1), NetworkError, r"neurons\[1\] = 0 comes after 1"),
-        (ids(0, 4), reals(1, 1), NeuronIndexError, r"neurons\[1\] = 4 is not reserved .*4 ids"),
+        (ids(0, 4), reals(1, 1), NeuronIndexError, r"neurons\[1\]: 4 is not a neuron id; .* are 0 to 3"),
         (ids(0), reals(np.nan), NetworkError, r"potentials\[0\] = nan"),
         (ids(0, 1), reals(1, np.inf), NetworkError, r"potentials\[1\] = inf"),
         (np.array([0]), reals(1), NetworkError, "uint32 array is needed, not int64"),
@@ -179,7 +179,7 @@ def test_inject_device_refuses_and_stages_nothing(neurons: Any, potentials: Any,
     backend = loaded()
     with pytest.raises(error, match=message):
         backend.inject_device(neurons, potentials)
-    assert backend.burst(1).sensory_injections == 0
+    assert backend.burst(1).counters[0] == 0
 
 
 def test_removed_synapses_make_room() -> None:

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -65,7 +66,7 @@ def wait_until_recording(folder: Path, process: subprocess.Popen[str]) -> None:
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_a_run_with_its_table_and_its_record(number: int, status: int, tmp_path: Path) -> None:
     record = tmp_path / "fired.npz"
-    process = start(*ENDLESS, "--record", record)
+    process = start(*ENDLESS, "--targets", "--record", record)
     wait_until_recording(tmp_path, process)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
@@ -93,16 +94,21 @@ def test_ctrl_c_and_json(tmp_path: Path) -> None:
     assert 0 < facts["bursts"] < facts["bursts_asked"]
 
 
+def wait_until_it_waits(process: subprocess.Popen[str]) -> None:
+    """Until a process has done nothing for a second."""
+    spent, end = -1.0, time.monotonic() + 60
+    while (now := psutil.Process(process.pid).cpu_times().user) > spent:
+        assert time.monotonic() < end
+        spent = now
+        time.sleep(1)
+
+
 def test_ctrl_c_while_it_loads_is_one_line(tmp_path: Path) -> None:
     """A pipe with no writer, read as the network, keeps it in front of the load."""
     os.mkfifo(tmp_path / "network.npz")
     (tmp_path / "r.npz").write_text("what stood there")
     process = start("run", tmp_path / "network.npz", "--record", tmp_path / "r.npz")
-    end = time.monotonic() + 60
-    while len(os.listdir(tmp_path)) < 3:
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    time.sleep(0.3)
+    wait_until_it_waits(process)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (130, "", "Error: interrupted\n")

@@ -106,7 +106,7 @@ def test_what_is_wrong_with_synapses_is_found_while_they_are_read(tmp_path: Path
 
 def test_fields_of_a_saved_network(tmp_path: Path) -> None:
     save(network(), tmp_path / "network.npz")
-    with pytest.raises(NetworkError, match="holds its neurons' fields; threshold can be given for CSR files only"):
+    with pytest.raises(NetworkError, match="holds the fields of its neurons, so threshold cannot be given"):
         stream(tmp_path / "network.npz", threshold=3)
 
 

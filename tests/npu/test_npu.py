@@ -362,7 +362,7 @@ def test_queues_candidates_and_ledger(backend_factory: Factory) -> None:
     assert [(burst, ids.tolist()) for burst, ids in npu.fire_ledger] == [(3, [2]), (4, [3]), (5, [])]
     assert [burst for burst, _ in npu.get_recent_history(9)] == [5, 4, 3]
     assert npu.get_recent_history(0) == []
-    with pytest.raises(NetworkError, match=r"burst 2 is not in the fire ledger: it holds bursts 3 to 5 \(fire_ledger_window=3"):
+    with pytest.raises(NetworkError, match=r"burst 2 is not in the fire ledger: it holds bursts 3 to 5, with a window of 3 bursts"):
         npu.get_fire_history(2)
 
 
