@@ -18,8 +18,8 @@ test: lint
 
 # What is timed is timed alone.
 test-long: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m long -n $(WORKERS) --ignore=tests/profiling/test_speed.py
-	$(BIN)/python -m pytest -m long tests/profiling/test_speed.py
+	$(BIN)/python -m pytest -m long -n $(WORKERS) --ignore=tests/profiling/test_speed.py --ignore=tests/profiling/test_calls.py
+	$(BIN)/python -m pytest -m long tests/profiling/test_speed.py tests/profiling/test_calls.py
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check

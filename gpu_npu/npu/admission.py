@@ -74,6 +74,11 @@ class SumBound:
         # Which sources are mp-driven and which synapses plastic changes with areas, so any may be.
         self._least_weight, self._least_psp = least_weight_and_psp(areas, reach)
 
+    @property
+    def is_kept(self) -> bool:
+        """False where sums cannot but fit; with a non-uniform area they can."""
+        return self._bound is not None
+
     def admits(self, growth: int) -> bool:
         """Whether an edit that raises no sum by more than `growth` is proven to fit; if so it is counted as made."""
         if self._bound is None:

@@ -85,7 +85,8 @@ class NetworkEdits(Part):
         after = replace(before, **{flag: value for flag, value in given.items() if value is not None})  # type: ignore[arg-type]
         backend, bound = resident.ready(), resident.bound
         if (after.psp_uniform, after.mp_driven_psp) != (before.psp_uniform, before.mp_driven_psp):
-            divides = fixed_point_bits({**resident.flags, area: after})
+            others = (flags for other, flags in resident.flags.items() if other != area)
+            divides = not after.psp_uniform or (bound.is_kept and not all(flags.psp_uniform for flags in others))
             bound = resident.proven(lambda network: network.set_area(area, after)) if divides else SumBound()
         with resident.keeping(bound):
             backend.set_area(area, after)

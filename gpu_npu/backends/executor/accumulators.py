@@ -51,12 +51,12 @@ class Accumulators(Store):
         self._in_degree = in_degree
 
     def in_degree_with(self, batch: SynapseBatch, present: Iterable[SynapseBatch]) -> int:
-        """A bound on in-degrees once this batch is added to what is present, which is looked at only where counts might not fit.
-        CapacityError where they do not."""
+        """A bound on in-degrees once this batch is added to what is present, which is looked at only where counts might not fit
+        any more. CapacityError where they do not."""
         few = len(batch) * 8 < self.neurons
         arrivals = np.unique(batch.target, return_counts=True)[1] if few else np.bincount(batch.target)
         bound = self._in_degree + int(arrivals.max())
-        if bound >= 1 << count_bits(self._shape):
+        if self._in_degree < 1 << count_bits(self._shape) <= bound or bound > MAX_IN_DEGREE:
             degrees = np.bincount(batch.target, minlength=self.neurons)
             for part in present:
                 degrees += np.bincount(part.target, minlength=self.neurons)

@@ -175,8 +175,10 @@ class Executor(Backend):
         self._accumulators.set_unit(settings.contribution_scale, self._neurons.areas)
 
     def set_area(self, area: int, flags: Area) -> None:
-        with self._neurons.setting_area(area, flags) as areas:
-            self._accumulators.set_unit(self._settings.contribution_scale, areas)
+        areas = self._neurons.areas
+        with self._neurons.setting_area(area, flags):
+            if flags.psp_uniform != areas.get(area, Area()).psp_uniform:
+                self._accumulators.set_unit(self._settings.contribution_scale, {**areas, area: flags})
 
     # -- neurons -------------------------------------------------------------------------------------------------
     def add_neurons(self, neurons: U32, columns: FieldValues) -> None:

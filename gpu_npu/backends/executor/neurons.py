@@ -65,14 +65,16 @@ class NeuronStore(Store):
 
     # -- areas and power -----------------------------------------------------------------------------------------
     @contextmanager
-    def setting_area(self, area: int, flags: Area) -> Iterator[dict[int, Area]]:
-        """Set the flags of an area; the `with` block is given the areas as they will be, and can still refuse them."""
-        areas = {**self.areas, area: flags}
-        with self.device.scratch() as scratch:
-            writing, _ = self._area_written(scratch, area, valid_only=False, mask=AREA_FLAGS, bits=area_flags(flags))
-            yield areas
-            self.device.launch([writing])
-        self.areas = areas
+    def setting_area(self, area: int, flags: Area) -> Iterator[None]:
+        """Set the flags of an area once the `with` block, which can still refuse them, is over."""
+        if area_flags(flags) == area_flags(self.areas.get(area, Area())):
+            yield
+        else:
+            with self.device.scratch() as scratch:
+                writing, _ = self._area_written(scratch, area, valid_only=False, mask=AREA_FLAGS, bits=area_flags(flags))
+                yield
+                self.device.launch([writing])
+        self.areas[area] = flags
 
     def set_power(self, neurons: U32) -> None:
         """Let these be the power neurons."""
