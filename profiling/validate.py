@@ -327,6 +327,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path = options.out / f"{kind}-{stamp}-{facts['commit'][:12]}.json"
     report: Report = {"benchmark": "validation", "rehearsal": kind != "validate", "passed": False, **facts, "ok": False, "stages": {}}
 
+    options.out.mkdir(parents=True, exist_ok=True)
+
     def save() -> None:
         report["passed"] = report["ok"] and not report["rehearsal"] and not options.tests
         write(path, report)

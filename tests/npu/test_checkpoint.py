@@ -58,6 +58,7 @@ class Relay:
     def load(self, connectome: Connectome, shape: NetworkShape) -> Relay:
         capacities = {"neuron_capacity": shape.neuron_capacity, "synapse_capacity": shape.synapse_capacity}
         self.npu = NPU.from_connectome(connectome, fire_ledger_window=shape.ledger_window, backend=self.factories[0], **capacities)
+        self.asked = shape.neuron_capacity
         return self
 
     def close(self) -> None:
@@ -105,6 +106,11 @@ class Relay:
 
     def reserve(self, *, neuron_capacity: int, synapse_capacity: int) -> None:
         self.npu.reserve(neuron_capacity, synapse_capacity)
+        self.asked = max(self.asked, neuron_capacity)
+
+    def read(self, field: str) -> NDArray[Any]:
+        """Of the ids asked for: an NPU reserves some more."""
+        return np.asarray(self.resident.read(field)[: self.asked])
 
     def add_rule(self, handle: int, rule: PlasticityRule, since: int) -> None:
         if handle not in self.npu.plasticity:  # those of the connectome are there already

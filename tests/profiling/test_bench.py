@@ -418,7 +418,7 @@ def test_the_small_run(backend: str, capsys: pytest.CaptureFixture[str]) -> None
 def test_the_small_run_sees_a_difference(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     right = workloads.maker
     monkeypatch.setattr(bench, "golden", lambda *_: 2)
-    monkeypatch.setattr(workloads, "maker", lambda name, *_: right(name) if name == "reference" else lambda: Liar(right("cpu")()._device))
+    monkeypatch.setattr(workloads, "maker", lambda name, *_: right(name) if name == "reference" else lambda: running(Liar, right("cpu")()))
     assert small_run.main(["--backend", "cpu"]) == 1
     assert "other spikes or another state" in capsys.readouterr().err
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import sys
 import tracemalloc
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from stream_tools import burst, need
 
 from gpu_npu import NPU, Connectome, FrameError, MissingPackageError, NetworkError
+from gpu_npu.extras import install_command
 from gpu_npu.genome import grow
 from gpu_npu.streams.feagi_format import FeagiFormat, unpack
 from gpu_npu.streams.msgpack_format import MsgpackFormat
@@ -338,11 +340,11 @@ def test_a_map_of_two_however_it_is_written(head: bytes) -> None:
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "msgpack", None)
-    with pytest.raises(MissingPackageError, match=r"gpu-npu\[stream\]"):
+    with pytest.raises(MissingPackageError, match=re.escape(install_command("stream"))):
         MsgpackFormat(1)
     monkeypatch.setitem(sys.modules, "websockets", None)
     from gpu_npu.streams.websocket import WebSocketSink, WebSocketSource
 
     for made in (WebSocketSink, WebSocketSource):
-        with pytest.raises(MissingPackageError, match=r"gpu-npu\[stream\]"):
+        with pytest.raises(MissingPackageError, match=re.escape(install_command("stream"))):
             made(SMALL)
