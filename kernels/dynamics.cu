@@ -8,12 +8,12 @@
 #include "burst_view.cuh"
 
 struct Word {
-    u32 candidates, active, previously_fired, powered;  // a bit a neuron
+    u32 candidates, active, forgetful, powered;  // a bit a neuron; forgetful: starts from 0
 };
 
 // What happens to 32 neurons in this burst, from as few bytes as can be: which are candidates, to which is anything done?
 __device__ __forceinline__ Word classify(const State& s, u32 word) {
-    u32 first = word * WORD_NEURONS, n = s.neurons, previously_fired = s.previous_bits[word];
+    u32 first = word * WORD_NEURONS, n = s.neurons;
     const u8* flags = s.flags;
 #if WARP_SIZE == 1
     auto flagged = [&](u32 mask) { return bits_where(first, n, [=](u32 j) { return (flags[j] & mask) != 0; }); };
@@ -29,13 +29,16 @@ __device__ __forceinline__ Word classify(const State& s, u32 word) {
                         : bits_where(first, n, [=](u32 j) { return accumulator[j] != 0; });
     u32 valid = flagged(FLAG_VALID);
     u32 powered = valid & flagged(FLAG_POWER), candidates = (valid & (arrived | flagged(FLAG_INJECTED))) | powered;
-    u32 forget = valid & ~(flagged(FLAG_ACCUMULATES) | previously_fired);
-    u32 active = arrived | forget | candidates | flagged(FLAG_FORCED);
+    // Phase 1: a neuron that does not accumulate starts from 0, unless it fired in the burst before; under the rule, only if
+    // it was a candidate then.
+    u32 forgetful = valid & ~(flagged(FLAG_ACCUMULATES) | s.previous_bits[word]);
+    if (s.reset_candidates) forgetful &= s.candidate_bits[word];
+    u32 active = arrived | forgetful | candidates | flagged(FLAG_FORCED);
     if (s.burst_clock) {
         const u16* countdown = s.refractory_countdown;
         active |= valid & bits_where(first, n, [=](u32 j) { return countdown[j] != 0; });
     }
-    return {candidates, active, previously_fired, powered};
+    return {candidates, active, forgetful, powered};
 }
 
 struct Tally {
@@ -45,7 +48,7 @@ struct Tally {
 };
 
 // One neuron to which something happens; says whether it fires.
-__device__ __forceinline__ bool step_neuron(const State& s, u32 j, bool candidate, bool fired_before, Tally& tally) {
+__device__ __forceinline__ bool step_neuron(const State& s, u32 j, bool candidate, bool forgetful, Tally& tally) {
     u32 flags = s.flags[j];
 
     // What arrived, and an empty accumulator for the next burst.
@@ -61,11 +64,10 @@ __device__ __forceinline__ bool step_neuron(const State& s, u32 j, bool candidat
     if (arrivals) s.accumulator[j] = 0;
     if (!(flags & FLAG_VALID)) return false;
 
-    // Phase 1: a neuron that does not accumulate starts from 0, unless it fired in the burst before.
-    bool keeps = (flags & FLAG_ACCUMULATES) || fired_before, forced = flags & FLAG_FORCED;
+    bool forced = flags & FLAG_FORCED;
     float potential = s.membrane_potential[j];
     Neuron x;
-    x.potential = keeps ? potential : 0.0f;
+    x.potential = forgetful ? 0.0f : potential;
     x.countdown = s.refractory_countdown[j];
     x.fire_limit = s.consecutive_fire_limit[j];
     x.fire_count = s.consecutive_fire_count[j];
@@ -118,7 +120,7 @@ __device__ __forceinline__ float settled(float x) {
 // Those of 32 neurons from `first` on that are ordinary: candidates without input from outside, not blocked, below their
 // threshold, without a fire limit. They only integrate and leak, and here they do, side by side in loops without branches
 // that a compiler turns into vector instructions; the arithmetic is that of candidate_potential() and integrate(). A bit for each.
-__device__ __forceinline__ u32 step_ordinary(const State& s, u32 first, u32 candidates, u32 previously_fired, Tally& tally) {
+__device__ __forceinline__ u32 step_ordinary(const State& s, u32 first, u32 candidates, u32 forgetful, Tally& tally) {
     if (first + WORD_NEURONS > s.neurons || s.arrivals || s.rectify_input) return 0;
     const u32 bits = s.arrival_bits, counted = (1u << bits) - 1;
     const u64 bias = 1ull << (bits + 31);
@@ -137,7 +139,7 @@ __device__ __forceinline__ u32 step_ordinary(const State& s, u32 first, u32 cand
         const u32 flag = flags[b], outside = flag & (FLAG_INJECTED | FLAG_FORCED | FLAG_POWER);
         const u32 limited = (u32)(limit[b] != 0) & (u32)(limit[b] != 65535);
         other[b] |= outside | countdown[b] | limited | ((candidates >> b & 1) ^ 1);
-        keeps[b] = (flag & FLAG_ACCUMULATES) | (previously_fired >> b & 1);
+        keeps[b] = forgetful >> b & 1 ^ 1;
     }
     float *potential = s.membrane_potential + first, *inputs = s.input + first;
     const float *threshold = s.threshold + first, *leak = s.leak_coefficient + first;
@@ -177,13 +179,13 @@ __device__ __forceinline__ void step_neurons(const State& s) {
 #if WARP_SIZE == 1
         if (not_again) --not_again;
         else if (__popc(now.candidates) >= WORTH_TOGETHER) {
-            u32 ordinary = step_ordinary(s, (u32)word * WORD_NEURONS, now.candidates, now.previously_fired, tally);
+            u32 ordinary = step_ordinary(s, (u32)word * WORD_NEURONS, now.candidates, now.forgetful, tally);
             now.active &= ~ordinary;
             if (__popc(ordinary) < WORTH_TOGETHER) not_again = NOT_AGAIN;
         }
 #endif
         u32 fired = where_true(now.active, [&](u32 bit) {
-            return step_neuron(s, (u32)word * WORD_NEURONS + bit, now.candidates >> bit & 1, now.previously_fired >> bit & 1, tally);
+            return step_neuron(s, (u32)word * WORD_NEURONS + bit, now.candidates >> bit & 1, now.forgetful >> bit & 1, tally);
         });
         if (lane_id() == 0) {
             s.fired_bits[word] = fired;

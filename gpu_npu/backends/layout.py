@@ -294,6 +294,7 @@ SCALARS = (
     ("resident_neurons", "u4", "as many accumulators stay in the cache"),
     ("arrival_bits", "u4", "low bits of an accumulator that count arrivals; 0: arrivals[] does"),
     ("burst_clock", "u4", "refractory_clock is 'burst'"),
+    ("reset_candidates", "u4", "reset is 'candidates'"),
     ("rectify_input", "u4", "negative input of accumulating neurons counts as 0"),
     ("potential_floor", "f4", "lowest V"),
     ("potential_ceiling", "f4", "highest V"),

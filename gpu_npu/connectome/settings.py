@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gpu_npu.checks import check_flag, check_integer, check_single
 from gpu_npu.errors import NetworkError
@@ -47,10 +47,15 @@ class Rules:
     potential_floor: float = -INFINITY
     potential_ceiling: float = INFINITY
     """Bounds of the potential after the input was added; floor <= ceiling."""
+    reset: str = "all"
+    """Neurons without mp_charge_accumulation that did not fire in the last burst start from 0: "all" of them, or those alone that
+    were "candidates" in it."""
 
     def __post_init__(self) -> None:
         if self.refractory_clock not in ("candidate", "burst"):
             raise NetworkError(f'refractory_clock: {self.refractory_clock!r} is neither "candidate" nor "burst"')
+        if self.reset not in ("all", "candidates"):
+            raise NetworkError(f'reset: {self.reset!r} is neither "all" nor "candidates"')
         object.__setattr__(self, "rectify_input", check_flag(self.rectify_input, "rectify_input"))
         object.__setattr__(self, "potential_floor", check_single(self.potential_floor, "potential_floor", -INFINITY))
         object.__setattr__(self, "potential_ceiling", check_single(self.potential_ceiling, "potential_ceiling", INFINITY))
@@ -62,10 +67,11 @@ class Rules:
         """"seed" (the defaults), "feagi-2.6" or "feagi-2.6-fp32"."""
         if name == "seed":
             return cls()
+        fp32 = cls(refractory_clock="burst", rectify_input=True, reset="candidates")
         if name == "feagi-2.6":
-            return cls(refractory_clock="burst", rectify_input=True, potential_floor=0.0, potential_ceiling=255.0)
+            return replace(fp32, potential_floor=0.0, potential_ceiling=255.0)
         if name == "feagi-2.6-fp32":
-            return cls(refractory_clock="burst", rectify_input=True)
+            return fp32
         raise NetworkError(f'rules preset {name!r} is not one of "seed", "feagi-2.6", "feagi-2.6-fp32"')
 
 

@@ -48,6 +48,7 @@ BRANCHES = (
     "sated",
     "saturated",
     "snoozed",
+    "spared by the reset",
     "stopped",
     "target absent",
     "ticked",

@@ -58,7 +58,9 @@ def test_what_a_network_holds(file: Path) -> None:
     ]  # fmt: skip
     assert told["power_neurons"] == 2
     assert told["threshold"]["max"] == 4
-    assert told["rules"] == {"refractory_clock": "candidate", "rectify_input": False, "potential_floor": -2.0, "potential_ceiling": None}
+    assert told["rules"] == {
+        "refractory_clock": "candidate", "rectify_input": False, "potential_floor": -2.0, "potential_ceiling": None, "reset": "all"
+    }  # fmt: skip
     assert told["settings"] == {"contribution_scale": 1.0, "power_amount": 3.0, "random_seed": 5}
     text = invoke("info", file, "--backend", "reference").stdout
     for line in ("eyes: 2 neurons, power", "10 to 300, median 20", "1 sources have several", "66.7% inhibitory"):

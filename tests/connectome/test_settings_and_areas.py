@@ -20,8 +20,8 @@ def test_defaults_are_those_of_the_semantics() -> None:
     ("preset", "rules"),
     [
         ("seed", Rules()),
-        ("feagi-2.6", Rules("burst", True, 0.0, 255.0)),
-        ("feagi-2.6-fp32", Rules("burst", True, -math.inf, math.inf)),
+        ("feagi-2.6", Rules("burst", True, 0.0, 255.0, "candidates")),
+        ("feagi-2.6-fp32", Rules("burst", True, -math.inf, math.inf, "candidates")),
     ],
 )
 def test_presets(preset: str, rules: Rules) -> None:
@@ -40,6 +40,7 @@ def test_unknown_preset() -> None:
         (Area, {"name": "area \ud800"}, r"'area \\ud800' has a lone surrogate"),
         (Area, {"power": 1}, "power: 1 is not True or False"),
         (Rules, {"refractory_clock": "sun"}, "'sun'"),
+        (Rules, {"reset": "none"}, "reset: 'none' is neither"),
         (Rules, {"rectify_input": 2}, "rectify_input: 2"),
         (Rules, {"potential_floor": 2.0, "potential_ceiling": 1.0}, "floor 2.0 is above potential_ceiling 1.0"),
         (Rules, {"potential_floor": math.inf}, "potential_floor: inf"),

@@ -54,6 +54,7 @@ SWITCHES = (
     "threshold_limit",
     "forgetful",
     "burst_clock",
+    "candidates_reset",
     "rectify",
     "floor",
     "ceiling",
@@ -155,6 +156,7 @@ class Maker:
             rectify_input=self.on("rectify") and self.chance(0.8),
             potential_floor=float(self.rng.choice([-unit, -0.1 * unit, 0.0])) if self.on("floor") else -np.inf,
             potential_ceiling=float(self.rng.choice([unit, 3 * unit, 3 * unit, 255.0])) if self.on("ceiling") else np.inf,
+            reset="candidates" if self.on("candidates_reset") and self.chance(0.8) else "all",
         )
         return Settings(rules, scale, float(self.rng.choice([0, 1, 3])) * unit, int(self.rng.integers(0, 2**32)))
 

@@ -214,7 +214,10 @@ class ScalarModel:
 
         # Phase 1: injection.
         for j, n in enumerate(self.neurons):
+            spared = rules.reset == "candidates" and j not in self.list
             if n.valid and not n.mp_charge_accumulation and j not in before:
+                self.seen["spared by the reset"] += spared and n.membrane_potential != 0
+            if n.valid and not n.mp_charge_accumulation and j not in before and not spared:
                 self.seen["forgot"] += n.membrane_potential != 0
                 n.values["membrane_potential"] = Fraction(0)
         ext: dict[int, Fraction] = {}

@@ -169,6 +169,7 @@ class Executor(Backend):
         rules, state = settings.rules, self._state
         self._settings = settings
         state["burst_clock"] = rules.refractory_clock == "burst"
+        state["reset_candidates"] = rules.reset == "candidates"
         state["rectify_input"] = rules.rectify_input
         state["potential_floor"], state["potential_ceiling"] = rules.potential_floor, rules.potential_ceiling
         state["power_amount"], state["random_seed"] = settings.power_amount, settings.random_seed

@@ -50,7 +50,7 @@ class Bursts:
         fired = self._fired
         with phases.phase("injection", number), np.errstate(over="ignore", under="ignore"):
             self._staging.take_scheduled(number)
-            injected = inject(network, self._staging, self.power, fired.queue[0])
+            injected = inject(network, self._staging, self.power, fired)
         with phases.phase("propagation", number):
             sums, terms = propagate(network, fired.queue, injected.candidate)
             candidates = candidate_potentials(network, injected, sums)
@@ -65,17 +65,22 @@ class Bursts:
             return BurstOutput(queue[0].copy(), counters, time.perf_counter_ns())
 
 
-def inject(network: Connectome, staging: Staging, power: U32, fired_before: U32) -> Injected:
-    """External potential, and what is forgotten before a burst."""
+def inject(network: Connectome, staging: Staging, power: U32, before: FireStore) -> Injected:
+    """External potential, and what is forgotten before a burst; `before` is what the last one left."""
     neurons, valid = network.neurons, network.neurons.valid
     # Those whose countdown is above 0 when the burst begins; only the burst clock asks.
     blocked = np.flatnonzero(valid & (neurons.refractory_countdown > 0))
     (staged, amounts), forced = staging.staged()
     forced = forced[valid[forced]]
 
-    # A neuron that keeps no charge and did not fire in the previous burst (forced counts as fired) starts from 0.
+    # A neuron that keeps no charge and did not fire in the previous burst (forced counts as fired) starts from 0; under the
+    # rule, only if it was a candidate then.
     forgets = valid & ~neurons.mp_charge_accumulation
-    forgets[fired_before] = False
+    if network.settings.rules.reset == "candidates":
+        were_candidates = np.zeros(len(valid), np.bool_)
+        were_candidates[before.candidates[0]] = True
+        forgets &= were_candidates
+    forgets[before.queue[0]] = False
     neurons.membrane_potential[forgets] = 0
 
     # External potential: the staged injections one at a time in order, ext = fl32(ext + p), settled each time.
