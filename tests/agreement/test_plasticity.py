@@ -80,7 +80,7 @@ def test_five_thousand_random_networks_learn_as_the_scalar_model(plan: Plan) -> 
 
 
 @pytest.mark.parametrize("backend_factory", [name for name in BACKENDS if name != "reference"], indirect=True)
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(plan=plastic_plans())
 def test_random_networks_learn_as_on_the_reference(backend_factory: Factory, plan: Plan) -> None:
     agree(plan, backend_factory(), ReferencePlatform())

@@ -96,7 +96,7 @@ def uncounted_by(npu: NPU, device: FaultyCpu) -> int:
 def test_whatever_does_not_fit_changes_nothing(look: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each call is refused its first array, then its second, and so on until it is done; `look`: after each refusal the whole state is
     compared, which pays what synapses owe; else only what fires, and all at the end."""
-    monkeypatch.setattr(rows.RowStore, "CHUNK", 100)
+    monkeypatch.setattr(rows.RowStore, "CHUNK", 400)
     monkeypatch.setattr(plasticity, "CLOCK_SPAN", CLOCK)
     device = FaultyCpu(workers=1)
     refusals = dict.fromkeys(EDITS, 0)

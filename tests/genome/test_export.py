@@ -590,7 +590,7 @@ def limited(most: int = 4 * 2**20) -> Iterator[None]:
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("count", [2**31, 2**61 + 1])
+@pytest.mark.parametrize("count", [2**31, pytest.param(2**61 + 1, marks=pytest.mark.long)])
 def test_huge_counts_take_no_memory(tmp_path: Path, count: int) -> None:
     """At every place of the payload eight bytes become a huge number: an error, or another brain of the same size."""
     body = File(genome=None).body()

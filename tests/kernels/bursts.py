@@ -116,6 +116,8 @@ def main(sanitizer: str, bug: str = "", wide: str = "") -> None:
     if wide:
         shapes += [({"block": block, "seed": block, "cache_bytes": 512}, {"packed": block % 64 == 0}) for block in (32, 256, 1024)]
         shapes += [({"block": 256, "blocks": 7, "seed": 4, "shared": 4096}, {"propagation": "slices", "heavy_row": 40})]
+    if bug:  # first where it lies: slices.cuh runs where propagation is "slices"
+        shapes.sort(key=lambda shape: f"{shape[1].get('propagation')}.cuh" != BUGS[bug].file)
     for device, options in shapes:
 
         def backend(device: dict[str, Any] = device, options: dict[str, Any] = options) -> DevicePlatform:

@@ -17,7 +17,7 @@ OPTIONS = {
     # Python keeps memory until it ends; its own allocator would hide the rest.
     "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0:exitcode=66",
     "UBSAN_OPTIONS": "print_stacktrace=1",
-    "TSAN_OPTIONS": "exitcode=66:report_signal_unsafe=0",
+    "TSAN_OPTIONS": "exitcode=66:halt_on_error=1:report_signal_unsafe=0",
     "PYTHONMALLOC": "malloc",
     "OPENBLAS_NUM_THREADS": "1",
 }

@@ -136,7 +136,7 @@ def relayed(plan: Plan, order: list[str], p: float, path: Path) -> int:
 orders, chances = st.permutations(list(KINDS)), st.sampled_from((0.02, 0.1))
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(plan=plans(), order=orders, p=chances)
 def test_random_networks(plan: Plan, order: list[str], p: float, tmp_path_factory: pytest.TempPathFactory) -> None:
     relayed(plan, order, p, tmp_path_factory.getbasetemp() / "relay.ckpt")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from golden_cases import CASES, assert_bits, load_case
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_npu import NPU, NetworkError, NpuError
@@ -75,6 +75,7 @@ def results_of(npu: NPU, seed: int, spans: list[int], *, one_by_one: bool) -> li
 
 
 @pytest.mark.parametrize("ring", RINGS, ids=str)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**20), spans=st.lists(st.integers(0, 9), min_size=1, max_size=4))
 def test_a_run_is_its_bursts(ring: tuple[int, int], seed: int, spans: list[int]) -> None:
     def seen(backend: Backend | str, one_by_one: bool) -> list[Any]:
