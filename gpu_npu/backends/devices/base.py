@@ -73,7 +73,7 @@ class Device(Unique, ABC):
     """A processor with its memory. The caller frees what it allocates; `close()` frees the rest."""
 
     name: ClassVar[str]
-    small: ClassVar[int] = 2**20
+    small: int = 2**20
     """Bytes that are asked for without a look at what is free, which takes longer than the temporary arrays of an edit."""
     propagation: ClassVar[str] = "choose"
     """The strategy of propagation that suits the device (layout.STRATEGIES)."""

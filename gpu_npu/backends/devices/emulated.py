@@ -25,6 +25,7 @@ from gpu_npu.errors import KernelError, NetworkError
 GUARD = 256
 """Bytes before and after an array; also its alignment, as on a GPU."""
 GUARD_BYTE, FRESH_BYTE, SPOILT_BYTE = 0xA5, 0xCB, 0xCD
+INTACT = bytes([GUARD_BYTE]) * GUARD
 
 
 class EmulatedArray:
@@ -88,7 +89,6 @@ class EmulatedDevice(Device):
     has. `defines`: of the build."""
 
     name: ClassVar[str] = "emulated"
-    small: ClassVar[int] = 0  # its limit is looked at for every byte
 
     def __init__(
         self, *, sanitize: str = "", asynchronous: bool = True, memory_limit: int | None = None,
@@ -97,6 +97,8 @@ class EmulatedDevice(Device):
         super().__init__(program)
         self._grid = Grid(**grid)
         self._asynchronous, self._limit, self.cache_bytes = asynchronous, memory_limit, self._grid.cache_bytes
+        if memory_limit is not None:
+            self.small = 0  # the limit is looked at for every byte
         self._library = CpuLibrary(self._program, flavour="emulated", sanitize=sanitize, defines=defines)
         self._value_bytes = self._library.value_bytes
         self._sanitize = sanitize
@@ -245,7 +247,7 @@ class EmulatedDevice(Device):
         if "address" in self._sanitize:
             return  # ASan has seen to it, and nobody may look at them
         for side, guard in zip(("before", "after"), array.guards(), strict=True):
-            if (guard != GUARD_BYTE).any():
+            if guard.tobytes() != INTACT:
                 raise KernelError(f"something wrote {side} an array of {array.size} {array.dtype}")
 
 
