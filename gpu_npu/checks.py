@@ -7,6 +7,7 @@ Each function takes a value and what to call it in the error, and returns the va
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -17,6 +18,8 @@ from gpu_npu.errors import CapacityError, NetworkError, NeuronIndexError
 
 SMALLEST_NORMAL = np.float32(2.0**-126)
 LARGEST = np.finfo(np.float32).max
+SMALLEST_LABEL = 2**32
+"""An integer that can be no id, so it is a label."""
 
 
 # -- one value -----------------------------------------------------------------------------------------------------
@@ -180,10 +183,15 @@ def check_potentials(values: ArrayLike, n: int, what: str = "potentials") -> F32
 
 
 # -- ids -----------------------------------------------------------------------------------------------------------
-def check_ids(ids: ArrayLike, capacity: int, what: str = "neurons") -> U32:
+Find = Callable[[NDArray[Any], str], U32]
+"""Labels -> ids, as of `Annotations.find`."""
+
+
+def check_ids(ids: ArrayLike, capacity: int, what: str = "neurons", find: Find | None = None) -> U32:
     """Neuron ids as a uint32 array of shape (n,), contiguous; one id alone gives shape (1,).
 
-    ids: integers, or a mask: `capacity` booleans, True for each neuron that is meant.
+    ids: integers, or a mask: `capacity` booleans, True for each neuron that is meant; or labels, where `find` knows them: texts,
+        or integers of which one is too large for an id.
     NetworkError: neither of both, not one-dimensional, or a mask of another length. NeuronIndexError: below 0 or not below
     `capacity`.
     """
@@ -198,6 +206,8 @@ def check_ids(ids: ArrayLike, capacity: int, what: str = "neurons") -> U32:
             )
         return np.flatnonzero(array).astype(np.uint32)
     if array.size:
+        if find is not None and (array.dtype.kind == "U" or (array.dtype.kind in "iu" and int(array.max()) >= SMALLEST_LABEL)):
+            return find(array, what)
         if array.dtype.kind not in "iu":
             raise _wrong_dtype(what, array, "integer ids")
         if int(array.min()) < 0 or int(array.max()) >= capacity:
@@ -214,9 +224,9 @@ def check_unique(ids: U32, what: str = "neurons") -> None:
         raise NetworkError(f"{what}[{second}]: {int(ids[second])} is given more than once")
 
 
-def check_pairs(source: ArrayLike, target: ArrayLike, capacity: int) -> tuple[U32, U32]:
+def check_pairs(source: ArrayLike, target: ArrayLike, capacity: int, find: Find | None = None) -> tuple[U32, U32]:
     """The ids of two ends of synapses, as many of one as of the other."""
-    sources, targets = check_ids(source, capacity, "source"), check_ids(target, capacity, "target")
+    sources, targets = check_ids(source, capacity, "source", find), check_ids(target, capacity, "target", find)
     if len(sources) != len(targets):
         raise NetworkError(f"target: {len(targets):,} ids for {len(sources):,} of source; one of each makes a pair")
     return sources, targets

@@ -18,6 +18,7 @@ from gpu_npu.npu.sizing import MemoryPlan, plan_memory
 
 from .networks import backend_options, network
 from .progress import Bar
+from .reading import reading_options
 
 AREAS_SHOWN = 20
 """In the table; JSON has all of them."""
@@ -25,13 +26,14 @@ AREAS_SHOWN = 20
 
 @click.command(short_help="What a network holds, and the memory it needs.")
 @click.argument("network_name", metavar="NETWORK")
+@reading_options
 @backend_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON in place of the table.")
-def info(network_name: str, backend: str, device: int | None, ledger_window: int, as_json: bool) -> None:
+def info(network_name: str, backend: str, device: int | None, ledger_window: int, as_json: bool, reading: dict[str, Any]) -> None:
     """Say what NETWORK (as for run) holds, the memory it needs on the device, and whether it fits."""
     with Bar() as bar:
         bar.step(f"reading {network_name}")
-        connectome = network(network_name)
+        connectome = network(network_name, reading)
         connectome.validate()
         bar.step(f"looking at {network_name}")
         facts = {"network": network_name, **_facts(connectome)}
@@ -78,6 +80,8 @@ def _facts(connectome: Connectome) -> dict[str, Any]:
         "psp": {"dtype": psp.dtype.name, **_spread(psp), "sources_with_several": len(several)},
         "inhibitory_share": float(synapses.inhibitory[keep].mean()) if len(source) else 0.0,
         "mappings": _mappings(neurons.cortical_area[source], neurons.cortical_area[target]),
+        "labels": _labels(connectome),
+        "columns": {name: len(np.unique(values)) for name, values in connectome.annotations.columns.items()},
         "areas": [{"id": area, **asdict(flags), "neurons": size.get(area, 0)} for area, flags in areas.items()],
         "power_neurons": sum(size.get(area, 0) for area in power),
         "threshold": _spread(neurons.threshold[there]),
@@ -85,6 +89,12 @@ def _facts(connectome: Connectome) -> dict[str, Any]:
         "settings": settings,
         "plasticity": [{"rule": rule.name, **rule.parameters} for rule in connectome.plasticity],
     }
+
+
+def _labels(connectome: Connectome) -> dict[str, str] | None:
+    """The first and the last of the labels."""
+    labels = connectome.annotations.labels
+    return None if labels is None or not len(labels) else {"first": str(labels[0]), "last": str(labels[-1])}
 
 
 def _mappings(source: NDArray[np.uint32], target: NDArray[np.uint32]) -> list[dict[str, int]]:
@@ -134,6 +144,8 @@ def _print(facts: dict[str, Any], plan: MemoryPlan) -> None:
         ("thresholds", _text(facts["threshold"])),
         ("rules", ", ".join(f"{name} {value}" for name, value in facts["rules"].items())),
         ("settings", ", ".join(f"{name} {value}" for name, value in facts["settings"].items())),
+        *([("labels", f"{facts['labels']['first']} to {facts['labels']['last']}")] if facts["labels"] else []),
+        *([("columns", ", ".join(f"{name} ({count:,} values)" for name, count in facts["columns"].items()))] if facts["columns"] else []),
         ("areas", f"{len(areas):,}, with {facts['power_neurons']:,} power neurons"),
     ]
     for area in areas[:AREAS_SHOWN]:

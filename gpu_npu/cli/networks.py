@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -51,9 +52,11 @@ EXAMPLES = {
 }
 
 
-def read(name: str) -> Connectome | Grown | Imported:
-    """The built-in example of this name, or what is in this file: a network, a FEAGI genome, which is grown, or a connectome
-    that FEAGI exported, whatever the file is called. What could not be taken as it is, is told on stderr."""
+def read(name: str, reading: Mapping[str, Any] | None = None) -> Connectome | Grown | Imported:
+    """The built-in example of this name, or what is in this file: a network, an edge list, a matrix, a FEAGI genome,
+    which is grown, or a connectome that FEAGI exported, whatever the file is called. What was taken for what, and what could not be taken as it is, is told on stderr.
+
+    reading: keyword arguments of `gpu_npu.io.load`."""
     if name in EXAMPLES:
         return EXAMPLES[name].make()
     if not Path(name).exists():
@@ -69,7 +72,7 @@ def read(name: str) -> Connectome | Grown | Imported:
     elif kind is EXPORT:
         made = read_export(name)
     else:
-        return load(name)
+        return load(name, tell=lambda text: tell([text]), **(reading or {}))
     tell(made.report.warnings)
     return made
 
@@ -79,9 +82,9 @@ def file_of(name: str | None, argument: str = "NETWORK") -> list[tuple[str, Path
     return [] if name is None or name in EXAMPLES else [(argument, Path(name))]
 
 
-def network(name: str) -> Connectome:
+def network(name: str, reading: Mapping[str, Any] | None = None) -> Connectome:
     """The connectome alone of what `read` returns."""
-    made = read(name)
+    made = read(name, reading)
     return made if isinstance(made, Connectome) else made.connectome
 
 

@@ -19,6 +19,7 @@ from gpu_npu.session.run import PHASE_BURSTS
 
 from .networks import REPLACED, backend_options, file_of, network, tell
 from .progress import Bar
+from .reading import NAMES, files_read, reading_options
 from .status import EXIT_STATUS, fail, told
 from .stimulus import StimulusOptions
 from .stop import Stop
@@ -44,6 +45,7 @@ class Options(OneLine):
     as_json: bool
     quiet: bool
     nvtx: bool
+    reading: dict[str, Any]
 
 
 @click.command(short_help="Run a network and say what happened.")
@@ -67,6 +69,7 @@ class Options(OneLine):
     type=click.IntRange(0, 2**32 - 1),
     help="Replaces the network's random_seed: the draws of excitability, of --rate and of --poisson.",
 )
+@reading_options
 @backend_options
 @click.option(
     "--record", type=click.Path(path_type=Path), metavar="FILE", help=f"Write the fired ids of every burst to this .npz file; {REPLACED}."
@@ -87,10 +90,11 @@ class Options(OneLine):
 @click.option("--nvtx", is_flag=True, help="Show builds, loads, bursts and phases to a profiler, as NVTX ranges.")
 @click.pass_context
 def run(context: click.Context, /, **values: Any) -> None:
-    """Run NETWORK: a file of this project, a connectome in CSR (.npz with indptr, indices, count, sign), or a built-in
-    example (gpu-npu example lists them).
+    """Run NETWORK: a file of this project, an edge list (CSV, TSV, Parquet, Feather), a matrix (.npy, scipy's .npz), a connectome
+    in CSR (.npz with indptr, indices, count, sign), or a built-in example (gpu-npu example lists them).
 
-    WHAT is ids (1,2,5-8), an area by id or name (area:7, area:power), all, or a file of ids. Such a file is text with an id
+    WHAT is ids (1,2,5-8) or the labels of the file, neurons by what is known of them (cell_type=DNp01), an area by id or name
+    (area:7, area:power), all, or a file of ids. Such a file is text with an id
     or a range on a line, an .npy array of ids or a mask of booleans, or an .npz with such an array: the one named in
     FILE.npz:NAME, else `stim`, else the only one. Options that take WHAT may be repeated. Random draws depend on the seed
     only and are the same on every backend.
@@ -114,7 +118,7 @@ def run(context: click.Context, /, **values: Any) -> None:
         bar.step(f"reading {options.network_name or options.resume}")
         plan = _plan(options)
         inputs = file_of(plan.name) if options.resume is None else [("--resume", options.resume)]
-        check_outputs(plan.outputs(), [*inputs, *given.files()])
+        check_outputs(plan.outputs(), [*inputs, *given.files(), *files_read(options.reading)])
         if plan.resumed is None:
             connectome = _network(options, plan.name)
             stimuli = given.read(connectome)
@@ -152,7 +156,7 @@ def _plan(options: Options) -> Plan:
 
 def _network(options: Options, name: str) -> Connectome:
     """The network, with the threshold and the seed of the options."""
-    connectome = network(name)
+    connectome = network(name, options.reading)
     if options.threshold is not None:
         connectome.write("threshold", np.flatnonzero(connectome.neurons.valid), options.threshold)
     if options.seed is not None:
@@ -206,7 +210,8 @@ def _without_effect(context: click.Context, given: StimulusOptions, plan: Plan, 
     return [text for text, true in found.items() if true]
 
 
-BEGUN_WITH = ("network_name", "power", "inject", "every", "rate", "poisson", "schedule", "potential", "threshold", "seed", "ledger_window")
+STIMULI = ("power", "inject", "every", "rate", "poisson", "schedule", "potential")
+BEGUN_WITH = ("network_name", *STIMULI, "threshold", "seed", "ledger_window", *NAMES)
 """What is in a checkpoint, and cannot be given again."""
 
 

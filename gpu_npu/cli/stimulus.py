@@ -88,7 +88,7 @@ def _parse(text: str, option: str, network: Connectome, names: tuple[str, ...], 
     """Ids from WHAT, and the numbers after it."""
     with _usage(text, option):
         named, rest = Named.parse(text)
-    with _usage(text, option) if named.kind == "ids" or named.area_by_name else nullcontext():
+    with _usage(text, option) if named.kind in ("ids", "index", "columns") or named.area_by_name else nullcontext():
         ids = named.find(network, option)
     if not needed <= len(rest) <= len(names):
         form = "WHAT" + "".join(f":{name}" if i < needed else f"[:{name}]" for i, name in enumerate(names))

@@ -16,6 +16,7 @@ from gpu_npu.errors import (
     SumOverflowError,
 )
 
+from .annotations import Annotations
 from .connectome import Connectome
 from .fields import COUNTERS, NEURON_FIELDS, STATE_FIELDS, SYNAPSE_FIELDS
 from .neurons import NeuronArray
@@ -28,6 +29,7 @@ __all__ = [
     "NEURON_FIELDS",
     "STATE_FIELDS",
     "SYNAPSE_FIELDS",
+    "Annotations",
     "Area",
     "BackendUnavailableError",
     "CapacityError",

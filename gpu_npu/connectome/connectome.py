@@ -14,6 +14,7 @@ from gpu_npu.arrays import U32, Flags
 from gpu_npu.checks import check_area_id, check_ids, check_integer, check_pairs, check_unique
 from gpu_npu.errors import CapacityError, NetworkError
 
+from .annotations import Annotations
 from .fields import MAX_NEURONS, CountType
 from .neurons import NeuronArray
 from .plasticity import PairRule, PlasticityRule, WindowRule, reaches
@@ -64,6 +65,7 @@ class Connectome:
         synapse_capacity = check_integer(synapse_capacity, "synapse_capacity")
         self._frozen = False
         self._areas: dict[int, Area] = {}
+        self._annotations = Annotations()
         self.neurons = NeuronArray(neuron_capacity)
         self.synapses = SynapseArray(synapse_capacity, neuron_capacity, self.weight_dtype, self.psp_dtype)
         self.set_settings(Settings() if settings is None else settings)
@@ -106,6 +108,11 @@ class Connectome:
     def plasticity(self) -> tuple[PlasticityRule, ...]:
         """Window rules and pair rules, in the order in which they act."""
         return self._plasticity
+
+    @property
+    def annotations(self) -> Annotations:
+        """The labels that users know neurons by, and what else is known of them."""
+        return self._annotations
 
     @property
     def frozen(self) -> bool:
@@ -162,7 +169,7 @@ class Connectome:
     def delete_neurons(self, ids: ArrayLike) -> Flags:
         """Delete neurons; says for each id whether it was there (once, if it is given twice). Their synapses stay."""
         self._writable()
-        neurons = check_ids(ids, self.neuron_capacity)
+        neurons = check_ids(ids, self.neuron_capacity, find=self._annotations.find)
         first = np.zeros(len(neurons), np.bool_)
         first[np.unique(neurons, return_index=True)[1]] = True
         there = self.neurons.valid[neurons] & first
@@ -175,7 +182,7 @@ class Connectome:
         NetworkError: an id that was not created or is deleted, or one given twice.
         """
         self._writable()
-        neurons = check_ids(ids, self.neuron_capacity)
+        neurons = check_ids(ids, self.neuron_capacity, find=self._annotations.find)
         check_unique(neurons)
         missing = np.flatnonzero(~self.neurons.valid[neurons])
         if missing.size:
@@ -227,7 +234,7 @@ class Connectome:
         A pair given again takes the next oldest. Work: O(synapses + pairs log pairs) for the whole call.
         """
         self._writable()
-        sources, targets = check_pairs(source, target, self.neuron_capacity)
+        sources, targets = check_pairs(source, target, self.neuron_capacity, self._annotations.find)
         slots = self.synapses.oldest(sources, targets, consume=True)
         found = slots >= 0
         self.synapses.valid[slots[found]] = False
@@ -239,7 +246,7 @@ class Connectome:
         A pair given again sets the same synapse again: the last weight stays.
         """
         self._writable()
-        sources, targets = check_pairs(source, target, self.neuron_capacity)
+        sources, targets = check_pairs(source, target, self.neuron_capacity, self._annotations.find)
         weights = check_weights(weight, self.weight_dtype, len(sources))
         slots = self.synapses.oldest(sources, targets)
         found = slots >= 0
@@ -251,7 +258,7 @@ class Connectome:
 
     def find_synapses(self, source: ArrayLike, target: ArrayLike) -> NDArray[np.int64]:
         """The slot of the oldest valid synapse of each pair; -1 where there is none."""
-        return self.synapses.oldest(*check_pairs(source, target, self.neuron_capacity))
+        return self.synapses.oldest(*check_pairs(source, target, self.neuron_capacity, self._annotations.find))
 
     # -- the network as a whole ----------------------------------------------------------------------------------
     def set_area(self, area: int, flags: Area) -> None:
@@ -260,6 +267,13 @@ class Connectome:
         if not isinstance(flags, Area):
             raise NetworkError(f"area {area!r}: {flags!r} is not an Area")
         self._areas[check_area_id(area)] = flags
+
+    def set_annotations(self, annotations: Annotations) -> None:
+        """Labels and columns of neurons 0, 1, ...; CapacityError where there are more of them than reserved ids."""
+        self._writable()
+        if len(annotations) > self.neuron_capacity:
+            raise CapacityError(f"annotations of {len(annotations):,} neurons, where {self.neuron_capacity:,} ids are reserved")
+        self._annotations = annotations
 
     def set_settings(self, settings: Settings) -> None:
         """Rules and scales of the whole network."""
@@ -316,6 +330,7 @@ class Connectome:
             areas=self.areas,
             plasticity=self.plasticity,
         )
+        new._annotations = self._annotations
         new.neurons = self.neurons.with_capacity(self.neuron_capacity)
         new.synapses = self.synapses.with_capacity(self.synapse_capacity, self.neuron_capacity)
         return new

@@ -1,55 +1,90 @@
-"""Files in and out: a network in the project's own format, and connectomes given as CSR. No backend is known here."""
+"""Files and objects in and out: networks in the project's own format, edge lists, matrices. No backend is known here."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import fields as fields_of
 from pathlib import Path
+from typing import Any
 
-from numpy.typing import ArrayLike
+from gpu_npu.connectome import Connectome, FileFormatError, NetworkError, SynapseSource
 
-from gpu_npu.connectome import Connectome, FileFormatError, SynapseSource
-
-from .archive import Archive
+from .archive import has_arrays
+from .beginning import look
 from .csr import CSR
-from .formats import Format
+from .edges import EDGES
+from .feagi import FEAGI
+from .formats import Format, Given, Reading
 from .ids import each_once, parse_ids, read_ids
+from .kinds import ARCHIVE, EMPTY, UNKNOWN, kind_of
 from .project import PROJECT, save
-from .sparse import SPARSE
+from .sparse import DENSE, MATRIX, SPARSE
 
-__all__ = ["each_once", "load", "parse_ids", "read_ids", "save", "stream"]
-
-
-FORMATS = (SPARSE, PROJECT, CSR)
-"""The first that recognises a file reads it."""
+__all__ = ["Reading", "each_once", "load", "parse_ids", "read_ids", "save", "stream", "write"]
 
 
-def load(path: str | os.PathLike[str], **fields: ArrayLike) -> Connectome:
-    """A network from a .npz file, of whichever of the two formats it is.
+FORMATS = (SPARSE, PROJECT, CSR, DENSE, MATRIX, FEAGI, EDGES)
+"""The first that recognises a file or an object reads it."""
+_OPTIONS = {field.name for field in fields_of(Reading)} - {"fields"}
 
-    - what `save` wrote: everything as it was; no `fields`.
-    - CSR by source: `indptr` (n + 1), `indices` (targets), `count` (weights, 0..65535), `sign` (n, optional; negative:
-      the neuron inhibits). Weights are uint16, every psp is 1; `fields` are neuron fields for all of its neurons.
 
-    FileFormatError: truncated, corrupt, another format or version, or contents that are no network. OSError: not readable.
+def load(what: Any, **options: Any) -> Connectome:
+    """A network from a file or an object, of whichever format of FORMATS it is.
+
+    - a .npz that `save` wrote: everything as it was; no neuron fields.
+    - an edge list: CSV, TSV (also .gz and .zst), Parquet, Feather, a table of pandas, polars or Arrow, or a tuple of arrays
+      (source, target, weight). Ids of the file are labels.
+    - a matrix: scipy.sparse, NumPy, save_npz, .npy; its rows are the sources.
+    - a FEAGI genome, which is grown, or a connectome that FEAGI exported.
+    - CSR by source (.npz): `indptr` (n + 1), `indices` (targets), `count` (weights, 0..65535), `sign` (n, optional; negative:
+      the neuron inhibits). Weights are uint16, every psp is 1; further arrays of n values are annotations.
+
+    options: those of `Reading` by name, or neuron fields, such as threshold=20.0.
+    FileFormatError: truncated, corrupt, of another format or version, or contents that are no network; the message names the row
+    and the column. NetworkError: what does not fit, with the option that makes it fit. MissingPackageError. OSError: not readable.
     """
-    with Archive(Path(path)) as archive:
-        return _format_of(archive).load(archive, fields)
+    given, reading = _given(what), _reading(options)
+    return _format_of(given).load(given, reading)
 
 
-def stream(path: str | os.PathLike[str], **fields: ArrayLike) -> tuple[Connectome, SynapseSource]:
+def stream(what: Any, **options: Any) -> tuple[Connectome, SynapseSource]:
     """The same in bounded memory: the network without its synapses, and a source that reads them from the file batch by
     batch, for `NPU.from_connectome(network, synapses=source)`. Removed synapses are passed over.
 
     Errors are those of `load`; what is wrong with the synapses is found while they are read, damage at the end of the first
     pass at the latest, before a burst could see it.
     """
-    with Archive(Path(path)) as archive:
-        return _format_of(archive).stream(archive, fields)
+    given, reading = _given(what), _reading(options)
+    return _format_of(given).stream(given, reading)
 
 
-def _format_of(archive: Archive) -> Format:
-    found = next((format for format in FORMATS if format.recognises(archive)), None)
+def write(network: Connectome, path: str | os.PathLike[str]) -> None:
+    """A network to a file, in the format that the end of its name says. NetworkError: no format is written so. OSError."""
+    path = Path(path)
+    written = {ending: write for format in FORMATS for ending, write in format.writes.items()}
+    found = written.get(path.suffix.lower())
     if found is None:
-        known = ", nor ".join(format.about for format in FORMATS)
-        raise FileFormatError(f"{archive.path}: neither {known}; it has: {archive.names}")
-    return found
+        raise NetworkError(f"{path}: a network is written to a file whose name ends in {', '.join(written)}")
+    found(network, path)
+
+
+def _given(what: Any) -> Given:
+    return look(what) if isinstance(what, (str, os.PathLike)) else Given(what)
+
+
+def _reading(options: dict[str, Any]) -> Reading:
+    own = {name: value for name, value in options.items() if name in _OPTIONS}
+    return Reading(**own, fields={name: value for name, value in options.items() if name not in _OPTIONS})
+
+
+def _format_of(given: Given) -> Format:
+    found = next((format for format in FORMATS if format.recognises(given)), None)
+    if found is not None:
+        return found
+    known = "; ".join(format.about for format in FORMATS)
+    if not given.is_file:
+        raise NetworkError(f"a {type(given.value).__name__} is no network that is known here; these are: {known}")
+    kind = kind_of(given.path)
+    if kind not in (UNKNOWN, ARCHIVE):
+        raise FileFormatError(f"{given.name}: {kind.about}, not a network", python="" if kind is EMPTY else kind.way_out)
+    raise given.error(f"none of the networks that are read: {known}" + has_arrays(given))

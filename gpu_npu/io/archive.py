@@ -15,10 +15,27 @@ from numpy.typing import NDArray
 
 from gpu_npu.errors import FileFormatError, problem_of
 
+from .formats import Given
 from .kinds import ARCHIVE, another
 
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, NotImplementedError, RuntimeError, OSError)
 """What zipfile and NumPy raise for damaged archives; NotImplementedError and RuntimeError come from flipped flag bits."""
+
+
+def has_array(given: Given, *names: str) -> bool:
+    """Whether this is a .npz file that has all of these arrays. FileFormatError: it begins as one, and is damaged."""
+    if not given.is_file or not given.head.startswith(b"PK"):
+        return False
+    with Archive(given.path) as archive:
+        return all(name in archive for name in names)
+
+
+def has_arrays(given: Given) -> str:
+    """What a .npz file has, for messages; nothing of other files."""
+    if not given.head.startswith(b"PK"):
+        return ""
+    with Archive(given.path) as archive:
+        return f"; it has: {archive.names}"
 
 
 class Column:
@@ -76,9 +93,14 @@ class Archive:
         return f"{name}.npy" in self._zip.namelist()
 
     @property
+    def array_names(self) -> list[str]:
+        """The names of all arrays."""
+        return [name.removesuffix(".npy") for name in self._zip.namelist()]
+
+    @property
     def names(self) -> str:
         """The names of all arrays, for messages."""
-        return ", ".join(name.removesuffix(".npy") for name in self._zip.namelist()) or "nothing"
+        return ", ".join(self.array_names) or "nothing"
 
     def error(self, what: object) -> FileFormatError:
         """A FileFormatError that names the file."""

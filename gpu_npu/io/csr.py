@@ -9,17 +9,26 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.connectome import Connectome, SynapseBatch, SynapseSource
+from gpu_npu.arrays import sorted_unique
+from gpu_npu.connectome import Annotations, Connectome, SynapseBatch, SynapseSource
 from gpu_npu.connectome.fields import CountType
 from gpu_npu.connectome.synapses import SYNAPSES_AT_A_TIME
+from gpu_npu.errors import FileFormatError
 
-from .archive import Archive, Column
-from .formats import Fields, Format, in_memory
+from .archive import Archive, Column, has_array
+from .columns import NEURONS, plain
+from .formats import Format, Given, Reading, in_memory
 
+_OWN = ("indptr", "indices", "count", "sign")
 A = TypeVar("A", NDArray[Any], Column)
 
 
-def _stream(archive: Archive, fields: Fields) -> tuple[Connectome, SynapseSource]:
+def _stream(given: Given, reading: Reading) -> tuple[Connectome, SynapseSource]:
+    with Archive(given.path) as archive:
+        return _read(archive, reading)
+
+
+def _read(archive: Archive, reading: Reading) -> tuple[Connectome, SynapseSource]:
     """A connectome with the neurons, and indptr, indices, count and sign as a source of synapses: weight = count (uint16),
     psp = 1, inhibitory = sign of the source < 0."""
     indptr = _integers(archive, archive.array("indptr"), "indptr")
@@ -38,8 +47,26 @@ def _stream(archive: Archive, fields: Fields) -> tuple[Connectome, SynapseSource
     if len(sign) != n:
         raise archive.error(f"'sign' has {len(sign)} values for {n} neurons")
     network = Connectome(n, weight_dtype=np.uint16)
-    network.add_neurons(n, **fields)
+    network.add_neurons(n, **reading.fields)
+    network.set_annotations(_annotations(archive, n))
     return network, CsrSynapses(archive.path, indptr.astype(np.int64), sign < 0)
+
+
+def _annotations(archive: Archive, n: int) -> Annotations:
+    """Arrays of n texts or numbers beside those of the CSR: columns, and the labels where one is called as ids are."""
+    labels, found = None, {}
+    for name in archive.array_names:
+        if name in _OWN:
+            continue
+        try:
+            values = archive.array(name, (n,))
+        except FileFormatError:  # of another shape, so it says nothing of each neuron
+            continue
+        if values.dtype.kind in "iu" and plain(name) in NEURONS["neuron"] and (values >= 0).all() and len(sorted_unique(values)) == n:
+            labels = values.astype(np.uint64)
+        elif values.dtype.kind in "iubU":
+            found[name] = values.astype(np.str_)
+    return Annotations(labels, found)
 
 
 class CsrSynapses(SynapseSource):
@@ -95,4 +122,4 @@ def _within(archive: Archive, name: str, array: NDArray[Any], first: int, high: 
         raise archive.error(f"{name}[{first + i}] = {array[i]} is outside 0..{high}")
 
 
-CSR = Format("CSR (array 'indptr')", lambda archive: "indptr" in archive, _stream, in_memory(_stream))
+CSR = Format("CSR (array 'indptr')", lambda given: has_array(given, "indptr"), _stream, in_memory(_stream))

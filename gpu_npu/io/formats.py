@@ -1,41 +1,121 @@
-"""What a format of networks is. To add one, write a file that makes a `Format`, and name it in FORMATS of `gpu_npu.io`."""
+"""What a format of networks is, and how one is asked for. To add one, write a file that makes a `Format`, and name it in FORMATS
+of `gpu_npu.io`."""
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from numpy.typing import ArrayLike
 
 from gpu_npu.connectome import Connectome, SynapseSource
-
-from .archive import Archive
+from gpu_npu.errors import FileFormatError, MissingPackageError
+from gpu_npu.extras import install_command
+from gpu_npu.objects import OneLine, one_line
 
 Fields = Mapping[str, ArrayLike]
 """Neuron fields that the caller gives, by name."""
-Stream = Callable[[Archive, Fields], tuple[Connectome, SynapseSource]]
+
+
+@dataclass(frozen=True, repr=False)
+class Reading(OneLine):
+    """How a network is read, where its file leaves that open."""
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Of an edge list: "source", "target", "weight", "sign", "transmitter", "type" -> the name of the column, or its number from 1."""
+    unit: float | None = None
+    """The weight that one unit of a synapse stands for; None: 1 for integers, else the finest that fits."""
+    clip: bool = False
+    """Whether weights that do not fit are cut to the largest that does."""
+    electrical: bool = False
+    """Whether each electrical edge becomes two synapses, one in each direction; else they are left out."""
+    neurons: Any = None
+    """A file or a table with a row for each neuron, in the order of their ids: the only neurons that edges may name."""
+    annotations: Any = None
+    """A file or a table with rows by neuron; those of other neurons are left out."""
+    transmitters: Any = None
+    """Transmitter -> sign, or a file of such a table, in place of the default."""
+    areas: str | None = None
+    """A column of the annotations that makes areas."""
+    transposed: bool = False
+    """Of a matrix: whether its columns are the sources, in place of its rows."""
+    array: str | None = None
+    """The name of the matrix in a file that holds several."""
+    fields: Fields = field(default_factory=dict)
+    """Neuron fields, each one value for all neurons or one for each."""
+    tell: Callable[[str], object] = logging.getLogger("gpu_npu.io").warning
+    """Called with each line that the reader of a network should know: what was taken for what, what was rounded or left out."""
+
+
+class Given(NamedTuple):
+    """What is to be read: a file, known by how it begins, or an object."""
+
+    value: Any
+    head: bytes = b""
+    """The beginning of a file, unpacked where it is compressed."""
+    packing: str | None = None
+    """None, "gzip" or "zstd"."""
+
+    def __repr__(self) -> str:
+        return one_line(self)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a path."""
+        return isinstance(self.value, (str, os.PathLike))
+
+    @property
+    def path(self) -> Path:
+        """Of a file."""
+        return Path(self.value)
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return str(self.value) if self.is_file else f"this {type(self.value).__name__}"
+
+    def error(self, what: object) -> FileFormatError:
+        """A FileFormatError that names it."""
+        return FileFormatError(f"{self.name}: {what}")
+
+
+Stream = Callable[[Given, Reading], tuple[Connectome, SynapseSource]]
 
 
 class Format(NamedTuple):
-    """A kind of .npz file that holds a network."""
+    """A kind of file or object that holds a network."""
 
     about: str
-    """What it is, for messages, and by which of its arrays it is told."""
-    recognises: Callable[[Archive], bool]
+    """What it is, for messages, and by what it is told."""
+    recognises: Callable[[Given], bool]
     stream: Stream
     """The network without its synapses, and a source that reads them from the file."""
-    load: Callable[[Archive, Fields], Connectome]
+    load: Callable[[Given, Reading], Connectome]
     """The whole network, in memory."""
+    writes: Mapping[str, Callable[[Connectome, Path], None]] = {}
+    """End of a file's name -> what writes a network so."""
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
 
-def in_memory(stream: Stream) -> Callable[[Archive, Fields], Connectome]:
+def in_memory(stream: Stream) -> Callable[[Given, Reading], Connectome]:
     """The `load` of a format that needs nothing but its `stream`."""
 
-    def load(archive: Archive, fields: Fields) -> Connectome:
-        network, synapses = stream(archive, fields)
+    def load(given: Given, reading: Reading) -> Connectome:
+        network, synapses = stream(given, reading)
         network.reserve(synapses=synapses.total)
         for batch in synapses:
             network.synapses.append(batch)
         return network
 
     return load
+
+
+def missing(error: ImportError, needed_by: str, extra: str = "tables") -> MissingPackageError:
+    """The error of an optional package that is not installed."""
+    return MissingPackageError(f"{needed_by} needs {error.name}, which is not installed: {install_command(extra)}")

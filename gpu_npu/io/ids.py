@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gpu_npu.arrays import U32
 from gpu_npu.checks import check_ids
+from gpu_npu.connectome import Annotations
 from gpu_npu.errors import FileFormatError, NetworkError, NeuronIndexError
 
 from .archive import Archive
@@ -22,13 +23,13 @@ _BETWEEN = re.compile(r"[\s,;\[\]]+")
 _RANGE = re.compile(r"(\d{1,20})-(\d{1,20})")
 
 
-def parse_ids(text: str, capacity: int, what: str = "ids") -> U32:
-    """Ids written as 1,2,5-8, in the order written; a range has both its ends in it.
+def parse_ids(text: str, capacity: int, what: str = "ids", labels: Annotations | None = None) -> U32:
+    """Ids written as 1,2,5-8, in the order written; a range has both its ends in it. Where neurons have labels, these are meant.
 
     NetworkError: something that is no id and no range. NeuronIndexError: an id that is not below `capacity`.
     """
     found = array("I")
-    _append(found, map(str.strip, text.split(",")), capacity, what)
+    _append(found, map(str.strip, text.split(",")), capacity, what, labels)
     return np.array(found, np.uint32)
 
 
@@ -45,17 +46,19 @@ def each_once(ids: U32, what: str) -> U32:
     return ids
 
 
-def read_ids(path: str | os.PathLike[str], capacity: int, key: str | None = None) -> U32:
+def read_ids(path: str | os.PathLike[str], capacity: int, key: str | None = None, labels: Annotations | None = None) -> U32:
     """The ids in a file, whose kind its content tells.
 
     - .npy: an array of ids, or a mask of `capacity` booleans.
     - .npz: the array `key` of it, by default the one named `stim`, or the only one.
     - text: ids and ranges (5-8) with commas, spaces or ends of lines between them; what follows a # is a comment.
 
+    Where neurons have labels, text names those; an array does where one of it is too large for an id.
+
     FileFormatError: none of these. NetworkError: an id is there twice, as in a column that has a class for each neuron.
     NetworkError, NeuronIndexError: as of `check_ids`. OSError: not readable.
     """
-    path = Path(path)
+    path, find = Path(path), None if labels is None else labels.find
     with path.open("rb") as file:
         head = file.read(6)
         if key is not None and not head.startswith(b"PK"):
@@ -66,23 +69,23 @@ def read_ids(path: str | os.PathLike[str], capacity: int, key: str | None = None
                 values: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
             except (ValueError, EOFError, OverflowError) as error:
                 raise FileFormatError(f"{path}: not a readable array of ids: {error}") from error
-            return each_once(check_ids(values, capacity, str(path)), str(path))
+            return each_once(check_ids(values, capacity, str(path), find), str(path))
     if head.startswith(b"PK") or path.suffix == ".npz":
         with Archive(path) as archive:
             names = archive.names.split(", ")
             name = key or ("stim" if "stim" in names else names[0] if len(names) == 1 else None)
             if name is None:
                 raise FileFormatError(f"{path}: which array holds the ids? It has {archive.names}; name one: {path}:NAME")
-            return each_once(check_ids(archive.array(name), capacity, f"{path}: {name}"), f"{path}: {name}")
-    return _read_text(path, capacity)
+            return each_once(check_ids(archive.array(name), capacity, f"{path}: {name}", find), f"{path}: {name}")
+    return _read_text(path, capacity, labels)
 
 
-def _read_text(path: Path, capacity: int) -> U32:
+def _read_text(path: Path, capacity: int, labels: Annotations | None) -> U32:
     found = array("I")
     try:
         with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
-                _append(found, filter(None, _BETWEEN.split(line.partition("#")[0])), capacity, f"{path}, line {number}")
+                _append(found, filter(None, _BETWEEN.split(line.partition("#")[0])), capacity, f"{path}, line {number}", labels)
     except UnicodeDecodeError as error:
         raise FileFormatError(f"{path}: not a file of ids: neither .npy, .npz nor text") from error
     except NetworkError as error:
@@ -90,13 +93,28 @@ def _read_text(path: Path, capacity: int) -> U32:
     return each_once(np.array(found, np.uint32), str(path))
 
 
-def _append(found: array[int], items: Iterable[str], capacity: int, what: str) -> None:
+def _append(found: array[int], items: Iterable[str], capacity: int, what: str, labels: Annotations | None) -> None:
     """Add the ids that these items of a list mean."""
+    if labels is not None and labels.labels is not None:
+        names = list(items)
+        if names:
+            found.extend(_labelled(names, labels, what).tolist())
+        return
     for item in items:
         first, last = _span(item, what)
         if not 0 <= first <= last < capacity:
             raise NeuronIndexError.outside(what, min(first, last, 0) or max(first, last), capacity)
         found.extend(range(first, last + 1))
+
+
+def _labelled(names: list[str], labels: Annotations, what: str) -> U32:
+    """The ids of neurons by their labels. NetworkError: a label that no neuron has."""
+    numbers = labels.labels is not None and labels.labels.dtype.kind == "u"
+    for name in names if numbers else ():
+        if not (name.isdecimal() and int(name) < 2**64):
+            raise NetworkError(f"{what}: {name!r:.40} is no label of this network: those are numbers (index:0-9 names neurons by place)")
+    wanted: NDArray[Any] = np.array([int(name) for name in names], np.uint64) if numbers else np.array(names, np.str_)
+    return labels.find(wanted, what)
 
 
 def _span(item: str, what: str) -> tuple[int, int]:

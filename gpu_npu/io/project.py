@@ -24,9 +24,10 @@ from gpu_npu.connectome.plasticity import RULES
 from gpu_npu.connectome.synapses import SYNAPSES_AT_A_TIME
 from gpu_npu.errors import NetworkError, NpuError
 
-from .archive import Archive
+from .annotations import annotation_arrays, annotation_values, read_annotations
+from .archive import Archive, has_array
 from .atomic import replacing
-from .formats import Fields, Format
+from .formats import Fields, Format, Given, Reading
 from .sealed import Sealed
 
 FORMAT = "gpu_npu network"
@@ -54,6 +55,7 @@ def network_values(connectome: Connectome) -> dict[str, int | str]:
         "areas": json.dumps({str(area): asdict(flags) for area, flags in connectome.areas.items()}),
         "settings": _settings_text(connectome.settings),
         "plasticity": json.dumps([{"rule": rule.name, **rule.parameters} for rule in connectome.plasticity], allow_nan=False),
+        **annotation_values(connectome.annotations),
     }
 
 
@@ -63,13 +65,15 @@ def network_arrays(connectome: Connectome) -> dict[str, NDArray[Any]]:
     return {
         **{f"neuron_{name}": neurons[name] for name in (*NEURON_FIELDS, "valid", "created")},
         **{f"synapse_{name}": getattr(synapses, name) for name in (*SYNAPSE_FIELDS, "valid")},
+        **annotation_arrays(connectome.annotations),
     }
 
 
-def _load(archive: Archive, fields: Fields) -> Connectome:
+def _load(given: Given, reading: Reading) -> Connectome:
     """What `save` wrote."""
-    _check_format(archive, fields)
-    return read_network(archive)
+    with Archive(given.path) as archive:
+        _check_format(archive, reading.fields)
+        return read_network(archive)
 
 
 def _check_format(archive: Archive, fields: Fields) -> None:
@@ -121,6 +125,7 @@ def _without_synapses(archive: Archive | Sealed, weight_dtype: Any, psp_dtype: A
             areas=_areas(archive.text("areas")),
             plasticity=_plasticity(archive.text("plasticity")),
         )
+        network.set_annotations(read_annotations(archive))
     except NpuError as error:
         raise archive.error(error) from error
     for name, column in columns.items():
@@ -128,9 +133,14 @@ def _without_synapses(archive: Archive | Sealed, weight_dtype: Any, psp_dtype: A
     return network
 
 
-def _stream(archive: Archive, fields: Fields) -> tuple[Connectome, SynapseSource]:
+def _stream(given: Given, reading: Reading) -> tuple[Connectome, SynapseSource]:
     """What `save` wrote: the network without its synapses, and those that are not removed, as a source."""
-    _check_format(archive, fields)
+    with Archive(given.path) as archive:
+        _check_format(archive, reading.fields)
+        return _streamed(archive)
+
+
+def _streamed(archive: Archive) -> tuple[Connectome, SynapseSource]:
     weight, psp = (archive.column(f"synapse_{name}") for name in ("weight", "psp"))
     network = _without_synapses(archive, weight.dtype, psp.dtype)
     try:
@@ -218,4 +228,6 @@ def _plasticity(text: str) -> list[PlasticityRule]:
         raise NetworkError(f"'plasticity' cannot be read: {error!r} in {text!r}") from error
 
 
-PROJECT = Format("a network saved by this package (array 'format')", lambda archive: "format" in archive, _stream, _load)
+PROJECT = Format(
+    "a network saved by this package (array 'format')", lambda given: has_array(given, "format"), _stream, _load, {".npz": save}
+)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from gpu_npu.annotate import Ranges
 from gpu_npu.arrays import U32, sorted_unique
 from gpu_npu.backends.base import BurstOutput, Chunk
-from gpu_npu.checks import as_array, check_count, check_ids, check_potentials
+from gpu_npu.checks import as_array, check_count, check_potentials
 from gpu_npu.connectome.fields import COUNTERS
 from gpu_npu.errors import NetworkError
 
@@ -29,10 +29,8 @@ class Bursts(Part):
     @guarded
     def process_burst(self, power_neurons: ArrayLike | None = None) -> BurstResult:
         """Compute the next burst. power_neurons: the power neurons of this burst alone, in place of the set ones."""
-        if power_neurons is None:
-            power = self._resident.power()
-        else:
-            power = sorted_unique(check_ids(power_neurons, self._resident.shape.neuron_capacity, "power_neurons"))
+        resident = self._resident
+        power = resident.power() if power_neurons is None else sorted_unique(resident.ids(power_neurons, "power_neurons"))
         return self._burst(power)[0]
 
     def _burst(self, power: U32) -> tuple[BurstResult, int]:
@@ -100,13 +98,13 @@ class Bursts(Part):
         """Stage external potential for bursts to come, so that `run` need not ask: potentials[i], or one for all, into
         neurons[i] in burst bursts[i], or in one burst for all. In its burst it adds after what `inject` has staged, in the
         order scheduled. `reset` forgets it."""
-        ids = check_ids(neurons, self._resident.shape.neuron_capacity)
+        ids = self._resident.ids(neurons)
         self._resident.ready().schedule(self._coming(bursts, len(ids)), ids, check_potentials(potentials, len(ids)))
 
     @guarded
     def schedule_force(self, bursts: Any, neurons: ArrayLike) -> None:
         """Stage neurons to be forced (see `force_fire`) in bursts to come: neurons[i] in burst bursts[i], or all in one."""
-        ids = check_ids(neurons, self._resident.shape.neuron_capacity)
+        ids = self._resident.ids(neurons)
         self._resident.ready().schedule(self._coming(bursts, len(ids)), ids, None)
 
     def _coming(self, bursts: Any, count: int) -> NDArray[np.uint64]:
@@ -133,13 +131,13 @@ class Bursts(Part):
             with self._resident.range("injection"):
                 backend.inject_device(neurons, potentials)
             return
-        ids = check_ids(neurons, self._resident.shape.neuron_capacity)
+        ids = self._resident.ids(neurons)
         backend.inject(ids, check_potentials(potentials, len(ids)))
 
     @guarded
     def force_fire(self, neurons: ArrayLike) -> None:
         """Stage neurons to fire in the next burst whatever their potential (firing potential 100)."""
-        self._resident.ready().force(check_ids(neurons, self._resident.shape.neuron_capacity))
+        self._resident.ready().force(self._resident.ids(neurons))
 
     @guarded
     def fired_on_device(self) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpu_npu.arrays import U32, Flags, sorted_unique
-from gpu_npu.checks import check_area_id, check_count, check_ids, check_pairs, check_unique
+from gpu_npu.checks import check_area_id, check_count, check_pairs, check_unique
 from gpu_npu.connectome import NEURON_FIELDS, Area, Connectome, PlasticityRule, Settings
 from gpu_npu.connectome.fields import MAX_NEURONS, synapse_dtypes
 from gpu_npu.connectome.neurons import lowest_free
@@ -66,7 +66,7 @@ class NetworkEdits(Part):
         """The power neurons from the next burst on, beside those of power areas; replaces the list set before."""
         resident = self._resident
         resident.open()
-        resident.list_power(sorted_unique(check_ids(neurons, resident.shape.neuron_capacity, "power neurons")))
+        resident.list_power(sorted_unique(resident.ids(neurons, "power neurons")))
 
     @guarded
     @annotated("edit")
@@ -163,7 +163,7 @@ class NeuronEdits(Part):
     @annotated("edit")
     def delete_neurons(self, neurons: ArrayLike) -> Flags:
         """Delete neurons, each given once; says for each whether it was there. Their ids are never used again."""
-        ids = check_ids(neurons, self._resident.shape.neuron_capacity)
+        ids = self._resident.ids(neurons)
         check_unique(ids)
         return self._resident.delete(ids)
 
@@ -179,7 +179,7 @@ class NeuronEdits(Part):
         NetworkError for an id that was never created (a deleted one keeps what is written, to no effect).
         """
         resident = self._resident
-        ids = check_ids(neurons, resident.shape.neuron_capacity)
+        ids = resident.ids(neurons)
         check_unique(ids)
         column = check_field(name, values, len(ids))
         missing = np.flatnonzero(~resident.created()[ids])
@@ -225,7 +225,7 @@ class NeuronEdits(Part):
         else:
             neurons = mapping
         resident = self._resident
-        ids = check_ids(neurons, resident.shape.neuron_capacity)
+        ids = resident.ids(neurons)
         check_unique(ids)
         column = check_field("cortical_area", areas, len(ids))
         order = np.argsort(ids)
@@ -306,7 +306,7 @@ class SynapseEdits(Part):
     def remove_synapses(self, source: ArrayLike, target: ArrayLike) -> Flags:
         """Remove, pair by pair in order, the oldest synapse of each; says for each whether there was one."""
         resident = self._resident
-        sources, targets = check_pairs(source, target, resident.shape.neuron_capacity)
+        sources, targets = check_pairs(source, target, resident.shape.neuron_capacity, resident.annotations.find)
         # Where psp is shared, k falls and shares rise.
         with resident.admitted(lambda network: network.remove_synapses(sources, targets)):
             return resident.ready().remove_synapses(sources, targets)
@@ -320,7 +320,7 @@ class SynapseEdits(Part):
     def update_weights(self, source: ArrayLike, target: ArrayLike, weight: ArrayLike) -> Flags:
         """Set, pair by pair in order, the weight of the oldest synapse of each; says for each whether there was one."""
         resident, shape = self._resident, self._resident.shape
-        sources, targets = check_pairs(source, target, shape.neuron_capacity)
+        sources, targets = check_pairs(source, target, shape.neuron_capacity, resident.annotations.find)
         weights = check_weights(weight, shape.weight_dtype, len(sources))
         psps = np.full(len(sources), resident.psp_max, shape.psp_dtype)  # theirs are not known here
         growth = resident.bound.growth(targets, weights, psps)

@@ -93,6 +93,10 @@ class NPU(Bursts, NetworkEdits, NeuronEdits, SynapseEdits, Queries, Unique):
         Everything in the connectome is checked first, as `Connectome.validate` does; synapses of a source are checked while
         they are read.
         """
+        if not isinstance(connectome, Connectome):
+            raise NetworkError(
+                f"a {type(connectome).__name__} is no Connectome", python="gpu_npu.io.load(it) makes one of files, tables and matrices"
+            )
         connectome.validate()
         npu = cls.__new__(cls)
         more = None if synapses is None else _fitting(synapses, connectome)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpu_npu.arrays import U32, sorted_unique
-from gpu_npu.checks import as_array, check_area_id, check_ids
-from gpu_npu.connectome import Area, Connectome, PlasticityRule, Settings, SynapseArray, SynapseBatch
+from gpu_npu.checks import as_array, check_area_id
+from gpu_npu.connectome import Annotations, Area, Connectome, PlasticityRule, Settings, SynapseArray, SynapseBatch
 from gpu_npu.connectome.sums import fixed_point_bits
 from gpu_npu.connectome.validation import check_field, field_named
 
@@ -28,7 +28,7 @@ class Queries(Part):
     def get_parameter(self, name: str, neurons: ArrayLike | None = None) -> NDArray[Any]:
         """A field of these ids, or of all reserved ids: shape (n,), coordinates (n, 3)."""
         field_named(name)
-        ids = None if neurons is None else check_ids(neurons, self._resident.shape.neuron_capacity)
+        ids = None if neurons is None else self._resident.ids(neurons)
         values = self._resident.ready().read(name)
         return values if ids is None else values[ids]
 
@@ -36,14 +36,14 @@ class Queries(Part):
     @annotated("transfer")
     def outgoing_synapses(self, neurons: ArrayLike) -> SynapseBatch:
         """Synapses that leave these neurons, ascending by source, then target, then age."""
-        ids = sorted_unique(check_ids(neurons, self._resident.shape.neuron_capacity))
+        ids = sorted_unique(self._resident.ids(neurons))
         return self._gathered(self._resident.ready().synapses_from(ids))
 
     @guarded
     @annotated("transfer")
     def incoming_synapses(self, neurons: ArrayLike) -> SynapseBatch:
         """Synapses that end in these neurons, in the same order."""
-        ids = sorted_unique(check_ids(neurons, self._resident.shape.neuron_capacity))
+        ids = sorted_unique(self._resident.ids(neurons))
         return self._resident.ready().synapses_to(ids)
 
     def _gathered(self, batches: Iterable[SynapseBatch]) -> SynapseBatch:
@@ -59,6 +59,11 @@ class Queries(Part):
     def backend_reason(self) -> str:
         """Why this backend, and what it runs on."""
         return f"{self._resident.reason}: {self._resident.open().description}"
+
+    @property
+    def annotations(self) -> Annotations:
+        """The labels of its neurons, and what else is known of them."""
+        return self._resident.annotations
 
     @property
     def burst_count(self) -> int:

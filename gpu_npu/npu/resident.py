@@ -8,13 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from gpu_npu.annotate import Ranges
 from gpu_npu.arrays import U32, Flags, sorted_union, sorted_unique, without
 from gpu_npu.backends.base import Backend
 from gpu_npu.backends.select import BackendChoice, open_platform
 from gpu_npu.backends.shape import NetworkShape
+from gpu_npu.checks import check_ids
 from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Area, Connectome, PairRule, SynapseSource, WindowRule
 from gpu_npu.connectome.fields import MAX_NEURONS
 from gpu_npu.errors import DeviceMemoryError, NetworkError
@@ -102,7 +103,7 @@ class Resident:
         self.backend, self.reason, self.bound = backend, reason, bound
         self.shape = shape
         self.weight_max, self.psp_max = int(np.iinfo(shape.weight_dtype).max), int(np.iinfo(shape.psp_dtype).max)
-        self.settings, self.flags = connectome.settings, dict(connectome.areas)
+        self.settings, self.flags, self.annotations = connectome.settings, dict(connectome.areas), connectome.annotations
         self.rules = dict(zip(silent_until, connectome.plasticity, strict=True))
         self.next_rule = len(self.rules)
         self.neuron_count = connectome.neuron_count
@@ -216,7 +217,12 @@ class Resident:
         network.delete_neurons(np.flatnonzero(created & ~valid))
         for batch in backend.synapses_from():
             network.synapses.append(batch)
+        network.set_annotations(self.annotations)
         return network
+
+    def ids(self, neurons: ArrayLike, what: str = "neurons") -> U32:
+        """Ids as they are given, or labels. Errors: those of `check_ids` and `Annotations.find`."""
+        return check_ids(neurons, self.shape.neuron_capacity, what, self.annotations.find)
 
     # -- ids, areas and power, looked up once --------------------------------------------------------------------
     def created(self) -> Flags:

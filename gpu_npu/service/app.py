@@ -226,7 +226,7 @@ def make_app(service: Service, *, token: str | None = None, hosts: frozenset[str
     @app.get("/parameters/{name}")
     def parameters(name: Parameter, neurons: Annotated[list[Id], Query(min_length=1, max_length=1000)]) -> Values:
         """A parameter of some neurons, as it now is."""
-        ids = check_ids(neurons, engine.npu.neuron_capacity)
+        ids = check_ids(neurons, engine.npu.neuron_capacity, find=engine.npu.annotations.find)
         found: list[Any] = service.call(lambda npu: getattr(npu.neuron_array, name)[ids]).tolist()
         return Values(values=[None if value == float("inf") else value for value in found])
 

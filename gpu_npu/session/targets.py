@@ -20,15 +20,16 @@ from gpu_npu.objects import OneLine
 
 Target = str | os.PathLike[str] | ArrayLike
 """Text as `Named.parse` takes it, the path of a file of ids, or ids or a mask as NumPy takes them."""
-FORMS = "ids like 1,2,5-8, area:A, all, or a file of ids (.npy, .npz or text)"
+FORMS = "ids or labels like 1,2,5-8, COLUMN=VALUE, area:A, all, index:0-9, or a file of ids (.npy, .npz or text)"
 _SUFFIXES = (".npy", ".npz", ".txt", ".csv")
 
 
 @dataclass(frozen=True, repr=False)
 class Named(OneLine):
-    """Neurons named by a text: "all", "area:7", "area:cortex", "1,2,5-8", "ids.npy", "ids.npz:array"."""
+    """Neurons named by a text: "all", "area:7", "area:cortex", "1,2,5-8" (labels, where the network has them), "index:0-9",
+    "cell_type=DNp01", "side=left&cell_type=A,B", "ids.npy", "ids.npz:array"."""
 
-    kind: Literal["all", "area", "file", "ids"]
+    kind: Literal["all", "area", "file", "ids", "index", "columns"]
     text: str = ""
     """The area's id or name, the path, or the ids as written."""
     key: str | None = None
@@ -44,9 +45,15 @@ class Named(OneLine):
             if not rest:
                 raise NetworkError(f"{text!r}: it is none of: {FORMS}")
             return Named("area", rest[0]), rest[1:]
+        if first == "index" and rest:
+            return Named("index", rest[0]), rest[1:]
         # The longest beginning that is a file, for paths may have colons in them.
         end = next((end for end in range(len(parts), 0, -1) if Path(":".join(parts[:end])).is_file()), 0)
         what, rest = ":".join(parts[: end or 1]), parts[end or 1 :]
+        if not end and "=" in what:
+            while rest and not is_number(rest[0]):  # values may have colons in them
+                what = f"{what}:{rest.pop(0)}"
+            return Named("columns", what), rest
         if not end and Path(what).suffix not in _SUFFIXES:
             return Named("ids", what), rest
         key = rest.pop(0) if rest and not is_number(rest[0]) else None
@@ -63,11 +70,26 @@ class Named(OneLine):
         if self.kind == "area":
             return self._in_area(network, what)
         if self.kind == "file":
-            return read_ids(self.text, network.neuron_capacity, self.key)
+            return read_ids(self.text, network.neuron_capacity, self.key, network.annotations)
         try:
-            return parse_ids(self.text, network.neuron_capacity, what)
+            if self.kind == "columns":
+                return self._selected(network)
+            return parse_ids(self.text, network.neuron_capacity, what, network.annotations if self.kind == "ids" else None)
         except NetworkError as error:
             raise NetworkError(f"{self.text!r}: {error.problem.removeprefix(f'{what}: ')}; WHAT is {FORMS}") from error
+
+    def _selected(self, network: Connectome) -> U32:
+        """Neurons whose columns have these values, all of them where several columns are named."""
+        found = np.ones(len(network.annotations), np.bool_)
+        for part in self.text.split("&"):
+            column, _, values = part.partition("=")
+            ids = network.annotations.select(column.strip(), tuple(value.strip() for value in values.split(",")))
+            found &= np.isin(np.arange(len(found)), ids)
+        ids = np.flatnonzero(found).astype(np.uint32)
+        there = network.neurons.valid[ids]
+        if not there.any():
+            raise NetworkError("no neuron has all of these")
+        return ids[there]
 
     @property
     def area_by_name(self) -> bool:
@@ -91,7 +113,7 @@ def neurons_of(network: Connectome, target: Target, what: str = "neurons") -> U3
     if isinstance(target, os.PathLike):
         return Named("file", os.fspath(target)).find(network, what)
     if not isinstance(target, str):
-        ids = check_ids(target, network.neuron_capacity, what)
+        ids = check_ids(target, network.neuron_capacity, what, network.annotations.find)
         return each_once(ids, what) if len(ids) == network.neuron_capacity else ids  # a value for each neuron is no list of ids
     named, rest = Named.parse(target)
     if rest:

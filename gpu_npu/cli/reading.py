@@ -1,0 +1,76 @@
+"""Options that say how a file is read, where the file leaves that open."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+OPTIONS = (
+    click.option("--column", multiple=True, metavar="ROLE=NAME", help="Column of edges: source, target, weight, sign, transmitter, type."),
+    click.option("--unit", type=float, help="Weight that one unit of a synapse stands for.  [default: 1 for integers, else the finest]"),
+    click.option("--clip", is_flag=True, help="Cut weights that do not fit, in place of refusing them."),
+    click.option("--electrical", is_flag=True, help="Make two synapses of each electrical edge, in place of leaving it out."),
+    click.option("--neurons", type=_FILE, help="Table of all neurons, in the order of their ids."),
+    click.option("--annotations", type=_FILE, help="Table of what is known of neurons, joined by their ids."),
+    click.option("--transmitter", multiple=True, metavar="NAME=SIGN", help="Sign of a transmitter, 1 or -1; these replace the default table."),
+    click.option("--areas-by", metavar="COLUMN", help="Column of the annotations that makes areas."),
+    click.option("--transpose", is_flag=True, help="The columns of a matrix are the sources, not its rows."),
+    click.option("--array", metavar="NAME", help="The matrix to take, of a file that has several."),
+)
+NAMES = ("column", "unit", "clip", "electrical", "neurons", "annotations", "transmitter", "areas_by", "transpose", "array")
+
+
+def reading_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options; the command gets them as `reading`, the keyword arguments of `gpu_npu.io.load`."""
+
+    @functools.wraps(command)
+    def call(*args: Any, **values: Any) -> None:
+        taken = {name: values.pop(name) for name in NAMES}
+        command(*args, reading=_reading(taken), **values)
+
+    made: Callable[..., None] = call
+    for option in reversed(OPTIONS):
+        made = option(made)
+    return made
+
+
+def _reading(values: dict[str, Any]) -> dict[str, Any]:
+    columns = _pairs(values["column"], "--column", "ROLE=NAME")
+    signs = {name: _sign(sign) for name, sign in _pairs(values["transmitter"], "--transmitter", "NAME=SIGN").items()}
+    return {
+        "columns": columns,
+        "unit": values["unit"],
+        "clip": values["clip"],
+        "electrical": values["electrical"],
+        "neurons": values["neurons"],
+        "annotations": values["annotations"],
+        "transmitters": signs or None,
+        "areas": values["areas_by"],
+        "transposed": values["transpose"],
+        "array": values["array"],
+    }
+
+
+def files_read(reading: dict[str, Any]) -> list[tuple[str, Path]]:
+    """The files that options name."""
+    return [(f"--{name}", reading[name]) for name in ("neurons", "annotations") if reading[name] is not None]
+
+
+def _pairs(texts: tuple[str, ...], option: str, form: str) -> dict[str, str]:
+    pairs = [text.partition("=") for text in texts]
+    for text, (name, equals, value) in zip(texts, pairs, strict=True):
+        if not (name and equals and value):
+            raise click.BadParameter(f"{text!r}: {form} is expected", param_hint=option)
+    return {name.strip(): value for name, _, value in pairs}
+
+
+def _sign(text: str) -> int:
+    try:
+        return {"1": 1, "+1": 1, "-1": -1}[text.strip()]
+    except KeyError:
+        raise click.BadParameter(f"{text!r} is no sign; 1 excites, -1 inhibits", param_hint="--transmitter") from None

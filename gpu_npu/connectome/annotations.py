@@ -1,0 +1,100 @@
+"""What users know of neurons: their own ids (labels), and columns such as a cell type. Kept on the host, never on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_npu.arrays import U32, Indices, sorted_unique
+from gpu_npu.errors import NetworkError
+from gpu_npu.objects import described
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Annotations:
+    """Labels and columns of neurons 0, 1, ...; neurons that were added later have none.
+
+    labels : (n,) uint64 or text, each once; None: neurons are named by their ids alone.
+    columns : name -> (n,) text; "" where nothing is known.
+    """
+
+    labels: NDArray[Any] | None = None
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.labels is not None and (self.labels.ndim != 1 or self.labels.dtype.kind not in "uU"):
+            raise NetworkError(f"labels: {self.labels.dtype} of shape {self.labels.shape}, where uint64 or text, flat, is needed")
+        if self.labels is not None and len(sorted_unique(self.labels)) != len(self.labels):
+            ordered = np.sort(self.labels)
+            twice = ordered[1:][ordered[1:] == ordered[:-1]][0]
+            raise NetworkError(f"labels: {twice.item()!r} names two neurons")
+        for name, values in self.columns.items():
+            if values.ndim != 1 or values.dtype.kind != "U" or len(values) != len(self):
+                raise NetworkError(f"column {name!r}: {values.dtype} of shape {values.shape}, where {len(self):,} texts are needed")
+
+    def __repr__(self) -> str:
+        kind = "no labels" if self.labels is None else "names" if self.labels.dtype.kind == "U" else "labels of 64 bits"
+        return described(self, f"{len(self):,} neurons with {kind}, columns: {', '.join(self.columns) or 'none'}")
+
+    def __len__(self) -> int:
+        """Neurons that have a label or a place in the columns."""
+        first = next(iter(self.columns.values()), None) if self.labels is None else self.labels
+        return 0 if first is None else len(first)
+
+    def __bool__(self) -> bool:
+        return self.labels is not None or bool(self.columns)
+
+    @cached_property
+    def _order(self) -> Indices:
+        return np.argsort(self._known, kind="stable")
+
+    @property
+    def _known(self) -> NDArray[Any]:
+        return np.zeros(0, np.uint64) if self.labels is None else self.labels
+
+    def positions(self, labels: NDArray[Any]) -> NDArray[np.int64]:
+        """The id of the neuron that has each label, -1 where none has."""
+        known = self._known
+        wanted = labels.astype(str) if known.dtype.kind == "U" and labels.dtype.kind != "U" else labels
+        found = np.full(len(labels), -1, np.int64)
+        if wanted.dtype.kind == "i":
+            wanted = np.where(wanted < 0, 0, wanted).astype(np.uint64)
+        if not len(known) or (wanted.dtype.kind == "U") != (known.dtype.kind == "U"):
+            return found
+        at = np.minimum(np.searchsorted(known, wanted, sorter=self._order), len(known) - 1)
+        place = self._order[at]
+        hit = known[place] == wanted
+        hit &= labels >= 0 if labels.dtype.kind == "i" else True
+        found[hit] = place[hit]
+        return found
+
+    def find(self, labels: NDArray[Any], what: str = "neurons") -> U32:
+        """The same, each of them found. NetworkError: a label that no neuron has."""
+        found = self.positions(labels)
+        lost = np.flatnonzero(found < 0)
+        if lost.size:
+            label = labels[lost[0]].item()
+            raise NetworkError(f"{what}: no neuron of this network has the label {label!r}" + ("" if self else ", for it has no labels"))
+        return found.astype(np.uint32)
+
+    def name(self, neuron: int) -> str:
+        """A neuron as its user knows it: the label, or the id after a #."""
+        return str(self._known[neuron]) if neuron < len(self._known) else f"#{neuron}" if self.labels is not None else str(neuron)
+
+    def select(self, column: str, values: tuple[str, ...]) -> U32:
+        """Ids of the neurons that have one of these values in a column. NetworkError: no such column, or a value that none has."""
+        if column not in self.columns:
+            known = ", ".join(self.columns) or "none"
+            raise NetworkError(f"{column!r} is no column of this network's neurons; its columns: {known}")
+        there = self.columns[column]
+        for value in values:
+            if not (there == value).any():
+                some = [one for one in sorted_unique(there).tolist() if one]
+                shown = ", ".join(some[:12]) + (f" and {len(some) - 12:,} more" if len(some) > 12 else "")
+                raise NetworkError(f"no neuron has {column}={value}; there are: {shown}")
+        return np.flatnonzero(np.isin(there, values)).astype(np.uint32)

@@ -1,0 +1,186 @@
+"""Edge lists as tables: CSV and TSV, Parquet, Feather and Arrow files, tables of pandas, polars and Arrow. pyarrow reads them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from gpu_npu.errors import FileFormatError
+
+from .formats import Given, missing
+from .tables import ROWS_AT_A_TIME, ArrowTable, Table
+
+DELIMITERS = (",", "\t", ";", "|", " ")
+PREAMBLE = "#"
+"""Lines that begin so, before the header, are comments."""
+
+
+def table_of(given: Given) -> Table | None:
+    """The table that a file or an object is; None: it is none. FileFormatError, MissingPackageError, OSError."""
+    try:
+        if not given.is_file:
+            return _stream_table(given) if hasattr(given.value, "__arrow_c_stream__") else None
+        if given.packing is None and given.head.startswith(b"PAR1"):
+            return _parquet(given)
+        if given.packing is None and given.head.startswith((b"ARROW1", b"FEA1", b"\xff\xff\xff\xff")):
+            return _feather(given)
+        return _delimited(given) if is_text(given) else None
+    except ImportError as error:
+        raise missing(error, f"reading {given.name}") from error
+
+
+def is_table(given: Given) -> bool:
+    """Whether `table_of` reads it."""
+    if not given.is_file:
+        return hasattr(given.value, "__arrow_c_stream__")
+    return (given.packing is None and given.head.startswith((b"PAR1", b"ARROW1", b"FEA1", b"\xff\xff\xff\xff"))) or is_text(given)
+
+
+def is_text(given: Given) -> bool:
+    """Whether a file is text whose first line has more than one cell."""
+    lines = _lines(given)
+    return bool(lines) and not lines[0].lstrip().startswith(("{", "<", "[")) and delimiter_of(_header(lines)) is not None
+
+
+def _lines(given: Given) -> list[str]:
+    """The lines at the beginning of a text, none where it is no text."""
+    if b"\0" in given.head:
+        return []
+    try:
+        text = given.head.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if error.start < len(given.head) - 4:
+            return []
+        text = given.head[: error.start].decode("utf-8-sig")
+    return text.splitlines()
+
+
+def _header(lines: Sequence[str]) -> str:
+    return next((line for line in lines if not line.startswith(PREAMBLE)), "")
+
+
+def delimiter_of(line: str) -> str | None:
+    """What stands between the cells of a line."""
+    parts = {delimiter: len(next(csv.reader([line], delimiter=delimiter), ())) for delimiter in DELIMITERS}
+    return next((delimiter for delimiter in DELIMITERS if parts[delimiter] > 1), None)
+
+
+def _delimited(given: Given) -> Table:
+    import pyarrow as pa
+    import pyarrow.csv as pc
+
+    lines = _lines(given)
+    skipped = next(i for i, line in enumerate(lines) if not line.startswith(PREAMBLE))
+    delimiter = delimiter_of(lines[skipped])
+    names = [name.strip() for name in next(csv.reader([lines[skipped]], delimiter=delimiter or ","))]
+    has_header = not all(_is_number(name) for name in names if name)
+    shown = names if has_header else [str(i) for i in range(1, len(names) + 1)]
+
+    def opened(columns: Sequence[int]) -> Iterator[Any]:
+        wrong: list[Any] = []
+
+        def refuse(row: Any) -> str:
+            wrong.append(row)
+            return "error"
+
+        numbers = [str(i) for i in range(len(names))]
+        wanted = list(dict.fromkeys(numbers[i] for i in columns))
+        try:
+            with (
+                pa.input_stream(str(given.path), compression=given.packing) as file,
+                pc.open_csv(
+                    file,
+                    pc.ReadOptions(
+                        use_threads=False, column_names=numbers, skip_rows=skipped + has_header, block_size=2**24, encoding="utf8"
+                    ),
+                    pc.ParseOptions(delimiter=delimiter, newlines_in_values=False, invalid_row_handler=refuse),
+                    pc.ConvertOptions(column_types=dict.fromkeys(wanted, pa.string()), include_columns=wanted, strings_can_be_null=False),
+                ) as reader,
+            ):
+                for batch in reader:
+                    yield batch.select([numbers[i] for i in columns])
+        except pa.ArrowInvalid as error:
+            if wrong:
+                row = wrong[0]
+                place = "a row" if row.number is None else f"line {row.number:,}"
+                raise FileFormatError(
+                    f"{given.name}: {place} has {row.actual_columns} cells, the first line {row.expected_columns}: {row.text!r:.80}"
+                ) from error
+            if "Empty CSV file" not in str(error):
+                raise
+
+    return ArrowTable(given.name, shown, opened)
+
+
+def _parquet(given: Given) -> Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(given.path) as file:
+            names = [field.name for field in file.schema_arrow]
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(given, error) from error
+
+    def opened(columns: Sequence[int]) -> Iterator[Any]:
+        with pq.ParquetFile(given.path, pre_buffer=False) as file:
+            wanted = [names[i] for i in columns]
+            for batch in file.iter_batches(ROWS_AT_A_TIME, columns=list(dict.fromkeys(wanted))):
+                yield batch.select(wanted)
+
+    return ArrowTable(given.name, names, opened)
+
+
+def _feather(given: Given) -> Table:
+    import pyarrow as pa
+    import pyarrow.feather as pf
+
+    try:
+        if given.head.startswith(b"ARROW1"):
+            with pa.ipc.open_file(pa.memory_map(str(given.path))) as file:
+                names = file.schema.names
+        elif given.head.startswith(b"FEA1"):
+            return _of_table(given, pf.read_table(given.path, memory_map=True))
+        else:
+            with pa.ipc.open_stream(str(given.path)) as file:
+                names = file.schema.names
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(given, error) from error
+
+    def opened(columns: Sequence[int]) -> Iterator[Any]:
+        if given.head.startswith(b"ARROW1"):
+            with pa.ipc.open_file(pa.memory_map(str(given.path))) as file:
+                yield from (file.get_batch(i).select(list(columns)) for i in range(file.num_record_batches))
+        else:
+            with pa.ipc.open_stream(str(given.path)) as file:
+                yield from (batch.select(list(columns)) for batch in file)
+
+    return ArrowTable(given.name, names, opened)
+
+
+def _stream_table(given: Given) -> Table:
+    import pyarrow as pa
+
+    try:
+        return _of_table(given, pa.table(given.value))
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise _damaged(given, error) from error
+
+
+def _of_table(given: Given, table: Any) -> Table:
+    return ArrowTable(given.name, table.column_names, lambda columns: table.select(list(columns)).to_batches(ROWS_AT_A_TIME))
+
+
+def _damaged(given: Given, error: Exception) -> FileFormatError:
+    if isinstance(error, FileNotFoundError | PermissionError):
+        raise error
+    return given.error(f"damaged, or cut short: {' '.join(str(error).split()):.200}")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

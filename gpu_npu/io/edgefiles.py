@@ -1,0 +1,66 @@
+"""Networks to edge lists: a row for each synapse, its neurons by their labels. What else a network holds is not in such a file."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_npu.connectome import Connectome
+from gpu_npu.connectome.synapses import SynapseArray
+
+from .atomic import replacing
+from .formats import Given, missing
+
+COLUMNS = ("source", "target", "weight", "excitatory")
+"""excitatory: 1, or -1 where the synapse inhibits; weight: what is delivered, in the network's unit of potential."""
+
+
+def _rows(network: Connectome) -> Iterator[list[NDArray[Any]]]:
+    labels, scale = network.annotations.labels, network.settings.contribution_scale
+    synapses: SynapseArray = network.synapses
+    for batch in synapses:
+        ends = [ids if labels is None else labels[ids] for ids in (batch.source, batch.target)]
+        product = batch.weight.astype(np.int64) * batch.psp
+        yield [*ends, product if scale == 1 else product * scale, np.where(batch.inhibitory, -1, 1)]
+
+
+def write_csv(network: Connectome, path: Path) -> None:
+    """As CSV. OSError: not writable."""
+    with replacing(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for columns in _rows(network):
+            writer.writerows(zip(*(column.tolist() for column in columns), strict=True))
+        text.detach()
+
+
+def write_parquet(network: Connectome, path: Path) -> None:
+    """As Parquet. MissingPackageError, OSError."""
+    _write_arrow(network, path, lambda pa, file, schema: pa.parquet.ParquetWriter(file, schema))
+
+
+def write_feather(network: Connectome, path: Path) -> None:
+    """As Feather, which is an Arrow file. MissingPackageError, OSError."""
+    _write_arrow(network, path, lambda pa, file, schema: pa.ipc.new_file(file, schema))
+
+
+def _write_arrow(network: Connectome, path: Path, opened: Callable[[Any, Any, Any], Any]) -> None:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet
+    except ImportError as error:
+        raise missing(error, f"writing {Given(path).name}") from error
+    labels, scaled = network.annotations.labels, network.settings.contribution_scale != 1
+    of_ids = pa.uint32() if labels is None else pa.string() if labels.dtype.kind == "U" else pa.uint64()
+    types = (of_ids, of_ids, pa.float64() if scaled else pa.int64(), pa.int8())
+    schema = pa.schema(list(zip(COLUMNS, types, strict=True)))
+    with replacing(path) as file, opened(pa, file, schema) as writer:
+        for columns in _rows(network):
+            writer.write_batch(pa.record_batch([pa.array(column, kind) for column, kind in zip(columns, types, strict=True)], schema=schema))

@@ -1,0 +1,227 @@
+"""Edge lists (source, target, weight, ...) become networks: whoever is named is a neuron, in the order of the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_npu.arrays import Flags, sorted_unique
+from gpu_npu.connectome import Connectome, SynapseBatch, SynapseSource
+from gpu_npu.connectome.fields import MAX_NEURONS, CountType
+from gpu_npu.errors import CapacityError, NetworkError
+from gpu_npu.objects import described, one_line
+
+from . import arrow, columns
+from .edgefiles import write_csv, write_feather, write_parquet
+from .formats import Format, Given, Reading, in_memory
+from .neurons import Neurons, neurons_of
+from .tables import ArraysTable, Kind, Place, Table, Words
+from .transmitters import Signs
+from .weights import LARGEST, Rounding, Scale, Survey
+
+ELECTRICAL = ("electrical", "electric", "gapjunction", "gap", "ej", "gj")
+"""Types of edges that have no direction, as `columns.plain` writes them."""
+KINDS: dict[str, Kind] = {"source": "ids", "target": "ids", "weight": "numbers", "sign": "numbers", "transmitter": "words", "type": "words"}
+
+
+class Rows(NamedTuple):
+    """Edges as they stand in the file."""
+
+    source: NDArray[Any]
+    target: NDArray[Any]
+    weight: NDArray[Any]
+    inhibitory: Flags | None
+    """None: neither a sign nor a transmitter says it."""
+    electrical: Flags | None
+    first: int
+    """Number of the first row, from 1."""
+
+    def __repr__(self) -> str:
+        return one_line(self)
+
+
+class EdgeList:
+    """A table of edges, with a known column for each role."""
+
+    def __init__(self, table: Table, reading: Reading, signs: Signs) -> None:
+        self.table, self.reading, self.signs = table, reading, signs
+        self.found = columns.find(table.names, reading.columns, columns.EDGES, table.name)
+        columns.needed(self.found, table.names, table.name, "source", "target")
+        self.roles = [role for role in KINDS if role in self.found]
+
+    def __repr__(self) -> str:
+        return described(self, self.table.name)
+
+    def tell(self) -> None:
+        """Which column was taken for what."""
+        names = self.table.names
+        taken = ", ".join(f"{role} = {names[i]!r}" for role, i in self.found.items() if role != "delay")
+        unused = [repr(name) for i, name in enumerate(names) if i not in self.found.values()]
+        weight = "" if "weight" in self.found else "; there is no weight, so each is 1"
+        self.reading.tell(f"{self.table.name}: {taken}{weight}" + (f"; not used: {', '.join(unused)}" if unused else ""))
+        if "delay" in self.found:
+            delay = names[self.found["delay"]]
+            self.reading.tell(f"{self.table.name}: the delays in {delay!r} are not kept: a spike arrives in the next burst")
+
+    def rows(self, *roles: str) -> Iterator[Rows]:
+        """All rows, or of the columns of these roles alone; the others are then empty."""
+        wanted = [role for role in self.roles if not roles or role in roles]
+        first = 1
+        for batch in self.table.batches([(self.found[role], KINDS[role]) for role in wanted]):
+            parts = dict(zip(wanted, batch, strict=True))
+            n = len(batch[0].codes if isinstance(batch[0], Words) else batch[0])
+            weight = parts["weight"] if "weight" in parts else np.ones(n, np.int64)
+            electrical = self._electrical(parts["type"]) if "type" in parts else None
+            none: NDArray[Any] = np.zeros(0, np.uint64)
+            yield Rows(
+                parts.get("source", none), parts.get("target", none), weight, self._inhibitory(parts, weight, first), electrical, first
+            )
+            first += n
+
+    @staticmethod
+    def _electrical(types: Words) -> Flags:
+        flags: Flags = np.array([columns.plain(text) in ELECTRICAL for text in types.texts] or [False], np.bool_)
+        return flags[types.codes]
+
+    def _inhibitory(self, parts: Mapping[str, Any], weight: NDArray[Any], first: int) -> Flags | None:
+        negative: Flags = weight < 0
+        if "sign" in parts:
+            sign = parts["sign"]
+            place = Place(self.table.name, self.table.names[self.found["sign"]], first)
+            place.check(~np.isin(sign, (-1, 0, 1)), sign, "is no sign, which is 1, -1 or 0, true or false")
+            inhibits = sign <= 0 if "excit" in place.column.lower() else sign < 0
+        elif "transmitter" in parts:
+            inhibits = self.signs.inhibitory(parts["transmitter"])
+            place = Place(self.table.name, self.table.names[self.found["transmitter"]], first)
+        else:
+            return negative if negative.any() else None
+        place.check(negative & ~inhibits, weight, "is a negative weight of an edge that excites by its sign or transmitter")
+        flags: Flags = inhibits
+        return flags
+
+
+class EdgeSynapses(SynapseSource):
+    """The edges of a table as synapses, read anew each time."""
+
+    def __init__(self, edges: EdgeList, neurons: Neurons, scale: Scale, total: int) -> None:
+        self._edges, self._neurons, self._scale, self._total = edges, neurons, scale, total
+
+    @property
+    def total(self) -> int:
+        return self._total
+
+    @property
+    def weight_dtype(self) -> CountType:
+        return self._scale.dtype
+
+    @property
+    def psp_dtype(self) -> CountType:
+        return np.uint8
+
+    def __iter__(self) -> Iterator[SynapseBatch]:
+        edges, names = self._edges, self._edges.table.names
+        for rows in edges.rows():
+            ends = []
+            for role in ("source", "target"):
+                ids: NDArray[Any] = getattr(rows, role)
+                found = self._neurons.annotations.positions(ids)
+                place = Place(edges.table.name, names[edges.found[role]], rows.first)
+                place.check(found < 0, ids, "is not in the list of neurons; leave the list out, or give it as --annotations")
+                ends.append(found.astype(np.uint32))
+            source, target = ends
+            inhibitory = rows.inhibitory
+            if inhibitory is None:
+                inhibitory = np.zeros(len(source), np.bool_) if self._neurons.inhibits is None else self._neurons.inhibits[source]
+            batch = SynapseBatch.of(
+                source=source,
+                target=target,
+                weight=self._scale.units(rows.weight),
+                psp=np.ones(len(source), np.uint8),
+                inhibitory=inhibitory,
+            )
+            if rows.electrical is not None:
+                batch = self._without_electrical(batch, rows.electrical)
+            yield batch
+
+    def _without_electrical(self, batch: SynapseBatch, electrical: Flags) -> SynapseBatch:
+        if not self._edges.reading.electrical:
+            return batch.take(~electrical)
+        both = batch.take(electrical)
+        back = SynapseBatch(both.target, both.source, both.weight, both.psp, both.inhibitory)
+        return SynapseBatch.concatenate([batch, back])
+
+
+def stream_edges(table: Table, reading: Reading) -> tuple[Connectome, SynapseSource]:
+    """The neurons of an edge list, and its edges as a source of synapses. Memory: a batch, and the labels.
+
+    Errors: FileFormatError and NetworkError, naming the row and the column; CapacityError: more than MAX_NEURONS labels.
+    """
+    edges = EdgeList(table, reading, Signs.of(reading))
+    edges.tell()
+    labels, survey, rows, electrical = _surveyed(edges)
+    neurons = neurons_of(labels, reading, "sign" in edges.found or "transmitter" in edges.found or survey.negative > 0)
+    scale = survey.scale(reading, table.name)
+    rounding = Rounding(scale)
+    if scale.unit != 1 or survey.largest > LARGEST:
+        for part in edges.rows("weight", "type"):
+            rounding.add(part.weight)
+    rounding.tell(reading.tell, table.name)
+    edges.signs.tell(reading.tell, table.name)
+    if electrical:
+        done = "are two synapses each, one a direction" if reading.electrical else "are left out; --electrical makes two synapses of each"
+        reading.tell(f"{table.name}: {electrical:,} of {rows:,} rows are electrical and {done}")
+    total = rows + electrical if reading.electrical else rows - electrical
+    return neurons.network(scale, reading), EdgeSynapses(edges, neurons, scale, total)
+
+
+def _surveyed(edges: EdgeList) -> tuple[NDArray[Any], Survey, int, int]:
+    """All labels, ascending; what is known of the weights; rows, and how many of them are electrical."""
+    labels: NDArray[Any] = np.zeros(0, np.uint64)
+    survey, count, electrical = Survey(), 0, 0
+    for rows in edges.rows():
+        parts = [labels, sorted_unique(rows.source), sorted_unique(rows.target)]
+        if len({part.dtype.kind for part in parts if len(part)}) > 1:
+            parts = [part.astype(np.str_) for part in parts]
+        labels = sorted_unique(np.concatenate([part for part in parts if len(part)] or parts[:1]))
+        if len(labels) > MAX_NEURONS:
+            raise CapacityError(f"{edges.table.name}: more than {MAX_NEURONS:,} neurons, the most that synapses can name")
+        kept = rows.weight if rows.electrical is None or edges.reading.electrical else rows.weight[~rows.electrical]
+        survey.add(kept)
+        count += len(rows.weight)
+        electrical += 0 if rows.electrical is None else int(np.count_nonzero(rows.electrical))
+    return labels, survey, count, electrical
+
+
+def _table(given: Given) -> Table:
+    table = _arrays(given) if _is_arrays(given) else arrow.table_of(given)
+    if table is None:
+        raise given.error("no table")
+    return table
+
+
+def _is_arrays(given: Given) -> bool:
+    return isinstance(given.value, tuple) and 2 <= len(given.value) <= 4
+
+
+def _arrays(given: Given) -> Table:
+    try:
+        arrays = [np.asarray(part) for part in given.value]
+    except ValueError as error:
+        raise NetworkError(f"{given.name} is no (source, target, weight) of arrays: {error}") from error
+    return ArraysTable("(source, target, weight)", dict(zip(("source", "target", "weight", "sign"), arrays, strict=False)))
+
+
+def _stream(given: Given, reading: Reading) -> tuple[Connectome, SynapseSource]:
+    return stream_edges(_table(given), reading)
+
+
+EDGES = Format(
+    "an edge list (CSV, TSV, Parquet, Feather, a table, or arrays)",
+    lambda given: _is_arrays(given) or arrow.is_table(given),
+    _stream,
+    in_memory(_stream),
+    {".csv": write_csv, ".parquet": write_parquet, ".feather": write_feather},
+)

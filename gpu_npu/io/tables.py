@@ -1,0 +1,202 @@
+"""Tables of columns, read batch by batch and more than once, whatever holds them; every fault names its row and column."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_npu.errors import FileFormatError
+from gpu_npu.objects import described, one_line
+
+Kind = Literal["ids", "numbers", "words"]
+"""How a column is read: ids are uint64 or text, numbers int64 or float64, words codes and the texts that they stand for."""
+ROWS_AT_A_TIME = 2**20
+EXACT = 2**53
+"""From here on a real number stands for several integers."""
+
+
+class Words(NamedTuple):
+    """A column of few different texts."""
+
+    codes: NDArray[np.int64]
+    texts: list[str]
+
+    def __repr__(self) -> str:
+        return one_line(self)
+
+    def array(self) -> NDArray[Any]:
+        """The text of each row."""
+        return np.array(self.texts or [""], np.str_)[self.codes]
+
+
+class Place(NamedTuple):
+    """Where in a table a batch of a column is, for messages."""
+
+    table: str
+    column: str
+    first: int
+    """The row of its first value, from 1; the header is no row."""
+
+    def __repr__(self) -> str:
+        return one_line(self)
+
+    def error(self, at: int, what: str) -> FileFormatError:
+        """A fault of the value at this place in the batch."""
+        return FileFormatError(f"{self.table}: row {self.first + at:,}, column {self.column!r}: {what}")
+
+    def check(self, bad: Any, values: Any, what: str) -> None:
+        """FileFormatError for the first bad value."""
+        if bad.any():
+            at = int(np.argmax(bad))
+            raise self.error(at, f"{str(values[at])!r:.60} {what}")
+
+
+class Table(ABC):
+    """Columns by name; names may be there twice, or empty."""
+
+    name: str
+    names: Sequence[str]
+
+    def __repr__(self) -> str:
+        return described(self, f"{self.name}: {', '.join(self.names)}")
+
+    @abstractmethod
+    def batches(self, wanted: Sequence[tuple[int, Kind]]) -> Iterator[list[Any]]:
+        """Columns by their numbers, each in the form of its kind, batch by batch. FileFormatError: a value that is not of its kind."""
+
+    def column(self, number: int, kind: Kind) -> Any:
+        """All of one column."""
+        parts = [batch[0] for batch in self.batches([(number, kind)])]
+        if kind == "words":
+            return np.concatenate([np.zeros(0, np.str_), *(part.array() for part in parts)])
+        if len({part.dtype.kind for part in parts}) > 1 and kind == "ids":
+            parts = [part.astype(np.str_) for part in parts]
+        return np.concatenate(parts) if parts else np.zeros(0, np.uint64)
+
+
+class ArraysTable(Table):
+    """Arrays of one dimension and of one length."""
+
+    def __init__(self, name: str, columns: Mapping[str, NDArray[Any]]) -> None:
+        self.name, self.names, self._arrays = name, list(columns), list(columns.values())
+        lengths = {array.shape for array in self._arrays}
+        if len(lengths) > 1 or any(len(shape) != 1 for shape in lengths):
+            raise FileFormatError(f"{name}: columns of the shapes {sorted(lengths)}; all must be flat and of one length")
+
+    def batches(self, wanted: Sequence[tuple[int, Kind]]) -> Iterator[list[Any]]:
+        for first in range(0, len(self._arrays[0]), ROWS_AT_A_TIME):
+            rows = slice(first, first + ROWS_AT_A_TIME)
+            yield [READERS[kind](self._arrays[i][rows], Place(self.name, self.names[i], first + 1)) for i, kind in wanted]
+
+
+class ArrowTable(Table):
+    """What pyarrow reads. opened(columns): record batches that have these columns, by their numbers, in this order."""
+
+    def __init__(self, name: str, names: Sequence[str], opened: Callable[[Sequence[int]], Iterable[Any]]) -> None:
+        self.name, self.names, self._opened = name, list(names), opened
+
+    def batches(self, wanted: Sequence[tuple[int, Kind]]) -> Iterator[list[Any]]:
+        import pyarrow
+
+        first = 1
+        try:
+            for batch in self._opened([i for i, _ in wanted]):
+                if batch.num_rows:
+                    yield [_read(batch.column(at), kind, Place(self.name, self.names[i], first)) for at, (i, kind) in enumerate(wanted)]
+                first += batch.num_rows
+        except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
+            if isinstance(error, FileFormatError | FileNotFoundError | PermissionError):
+                raise
+            raise FileFormatError(f"{self.name}: after row {first - 1:,}: {' '.join(str(error).split()):.200}") from error
+
+
+def _read(column: Any, kind: Kind, place: Place) -> Any:
+    """A column of Arrow in the form of its kind."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_null(column.type) or (kind != "words" and column.null_count):
+        place.check(pc.is_null(column, nan_is_null=True).to_numpy(zero_copy_only=False), [""] * len(column), "is no value: it is missing")
+    text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type)
+    if kind == "words":
+        coded = pc.utf8_trim_whitespace(pc.fill_null(column.cast(pa.string()), "")).dictionary_encode()
+        return Words(coded.indices.to_numpy(zero_copy_only=False).astype(np.int64), coded.dictionary.to_pylist())
+    if text:
+        column = pc.utf8_trim_whitespace(column.cast(pa.string()))
+        if kind == "ids" and pc.all(pc.match_substring_regex(column, "^(0|[1-9][0-9]{0,18})$")).as_py():
+            column = column.cast(pa.uint64())
+        elif kind == "numbers":
+            with suppress(pa.ArrowInvalid):  # said by row below
+                column = column.cast(pa.float64() if pc.any(pc.match_substring_regex(column, "[^0-9-]")).as_py() else pa.int64())
+    elif pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64())
+    return READERS[kind](column.to_numpy(zero_copy_only=False), place)
+
+
+def _ids(values: NDArray[Any], place: Place) -> NDArray[Any]:
+    if values.dtype.kind == "f":
+        place.check(~np.isfinite(values) | (values != np.rint(values)), values, "is no id, which is an integer or a name")
+        place.check(np.abs(values) >= EXACT, values, "is a real number, too coarse for such an id; keep ids as integers or text")
+        values = values.astype(np.int64)
+    if values.dtype.kind in "iu":
+        place.check(values < 0, values, "is no id, for it is below 0")
+        return values.astype(np.uint64)
+    names = [_text(value).strip() for value in values.tolist()]
+    for at, name in enumerate(names):
+        if not 0 < len(name) <= LONGEST_NAME or "\0" in name:
+            raise place.error(at, f"{name!r:.60} is no id: a name has 1 to {LONGEST_NAME} characters, none of them of code 0")
+    texts = np.array(names, np.str_)
+    numbers = _numbers_of(texts)
+    return texts if numbers is None else numbers
+
+
+def _numbers_of(texts: NDArray[Any]) -> NDArray[np.uint64] | None:
+    """Texts as numbers of 64 bits, where all of them are written as such and none is written in another way."""
+    try:
+        numbers = np.array([int(text) for text in texts.tolist()], np.uint64)
+    except (ValueError, OverflowError):
+        return None
+    return numbers if (numbers.astype(np.str_) == texts).all() else None
+
+
+def _numbers(values: NDArray[Any], place: Place) -> NDArray[Any]:
+    if values.dtype.kind == "b":
+        return values.astype(np.int64)
+    if values.dtype.kind in "iu":
+        place.check(values > np.iinfo(np.int64).max, values, "is larger than any weight")
+        return values.astype(np.int64)
+    if values.dtype.kind != "f":
+        words = [_truth.get(_text(value).strip().lower(), _text(value)) for value in values.tolist()]
+        place.check(np.array([not _is_real(word) for word in words], np.bool_), words, "is not a number")
+        values = np.array([float(word) for word in words])
+    place.check(~np.isfinite(values), values, "is not a finite number")
+    return values.astype(np.float64)
+
+
+def _words(values: NDArray[Any], place: Place) -> Words:
+    texts, codes = np.unique(np.char.strip(np.array([_text(value) for value in values.tolist()], np.str_)), return_inverse=True)
+    return Words(codes, texts.tolist())
+
+
+READERS: dict[Kind, Callable[[NDArray[Any], Place], Any]] = {"ids": _ids, "numbers": _numbers, "words": _words}
+LONGEST_NAME = 256
+_truth = {"true": "1", "false": "0"}
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _is_real(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
