@@ -54,7 +54,9 @@ EXAMPLES = {
 
 def read(name: str, reading: Mapping[str, Any] | None = None) -> Connectome | Grown | Imported:
     """The built-in example of this name, or what is in this file: a network, an edge list, a matrix, a FEAGI genome,
-    which is grown, or a connectome that FEAGI exported, whatever the file is called. What was taken for what, and what could not be taken as it is, is told on stderr.
+    which is grown, or a connectome that FEAGI exported, whatever the file is called.
+
+    What was taken for what, and what could not be taken as it is, is told on stderr.
 
     reading: keyword arguments of `gpu_npu.io.load`."""
     if name in EXAMPLES:

@@ -17,7 +17,7 @@ OPTIONS = (
     click.option("--electrical", is_flag=True, help="Make two synapses of each electrical edge, in place of leaving it out."),
     click.option("--neurons", type=_FILE, help="Table of all neurons, in the order of their ids."),
     click.option("--annotations", type=_FILE, help="Table of what is known of neurons, joined by their ids."),
-    click.option("--transmitter", multiple=True, metavar="NAME=SIGN", help="Sign of a transmitter, 1 or -1; these replace the default table."),
+    click.option("--transmitter", multiple=True, metavar="NAME=SIGN", help="Sign of a transmitter; these replace the default table."),
     click.option("--areas-by", metavar="COLUMN", help="Column of the annotations that makes areas."),
     click.option("--transpose", is_flag=True, help="The columns of a matrix are the sources, not its rows."),
     click.option("--array", metavar="NAME", help="The matrix to take, of a file that has several."),

@@ -22,7 +22,8 @@ COLUMNS = ("source", "target", "weight", "excitatory")
 
 
 def _rows(network: Connectome) -> Iterator[list[NDArray[Any]]]:
-    labels, scale = network.annotations.labels, network.settings.contribution_scale
+    labels = network.annotations.labels
+    scale = float(str(np.float32(network.settings.contribution_scale)))  # 0.1 where that is the nearest of 32 bits
     synapses: SynapseArray = network.synapses
     for batch in synapses:
         ends = [ids if labels is None else labels[ids] for ids in (batch.source, batch.target)]
@@ -63,4 +64,5 @@ def _write_arrow(network: Connectome, path: Path, opened: Callable[[Any, Any, An
     schema = pa.schema(list(zip(COLUMNS, types, strict=True)))
     with replacing(path) as file, opened(pa, file, schema) as writer:
         for columns in _rows(network):
-            writer.write_batch(pa.record_batch([pa.array(column, kind) for column, kind in zip(columns, types, strict=True)], schema=schema))
+            arrays = [pa.array(column, kind) for column, kind in zip(columns, types, strict=True)]
+            writer.write_batch(pa.record_batch(arrays, schema=schema))
