@@ -152,7 +152,7 @@ def test_the_fly_hemisphere() -> None:
     [
         (["nowhere.npz"], 2, "neither a file nor one of the examples: seed"),
         (["seed", "--bursts", 0], 2, "0"),
-        (["seed", "--power", "x"], 2, "'x' is no id; WHAT is ids or labels like 1,2,5-8, COLUMN=VALUE, area:A, all, index:0-9, or a file of ids"),
+        (["seed", "--power", "x"], 2, "'x' is no id; WHAT is ids or labels like 1,2,5-8, COLUMN=VALUE, area:A, all, index:0-9, or a file"),
         (["seed", "--power", "area:x"], 2, "'area:x': 'x' is neither the id nor the name of an area"),
         (["seed", "--inject", "1,2:abc"], 2, "'abc' is not a potential"),
         (["seed", "--record", "no/such/folder/out.npz"], 11, "no/such/folder/out.npz: No such file or directory"),

@@ -16,6 +16,7 @@ EXCEPTIONS = {
     "gpu_npu/backends/devices/emulated.py: __init__": "a device for tests: an argument for each way in which a device can be unlike others",
     "gpu_npu/backends/executor/plasticity.py: Plasticity": "its visits and its index of incoming synapses share the tables of rules",
     "gpu_npu/backends/executor/rows.py: RowStore": "adding, removing and compacting all decide where rows go",
+    "gpu_npu/connectome/connectome.py: Connectome": "each edit of a network with its checks, two to fifteen lines an edit",
     "gpu_npu/engine/engine.py: BurstEngine": "what a caller sees of the thread, its queue and its streams, two to ten lines a call",
     "gpu_npu/genome/grow.py: grow": "an argument for each liberty that FEAGI's growth leaves",
     "gpu_npu/npu/npu.py: __init__": "an argument for each property of a network, and of where it runs",
