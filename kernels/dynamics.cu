@@ -110,16 +110,9 @@ __device__ __forceinline__ bool step_neuron(const State& s, u32 j, bool candidat
 #if WARP_SIZE == 1
 #define WORTH_TOGETHER 6  // of a word
 #define NOT_AGAIN 15      // words: where few candidates are ordinary, those of the next words are likely not to be either
-// settle(), without a branch.
-__device__ __forceinline__ float settled(float x) {
-    const u32 exponent = __float_as_uint(x) & 0x7f800000u;
-    const float largest = x > 0.0f ? LARGEST_FLOAT : -LARGEST_FLOAT, finite = exponent == 0x7f800000u ? largest : x;
-    return exponent == 0 ? 0.0f : finite;
-}
-
 // Those of 32 neurons from `first` on that are ordinary: candidates without input from outside, not blocked, below their
 // threshold, without a fire limit. They only integrate and leak, and here they do, side by side in loops without branches
-// that a compiler turns into vector instructions; the arithmetic is that of candidate_potential() and integrate(). A bit for each.
+// that a compiler turns into vector instructions, by the same arithmetic as the others. A bit for each.
 __device__ __forceinline__ u32 step_ordinary(const State& s, u32 first, u32 candidates, u32 forgetful, Tally& tally) {
     if (first + WORD_NEURONS > s.neurons || s.arrivals || s.rectify_input) return 0;
     const u32 bits = s.arrival_bits, counted = (1u << bits) - 1;
@@ -143,14 +136,12 @@ __device__ __forceinline__ u32 step_ordinary(const State& s, u32 first, u32 cand
     }
     float *potential = s.membrane_potential + first, *inputs = s.input + first;
     const float *threshold = s.threshold + first, *leak = s.leak_coefficient + first;
-    const float unit = s.unit, floor = s.potential_floor, ceiling = s.potential_ceiling;
+    const float unit = s.unit;
+    const Bounds bounds = {s.potential_floor, s.potential_ceiling};
     u32 ordinary = 0, arrived = 0;
     for (u32 b = 0; b < WORD_NEURONS; ++b) {
-        const float input = settled((float)sum[b] * unit), before = potential[b];
-        float v = settled((keeps[b] ? before : 0.0f) + input);
-        v = v < floor ? floor : v;
-        v = v > ceiling ? ceiling : v;
-        const float after = settled(v * settled(1.0f - leak[b]));
+        const float input = multiply<true>((float)sum[b], unit), before = potential[b];
+        const float v = charged<true>(keeps[b] ? before : 0.0f, input, bounds), after = leaked<true>(v, leak[b]);
         const u32 is = (u32)(other[b] == 0) & (u32)!(threshold[b] <= v);
         potential[b] = is ? after : before;
         inputs[b] = is ? input : inputs[b];

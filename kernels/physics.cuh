@@ -7,15 +7,19 @@
 
 #define LARGEST_FLOAT 3.402823466385288598e+38f
 
+// TOGETHER: without a branch, for loops over many neurons that a compiler turns into vector instructions.
+template <bool TOGETHER = false>
 __device__ __forceinline__ float settle(float x) {
     u32 exponent = __float_as_uint(x) & 0x7f800000u;
     bool ordinary = exponent != 0 && exponent != 0x7f800000u;
-    if (__builtin_expect(ordinary, 1)) return x;
-    if (exponent == 0) return 0.0f;  // zeros and subnormals
-    return x > 0.0f ? LARGEST_FLOAT : -LARGEST_FLOAT;
+    if (!TOGETHER && __builtin_expect(ordinary, 1)) return x;
+    float largest = x > 0.0f ? LARGEST_FLOAT : -LARGEST_FLOAT, finite = ordinary ? x : largest;
+    return exponent == 0 ? 0.0f : finite;  // zeros and subnormals
 }
-__device__ __forceinline__ float add(float a, float b) { return settle(a + b); }
-__device__ __forceinline__ float multiply(float a, float b) { return settle(a * b); }
+template <bool TOGETHER = false>
+__device__ __forceinline__ float add(float a, float b) { return settle<TOGETHER>(a + b); }
+template <bool TOGETHER = false>
+__device__ __forceinline__ float multiply(float a, float b) { return settle<TOGETHER>(a * b); }
 
 // Phase 1, step 3: I = fl32(ext + fl32(fl32(syn) * unit)).
 __device__ __forceinline__ float candidate_potential(float external, i64 synaptic, float unit) {
@@ -91,11 +95,21 @@ __device__ __forceinline__ void count_down(Neuron& x) {
     if (x.countdown == 0 && x.spent()) x.fire_count = 0;
 }
 
+// Step 2: V, the potential with what comes in.
+template <bool TOGETHER = false>
+__device__ __forceinline__ float charged(float potential, float input, const Bounds& bounds) {
+    float v = add<TOGETHER>(potential, input);
+    v = v < bounds.floor ? bounds.floor : v;
+    return v > bounds.ceiling ? bounds.ceiling : v;
+}
+
+// Step 5: what is left of V.
+template <bool TOGETHER = false>
+__device__ __forceinline__ float leaked(float v, float leak) { return multiply<TOGETHER>(v, settle<TOGETHER>(1.0f - leak)); }
+
 // Steps 2 to 5 of a candidate that is not blocked. Returns whether it fires; `v` is V, the firing potential if it does.
 __device__ __forceinline__ bool integrate(Neuron& x, float input, const Draw& draw, const Bounds& bounds, float& v) {
-    v = add(x.potential, input);
-    v = v < bounds.floor ? bounds.floor : v;
-    v = v > bounds.ceiling ? bounds.ceiling : v;
+    v = charged(x.potential, input, bounds);
     bool reached = x.threshold <= v && v <= x.threshold_limit;
     if (reached && x.spent()) {  // 3a: the limit of fires in a row; no leak
         x.fire_count = 0;
@@ -110,6 +124,6 @@ __device__ __forceinline__ bool integrate(Neuron& x, float input, const Draw& dr
         return true;
     }
     if (x.limited()) x.fire_count = 0;
-    x.potential = multiply(v, settle(1.0f - x.leak));
+    x.potential = leaked(v, x.leak);
     return false;
 }

@@ -21,7 +21,7 @@ from profiling import validate, workload, workloads
 from profiling.validate import Job, Report
 
 ROOT = Path(__file__).parents[2]
-RIGHT, WRONG = "settle(1.0f - x.leak)", "settle(1.0f + x.leak)"
+RIGHT, WRONG = "settle<TOGETHER>(1.0f - leak)", "settle<TOGETHER>(1.0f + leak)"
 """The leak of a potential, and its opposite."""
 GOLDEN = len(CASES)
 
