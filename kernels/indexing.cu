@@ -2,7 +2,7 @@
 //
 // The host decides where a row goes (the row table entries `planned`); these kernels touch the rows named and no others.
 // edit_bytes[0] counts the bytes of rows that edits read and write.
-#include "rows.cuh"
+#include "rules.cuh"
 #include "sorting.cuh"
 
 __device__ __forceinline__ u32 lanes_before() { return (1u << lane_id()) - 1; }
@@ -73,6 +73,7 @@ KERNEL append_synapses(const State s, u64 n, const u32* ids, const Row* planned,
             set_small(to.weight, s.weight_bytes, kept + i, small_at(weight, s.weight_bytes, begin + i));
             if (to.psp) set_small(to.psp, s.psp_bytes, kept + i, small_at(psp, s.psp_bytes, begin + i));
             for (u32 c = 0; c < to.columns; ++c) to.column[(u64)c * to.capacity + kept + i] = 0;
+            settle_edited(s, ids[r], target[begin + i] & TARGET_MASK, to, kept + i);
         }
         __syncwarp();  // every lane has read the old entry
         if (lane_id() == 0) s.rows[ids[r]] = row;
@@ -117,6 +118,7 @@ KERNEL edit_synapses(const State s, u64 n, const u32* ids, const u32* first, con
                 if (there && weight) {
                     set_small(slots.weight, s.weight_bytes, slot, small_at(weight, s.weight_bytes, e));
                     for (u32 c = 0; c < slots.columns; ++c) slots.column[(u64)c * slots.capacity + slot] = 0;
+                    settle_edited(s, ids[r], target[e], slots, slot);
                 }
                 if (there && !weight) slots.target[slot] |= SYNAPSE_REMOVED;
             }
@@ -144,7 +146,7 @@ KERNEL list_synapses(const State s, u64 n, const u32* ids, u32 base, const u32* 
                 u64 at = first[r] + listed + (u32)__popc(taken & lanes_before());
                 source[at] = id;
                 target[at] = t;
-                set_small(weight, s.weight_bytes, at, small_at(slots.weight, s.weight_bytes, i));
+                set_small(weight, s.weight_bytes, at, shown_weight(s, id, j, slots, i));
                 set_small(psp, s.psp_bytes, at, slots.psp ? small_at(slots.psp, s.psp_bytes, i) : row.psp);
             }
             listed += (u32)__popc(taken);

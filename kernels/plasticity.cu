@@ -10,6 +10,16 @@
 #include "rules.cuh"
 
 // ------------------------------------------------------------------------------------------------ which rows are visited
+// Likewise into its history, which holds 64 bursts.
+__device__ __forceinline__ void note_history(const State& s, u32 last, u32 t, u32 j) {
+    const u64 recent = s.history[j];
+    const u32 gap = t - last;
+    const u64 gone = gap < 64 ? recent >> (64 - gap) : 0;  // what falls out of it
+    if (gone) s.older[j] = last - (64 - gap) - ((u32)__ffsll((i64)gone) - 1);
+    if (gap >= 64) s.older[j] = last;
+    s.history[j] = (gap < 64 ? recent << gap : 0) | 1;
+}
+
 // The spike of a neuron that fired in burst t enters what is remembered of it.
 __device__ __forceinline__ void note_spike(const State& s, u32 t, u32 j) {
     Spikes& spikes = s.spikes[j];
@@ -24,6 +34,7 @@ __device__ __forceinline__ void note_spike(const State& s, u32 t, u32 j) {
         u32& trace = s.traces[(u64)k * s.neurons + j];
         trace = (last > kind.since ? decayed(s, kind, trace, t - last) : 0) + ONE_SPIKE;
     }
+    if (s.history) note_history(s, last, t, j);
     s.runs[j] = last && last == t - 1 ? s.runs[j] + 1 : 1;
     spikes.before = last;
     spikes.last = t;
@@ -33,7 +44,7 @@ __device__ __forceinline__ void note_spike(const State& s, u32 t, u32 j) {
 __device__ __forceinline__ bool falls_due(const State& s, u32 t, u32 j, bool settles) {
     const Spikes& spikes = s.spikes[j];
     if (!s.plastic_areas[spikes.area].expires) return false;
-    bool due = settles;
+    bool due = settles || (s.history && (t - spikes.last) % RECALL_PERIOD == 0);
     for (u32 k = 0; k < s.window_kinds; ++k) due = due || (spikes.last > s.windows[k].since && t - spikes.last == s.windows[k].window);
     return due;
 }
@@ -90,7 +101,10 @@ __device__ __forceinline__ void visit_row(const State& s, u32 t, u32 i) {
     const End source = end_of(s, i);
     Row row = s.rows[i];
     Slots slots = slots_of(s, row);
-    for_plastic(s, row, slots, source.area, [&](u32 slot, const End& target, u32 entry) { visit_synapse(s, t, source, target, entry, slots, slot); });
+    for_plastic(s, row, slots, source.area, [&](u32 slot, const End& target, u32 entry) {
+        if (s.history) visit_feagi(s, t, source, target, s.rules[entry >> 8], slots, slot);
+        else visit_synapse(s, t, source, target, entry, slots, slot);
+    });
 }
 
 // Whose rows are visited: first those of neurons that fired, then the others.
@@ -272,6 +286,15 @@ KERNEL settle_synapses(const State s, u32 t, u64 n, const u32* ids, u32 pays, u3
         __syncwarp();
         for_plastic(s, row, slots, source.area, [&](u32 slot, const End& target, u32 entry) {
             const u32 old = small_at(slots.weight, s.weight_bytes, slot);
+            if (s.history) {
+                const Rule& r = s.rules[entry >> 8];
+                if (r.column >= slots.columns) return;
+                u16& paid = column_of(slots, r.column, slot);
+                const float weight = pays ? learnt(s, r, source.last, target, real_weight(s, old), paid, t, t) : 0.0f;
+                if (pays) set_small(slots.weight, s.weight_bytes, slot, kept_weight(s, weight));
+                paid = paid_in(s, r.window, source, target, t, t);
+                return;
+            }
             const Rules rules = rules_at(s, entry);
             u32 weight = old;
             for (const Rule* rule = rules.first; rule < rules.last && pays; ++rule)
@@ -282,6 +305,32 @@ KERNEL settle_synapses(const State s, u32 t, u64 n, const u32* ids, u32 pays, u3
                     column_of(slots, rule->column, slot) = paid_until(s, rule->window, source, target, t);
             if (weight != old) set_small(slots.weight, s.weight_bytes, slot, weight);
         });
+    }
+}
+
+// Of the synapses of rows base + r that are not removed, the next burst delivers weight[first[r]] and on: where that is not their
+// weight, the rule that made it so in burst t is held back.
+KERNEL hold_back(const State s, u32 t, u64 n, u32 base, const u64* first, const u8* weight) {
+    Range mine = split(n, warp_index(), warp_count());
+    for (u64 r = mine.first; r < mine.last; r += mine.step) {
+        const u32 i = base + (u32)r;
+        Row row = s.rows[i];
+        Slots slots = slots_of(s, row);
+        u64 at = first[r];
+        for (u32 begin = 0; begin < row.length; begin += WARP_SIZE) {
+            u32 slot = begin + lane_id(), target = slot < row.length ? slots.target[slot] : SYNAPSE_REMOVED, j = target & TARGET_MASK;
+            bool live = !(target & SYNAPSE_REMOVED);
+            u32 lives = __ballot_sync(FULL_MASK, live);
+            u64 place = at + (u32)__popc(lives & ((1u << lane_id()) - 1));
+            if (const Rule* rule = live ? feagi_rule(s, i, j, slots) : nullptr) {
+                u32 before = small_at(weight, s.weight_bytes, place);
+                if (before != small_at(slots.weight, s.weight_bytes, slot)) {
+                    set_small(slots.weight, s.weight_bytes, slot, before);
+                    column_of(slots, rule->column, slot) = paid_in(s, rule->window, end_of(s, i), end_of(s, j), t, t - 1);
+                }
+            }
+            at += (u32)__popc(lives);
+        }
     }
 }
 

@@ -12,6 +12,7 @@
 #pragma once
 #include "rows.cuh"
 #include "burst_view.cuh"
+#include "physics.cuh"
 
 #define ONE_SPIKE (1u << TRACE_BITS)
 #define HALF_WEIGHT (1u << (RESIDUE_BITS - 1))
@@ -124,6 +125,88 @@ __device__ __forceinline__ void visit_synapse(const State& s, u32 t, const End& 
         }
     }
     if (weight != old) set_small(slots.weight, s.weight_bytes, slot, weight);
+}
+
+// -- FeagiRule ----------------------------------------------------------------------------------------------------------
+// A burst changes a synapse when either end is inside the window: up when both are, else down. What burst t does is held
+// back until burst t + 1 has delivered. So a visit in burst t brings a weight to where it stood after t - 1, and no further;
+// whoever lists weights sees one step more. Where the source is outside, all steps are down, and how many there are says
+// the target's `seen`, as for window rules. Where it is inside, the target's history says which are up; a row is visited
+// every RECALL_PERIOD bursts then, so that 64 bits of it are enough.
+
+// The last burst up to t in which a neuron fired, 0: none. t is fewer than 64 bursts before its last one.
+__device__ __forceinline__ u32 fired_until(const State& s, const End& e, u32 t) {
+    if (e.last <= t) return e.last;
+    const u64 bits = s.history[e.id] >> (e.last - t);
+    return bits ? t - ((u32)__ffsll((i64)bits) - 1) : s.older[e.id];
+}
+
+// A weight as it lies in a row, as a number, and back.
+__device__ __forceinline__ float real_weight(const State& s, u32 value) { return s.weight_bytes == 4 ? __uint_as_float(value) : (float)value; }
+__device__ __forceinline__ u32 kept_weight(const State& s, float weight) { return s.weight_bytes == 4 ? __float_as_uint(weight) : (u32)weight; }
+
+__device__ __forceinline__ float depressed(const Rule& r, float weight) {
+    weight = add(weight, -r.down);
+    return weight > 0.0f ? weight : 0.0f;
+}
+__device__ __forceinline__ float potentiated(const Rule& r, float weight) {
+    weight = add(weight, r.up);
+    return weight < r.top ? weight : r.top;
+}
+
+// The weight after burst `upto`, given what it was when it had paid. `source_last`: the source's last spike up to burst
+// `done`, the last one whose visits are made.
+__device__ __forceinline__ float learnt(const State& s, const Rule& r, u32 source_last, const End& target, float weight, u16 paid, u32 done, u32 upto) {
+    const Window& w = s.windows[r.window];
+    if (inside(w, source_last, done)) {
+        for (u32 t = max(done - (u16)(done - paid) + 1, w.acts); t <= upto; ++t)
+            weight = inside(w, fired_until(s, target, t), t) ? potentiated(r, weight) : depressed(r, weight);
+        return weight;
+    }
+    const u16 steps = (u16)(seen_until(s, r.window, target, upto) - paid);
+    if (steps > SETTLE_PERIOD) return weight;  // it has paid more than that
+    for (u32 k = 0; k < steps; ++k) {
+        const float less = depressed(r, weight);
+        if (less == weight) break;
+        weight = less;
+    }
+    return weight;
+}
+
+// As paid_until(), of a synapse that in burst t has paid up to burst `paid`.
+__device__ __forceinline__ u16 paid_in(const State& s, u32 kind, const End& source, const End& target, u32 t, u32 paid) {
+    return (u16)(inside(s.windows[kind], source.last, t) ? paid : seen_until(s, kind, target, paid));
+}
+
+__device__ __forceinline__ void visit_feagi(const State& s, u32 t, const End& source, const End& target, const Rule& r, const Slots& slots, u32 slot) {
+    u16& paid = column_of(slots, r.column, slot);
+    const u32 old = small_at(slots.weight, s.weight_bytes, slot), last = source.last < t ? source.last : source.before;
+    const u32 weight = kept_weight(s, learnt(s, r, last, target, real_weight(s, old), paid, t - 1, t - 1));
+    paid = paid_in(s, r.window, source, target, t, t - 1);
+    if (weight != old) set_small(slots.weight, s.weight_bytes, slot, weight);
+}
+
+// The FeagiRule of a synapse; null: none, or none is heeded.
+__device__ __forceinline__ const Rule* feagi_rule(const State& s, u32 source, u32 target, const Slots& slots) {
+    if (!s.rules_now || !slots.columns) return nullptr;
+    const u32 entry = s.pairs[(u64)s.spikes[source].area * s.areas + s.spikes[target].area];
+    const Rule* r = s.rules + (entry >> 8);
+    return entry && r->column < slots.columns ? r : nullptr;
+}
+
+// A synapse that an edit made or set holds nothing back.
+__device__ __forceinline__ void settle_edited(const State& s, u32 source, u32 target, const Slots& slots, u32 slot) {
+    if (const Rule* r = feagi_rule(s, source, target, slots))
+        column_of(slots, r->column, slot) = paid_in(s, r->window, end_of(s, source), end_of(s, target), s.rules_now, s.rules_now);
+}
+
+// The weight of a synapse as a listing shows it.
+__device__ __forceinline__ u32 shown_weight(const State& s, u32 source, u32 target, const Slots& slots, u32 slot) {
+    const u32 weight = small_at(slots.weight, s.weight_bytes, slot);
+    const Rule* r = feagi_rule(s, source, target, slots);
+    if (!r) return weight;
+    const u16 paid = column_of(slots, r->column, slot);
+    return kept_weight(s, learnt(s, *r, s.spikes[source].last, end_of(s, target), real_weight(s, weight), paid, s.rules_now, s.rules_shown));
 }
 
 __device__ __forceinline__ bool has_bit(const u32* bits, u32 j) { return bits[j / WORD_NEURONS] >> j % WORD_NEURONS & 1; }

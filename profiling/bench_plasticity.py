@@ -5,7 +5,7 @@
 On a CPU: 100,000 neurons, 10 M synapses, 1 % of the neurons fire in each burst: groups of neurons in turn, of which there are
 five, so that most neurons are silent, or a hundred, so that every neuron fires. 1 M synapses are plastic, "spread" (a tenth
 of each row, those to the last tenth of the ids), "scattered" (likewise, those to every tenth id) or "dense" (the rows of a
-tenth of the neurons), and 0.5 M, to see what the cost follows. Window rules of 5 and of 20 bursts and pair rules. On a GPU:
+tenth of the neurons), and 0.5 M, to see what the cost follows. Window and FEAGI rules of 5 and of 20 bursts, and pair rules. On a GPU:
 1 M neurons, 100 M synapses, "all" of them plastic, one rule of each kind.
 All networks fire the same neurons. They take turns in short rounds, so that a slow moment of the machine meets all of them;
 only the ratios mean anything on a shared machine.
@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_npu import PairRule, PlasticityRule, WindowRule
+from gpu_npu import FeagiRule, PairRule, PlasticityRule, WindowRule
 from gpu_npu.backends.base import Platform
 from gpu_npu.backends.devices.cpu import CpuDevice
 from gpu_npu.backends.executor import DevicePlatform
@@ -36,9 +36,11 @@ EVERYONE = 100
 BURSTS = 25
 """In a round, of one network."""
 Kind = Mapping[str, Any]
-RULES: Mapping[str, tuple[type[WindowRule] | type[PairRule], Kind]] = {
+RULES: Mapping[str, tuple[type[WindowRule] | type[PairRule] | type[FeagiRule], Kind]] = {
     "window of 5": (WindowRule, {"window": 5, "plus": 1, "minus": 1}),
     "window of 20": (WindowRule, {"window": 20, "plus": 1, "minus": 1}),
+    "feagi, 5 bursts": (FeagiRule, {"window": 5, "up": 1, "down": 1}),
+    "feagi, 20 bursts": (FeagiRule, {"window": 20, "up": 1, "down": 1}),
     "pair, nearest": (PairRule, {"a_plus": 0.5, "a_minus": 0.3, "tau_plus": 20.0, "tau_minus": 20.0}),
     "pair, all": (PairRule, {"a_plus": 0.5, "a_minus": 0.3, "tau_plus": 20.0, "tau_minus": 20.0, "pairing": "all"}),
 }
@@ -164,7 +166,7 @@ def show(row: Mapping[str, Any]) -> None:
     print(f"{row['synapses']:,} synapses, {row['plastic_synapses']:,} plastic ({row['layout']}), ", end="")
     print(f"{row['fired']:,} neurons fire, one of {row['groups']} groups")
     for name, value in row["microseconds"].items():
-        line = f"  {name:14} {value:8.0f} us a burst"
+        line = f"  {name:16} {value:8.0f} us a burst"
         if name in row["times_without"]:
             line += f", {row['times_without'][name]:.2f} times; {row['bytes_a_plastic_synapse'][name]:.1f} bytes a plastic synapse"
         print(line)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.arrays import F32, U32
+from gpu_npu.arrays import F32, U32, Counts
 from gpu_npu.objects import OneLine, one_line
 
 
@@ -31,6 +31,8 @@ class Learning(OneLine):
     `traces`: handle of each pair rule -> (uint32, uint32): the traces X of a neuron as a source and as a target, just after
     the burst `last_fired`; 0 where it did not fire after the rule's `silent_until`.
     `residues` (int16): as `Backend.residues` says; empty where all are 0.
+    `delivered` (dtype of weights): of the synapses in the same order, the weights that the next burst delivers, where a
+    FeagiRule holds back what the last one changed; empty where nothing is held back.
     """
 
     silent_until: Mapping[int, int] = field(default_factory=dict)
@@ -38,6 +40,7 @@ class Learning(OneLine):
     run: NDArray[np.uint16] = _nothing(np.uint16)
     traces: Mapping[int, tuple[U32, U32]] = field(default_factory=dict)
     residues: NDArray[np.int16] = _nothing(np.int16)
+    delivered: Counts = _nothing(np.uint8)
 
 
 class Scheduled(NamedTuple):

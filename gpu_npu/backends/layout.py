@@ -47,6 +47,8 @@ STRATEGIES = ("choose", "rows", "slices", "blocked", "owned")
 """Of propagation.cu: what State.strategy counts."""
 HEAVY_ROW = 2048
 """A row of more synapses is cut into tasks of at most so many."""
+RECALL_PERIOD = 32
+"""Bursts after which a row is visited while its source is inside a window of a FeagiRule: half of what State.history holds."""
 SETTLE_PERIOD = 2**15
 """Bursts after which what a window rule owes a silent synapse is paid, at the latest: 16 bits count it."""
 PSP_EACH = 0xFFFFFFFF
@@ -82,6 +84,7 @@ CONSTANTS = {
     "TRACE_BITS": TRACE_BITS,
     "RESIDUE_BITS": RESIDUE_BITS,
     "SETTLE_PERIOD": SETTLE_PERIOD,
+    "RECALL_PERIOD": RECALL_PERIOD,
     "TARGET_MASK": MAX_NEURONS - 1,
     "SYNAPSE_REMOVED": MAX_NEURONS,
     "SYNAPSE_INHIBITORY": 2 * MAX_NEURONS,
@@ -124,7 +127,7 @@ TRACE_FIELDS = (
     ("all", "u4", "0: the trace is that of the last spike alone; else 1 + the place of its values in traces"),
 )
 RULE_FIELDS = (
-    ("pair", "u4", "0: window rule; 1: pair rule"),
+    ("pair", "u4", "0: window rule; 1: pair rule; where State.history is, FeagiRule"),
     ("column", "u4", "of a row: what the rule keeps for each synapse"),
     ("plus", "u4", "window: units of weight; pair: of 2^-16 of one"),
     ("minus", "u4", "likewise"),
@@ -134,6 +137,9 @@ RULE_FIELDS = (
     ("multiplicative", "u4", "pair: steps in proportion to the distance from the bound"),
     ("low", "u4", "pair: bounds of a weight and half a weight more, in units of 2^-16"),
     ("high", "u4", "likewise"),
+    ("up", "f4", "feagi: units of weight"),
+    ("down", "f4", "likewise"),
+    ("top", "f4", "feagi: the weight that `up` ends at"),
 )
 
 
@@ -174,6 +180,7 @@ AXES = {
     "rule": "plasticity rule",
     "window_kind": "windows of rules that are alike count once",
     "more_windows": "all kinds but the first",
+    "history": "1 where rules are FeagiRules, else 0",
     "trace_kind": "traces that are alike count once",
     "trace": "kinds of traces of all spikes",
     "decay": "an entry of a table of decay",
@@ -248,6 +255,8 @@ PLASTIC: tuple[Array, ...] = (
     Array("runs", "u4", ("cell",), "plasticity", "bursts in a row, up to the last one fired in, in which it fired"),
     Array("more_seen", "u4", ("more_windows", "cell"), "plasticity", "as Spikes.seen, for the kinds of windows from 1 on, a neuron each"),
     Array("traces", "u4", ("trace", "cell"), "plasticity", "traces of all spikes up to the last one, kind after kind, a neuron each"),
+    Array("history", "u8", ("history", "cell"), "plasticity", "bit k: the neuron fired k bursts before the last one it fired in"),
+    Array("older", "u4", ("history", "cell"), "plasticity", "the last burst in which it fired before those; 0: none"),
     Array("open_bits", "u4", ("word",), "plasticity", "sources of window rules that fired within the longest window, and others"),
     Array("visit_bits", "u4", ("word",), "plasticity", "neurons whose rows are visited in this burst"),
     Array("taught_bits", "u4", ("word",), "plasticity", "targets of rules"),
@@ -305,6 +314,8 @@ SCALARS = (
     ("window_kinds", "u4", "length of windows"),
     ("trace_values", "u4", "kinds of traces of all spikes"),
     ("longest_window", "u4", "of all window rules; 0: none"),
+    ("rules_now", "u4", "the last burst, as rules count, where what FeagiRules hold back is heeded by edits and listings; else 0"),
+    ("rules_shown", "u4", "the burst up to which a listing shows what they did"),
 )
 
 STATE_DTYPE = np.dtype(

@@ -20,7 +20,7 @@ from .annotations import Annotations
 from .connectome import Connectome
 from .fields import COUNTERS, NEURON_FIELDS, STATE_FIELDS, SYNAPSE_FIELDS
 from .neurons import NeuronArray
-from .plasticity import CustomRule, PairRule, PlasticityRule, WindowRule
+from .plasticity import CustomRule, FeagiRule, PairRule, PlasticityRule, WindowRule
 from .settings import Area, Rules, Settings
 from .synapses import SynapseArray, SynapseBatch, SynapseChain, SynapseSource
 
@@ -38,6 +38,7 @@ __all__ = [
     "CustomRule",
     "DeviceMemoryError",
     "EngineError",
+    "FeagiRule",
     "FileFormatError",
     "FrameError",
     "KernelError",

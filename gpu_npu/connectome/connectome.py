@@ -17,7 +17,7 @@ from gpu_npu.errors import CapacityError, NetworkError
 from .annotations import Annotations
 from .fields import MAX_NEURONS, CountType
 from .neurons import NeuronArray
-from .plasticity import PairRule, PlasticityRule, WindowRule, reaches
+from .plasticity import RULES, PlasticityRule, check_rules, reaches
 from .settings import Area, Settings
 from .sums import check_sums, largest_product
 from .synapses import SynapseArray
@@ -283,17 +283,17 @@ class Connectome:
         self._settings = settings
 
     def set_plasticity(self, rules: Iterable[PlasticityRule]) -> None:
-        """All plasticity rules, in the order in which they act: WindowRule and PairRule.
+        """All plasticity rules, in the order in which they act: WindowRules and PairRules, or FeagiRules.
 
-        NetworkError: a rule that no file could hold (a CustomRule: `NPU.register_plasticity` takes it), or bounds beyond
-        this network's weights.
+        NetworkError: a rule that no file could hold (a CustomRule: `NPU.register_plasticity` takes it), bounds beyond this
+        network's weights, or rules that do not fit together.
         """
         self._writable()
         given = tuple(rules)
         for rule in given:
-            if not isinstance(rule, (WindowRule, PairRule)):
-                raise NetworkError(f"plasticity: {rule!r} is neither a WindowRule nor a PairRule; NPU.register_plasticity takes others")
-            rule.check(self._weight_max)
+            if not isinstance(rule, tuple(RULES.values())):
+                raise NetworkError(f"plasticity: {rule!r} is no WindowRule, PairRule or FeagiRule; NPU.register_plasticity takes others")
+        check_rules(given, self._weight_max)
         self._plasticity = given
 
     def reserve(self, neurons: int | None = None, synapses: int | None = None) -> None:

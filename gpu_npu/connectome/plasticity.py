@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.checks import check_area_id, check_integer, check_real
+from gpu_npu.checks import check_area_id, check_integer, check_real, check_single
 from gpu_npu.errors import NetworkError
 from gpu_npu.objects import described
 
@@ -156,6 +156,51 @@ class PairRule(PlasticityRule):
             raise NetworkError(f"w_min {self.w_min} is not below {self.top(largest)}, the largest weight of this network")
 
 
+@dataclass(frozen=True)
+class FeagiRule(PlasticityRule):
+    """What fires within one window potentiates, what fires alone in it depresses: FEAGI 2.6.10.
+
+    After each burst t >= window, for the last `window` bursts, t included: both ends fired in some of them: weight =
+    min(max_weight, fl32(weight + up)). One of the ends did: weight = max(0, fl32(weight - down)). Neither: no change. The next
+    burst delivers the weights from before; whatever reads or edits between the two sees the new ones.
+    """
+
+    name: ClassVar[str] = "feagi"
+    source_area: int
+    target_area: int
+    window: int
+    up: float
+    """In units of weight, float32."""
+    down: float
+    max_weight: float | None = None
+    """Bounds potentiation alone. None: the largest weight of the network's dtype."""
+
+    def __post_init__(self) -> None:
+        _areas(self)
+        object.__setattr__(self, "window", check_integer(self.window, "window", 1, 65535))
+        for step in ("up", "down"):
+            object.__setattr__(self, step, _not_negative(getattr(self, step), step))
+        if self.max_weight is not None:
+            object.__setattr__(self, "max_weight", _not_negative(self.max_weight, "max_weight"))
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return asdict(self)
+
+    def top(self, largest: int) -> float:
+        """The weight that potentiation ends at, in a network with weights of 0..`largest`."""
+        return float(largest) if self.max_weight is None else min(self.max_weight, float(largest))
+
+    def reach(self, largest: int) -> int:
+        return int(self.top(largest)) if self.up else 0
+
+    def check(self, largest: int) -> None:
+        values = {"up": self.up, "down": self.down, "max_weight": self.top(largest)}
+        for what, value in values.items():
+            if value != int(value):
+                raise NetworkError(f"{what}: {value:g} is no integer, and the weights of this network are")
+
+
 class CustomRule(PlasticityRule):
     """A rule written in Python, for the reference backend; others refuse it. Derive from it and say `apply`.
 
@@ -186,8 +231,23 @@ class CustomRule(PlasticityRule):
         return largest
 
 
-RULES: Mapping[str, type[WindowRule] | type[PairRule]] = {rule.name: rule for rule in (WindowRule, PairRule)}
+RULES: Mapping[str, type[WindowRule] | type[PairRule] | type[FeagiRule]] = {rule.name: rule for rule in (WindowRule, PairRule, FeagiRule)}
 """The rules that are data, by name: what files can hold and every backend can run."""
+
+
+def check_rules(rules: Iterable[PlasticityRule], largest: int) -> None:
+    """NetworkError where these rules do not fit together, or one of them not a network with weights of 0..`largest`."""
+    mappings: set[tuple[int, int]] = set()
+    rules = tuple(rules)
+    kinds = {isinstance(rule, FeagiRule) for rule in rules}
+    if len(kinds) > 1:
+        raise NetworkError("plasticity: FeagiRules change weights a burst later than other rules; give a network one or the other")
+    for rule in rules:
+        rule.check(largest)
+        mapping = rule.source_area, rule.target_area
+        if mapping in mappings and isinstance(rule, FeagiRule):
+            raise NetworkError(f"plasticity: two FeagiRules act from area {mapping[0]} to {mapping[1]}; FEAGI has one a pair of areas")
+        mappings.add(mapping)
 
 
 def reaches(rules: Iterable[PlasticityRule], largest: int) -> dict[tuple[int, int], int]:
@@ -216,6 +276,14 @@ def decay_table(tau: float) -> NDArray[np.uint32]:
 
 def _fixed(step: float) -> int:
     return math.floor(step * (1 << RESIDUE_BITS) + 0.5)
+
+
+def _not_negative(value: object, what: str) -> float:
+    """A number as float32, settled."""
+    single = check_single(value, what)
+    if single < 0:
+        raise NetworkError(f"{what}: {single:g} is below 0")
+    return single
 
 
 def _areas(rule: PlasticityRule) -> None:

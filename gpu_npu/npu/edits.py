@@ -19,6 +19,7 @@ from gpu_npu.checks import check_area_id, check_count, check_pairs, check_unique
 from gpu_npu.connectome import NEURON_FIELDS, Area, Connectome, PlasticityRule, Settings
 from gpu_npu.connectome.fields import MAX_NEURONS, synapse_dtypes
 from gpu_npu.connectome.neurons import lowest_free
+from gpu_npu.connectome.plasticity import check_rules
 from gpu_npu.connectome.sums import fixed_point_bits
 from gpu_npu.connectome.validation import check_field, check_synapses, check_weights
 from gpu_npu.errors import CapacityError, NetworkError
@@ -99,14 +100,14 @@ class NetworkEdits(Part):
         """Let a rule act from the next burst on, after those registered before; returns its handle.
 
         Bursts up to now are silent for it. What it computes: docs/plasticity.md.
-        NetworkError: no rule, bounds beyond this network's weights, or, on another backend than the reference, a CustomRule
-        or more than 255 rules of one mapping. SumOverflowError: the weights that it can bring about may sum to more than
-        fits. Nothing has changed then.
+        NetworkError: no rule, bounds beyond this network's weights, a rule that does not go with the others, or, on another
+        backend than the reference, a CustomRule or more than 255 rules of one mapping. SumOverflowError: the weights that it can
+        bring about may sum to more than fits. Nothing has changed then.
         """
         resident = self._resident
         if not isinstance(rule, PlasticityRule):
-            raise NetworkError(f"plasticity: {rule!r} is not a rule; make a WindowRule, a PairRule or a CustomRule")
-        rule.check(resident.weight_max)
+            raise NetworkError(f"plasticity: {rule!r} is not a rule; make a WindowRule, a PairRule, a FeagiRule or a CustomRule")
+        check_rules([*resident.rules.values(), rule], resident.weight_max)
         backend, handle, bound = resident.ready(), resident.next_rule, resident.bound
         if fixed_point_bits(resident.flags) and rule.reach(resident.weight_max):
             bound = SumBound()

@@ -16,8 +16,9 @@ from gpu_npu.backends.base import Backend
 from gpu_npu.backends.select import BackendChoice, open_platform
 from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.checks import check_ids
-from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Area, Connectome, PairRule, SynapseSource, WindowRule
+from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Area, Connectome, SynapseSource
 from gpu_npu.connectome.fields import MAX_NEURONS
+from gpu_npu.connectome.plasticity import RULES
 from gpu_npu.errors import DeviceMemoryError, NetworkError
 from gpu_npu.objects import described
 
@@ -209,7 +210,7 @@ class Resident:
             psp_dtype=shape.psp_dtype,
             settings=self.settings,
             areas=self.flags,
-            plasticity=[rule for rule in self.rules.values() if isinstance(rule, (WindowRule, PairRule))],
+            plasticity=[rule for rule in self.rules.values() if isinstance(rule, tuple(RULES.values()))],
         )
         created, valid = backend.read("created"), backend.read("valid")
         ids = np.flatnonzero(created)

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from gpu_npu.arrays import U32
 from gpu_npu.backends.flight import Flight, Learning, Scheduled
 from gpu_npu.checks import check_ids, check_potentials
-from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Connectome, PairRule
+from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Connectome, FeagiRule, PairRule
+from gpu_npu.connectome.fields import CountType
 from gpu_npu.errors import NetworkError, NpuError
 from gpu_npu.io.project import network_arrays, network_values, read_network
 from gpu_npu.io.sealed import Sealed, write_sealed
@@ -110,8 +111,12 @@ class Snapshot:
         for name, array in arrays.items():
             if len(array) != n:
                 raise NetworkError(f"{name}: {len(array):,} values for {n:,} ids of a network with {len(rules)} rules")
-        if len(learning.residues) not in (0, self.network.synapse_count):
-            raise NetworkError(f"residues: {len(learning.residues):,} for {self.network.synapse_count:,} synapses")
+        for name in ("residues", "delivered"):
+            count = len(getattr(learning, name))
+            if count not in (0, self.network.synapse_count):
+                raise NetworkError(f"{name}: {count:,} for {self.network.synapse_count:,} synapses")
+        if len(learning.delivered) and not any(isinstance(rule, FeagiRule) for rule in rules):
+            raise NetworkError("delivered: weights are held back, and the network has no FeagiRule")
 
     @property
     def burst(self) -> int:
@@ -145,6 +150,7 @@ class Snapshot:
             "last_fired": learning.last_fired,
             "run": learning.run,
             "residues": learning.residues,
+            "delivered": learning.delivered.astype(self.network.weight_dtype),
             **{f"trace_{handle}_{end}": array for handle, pair in learning.traces.items() for end, array in zip(ENDS, pair, strict=True)},
             **{f"extra_{name}": array for name, array in self.extra.items()},
         }
@@ -179,9 +185,10 @@ class Snapshot:
             )
             extra = {name.removeprefix("extra_"): file.array(name) for name in file.names("extra_")}
             try:
+                learning = _learning(file, network.weight_dtype)
                 return cls(
                     network,
-                    Flight(file.integer("burst"), ledger=ledger, forced=forced, scheduled=scheduled, learning=_learning(file), **queues),
+                    Flight(file.integer("burst"), ledger=ledger, forced=forced, scheduled=scheduled, learning=learning, **queues),
                     file.integer("fire_ledger_window"),
                     file.array("power_neurons", dtype=np.uint32),
                     initial,
@@ -193,7 +200,7 @@ class Snapshot:
                 raise file.error(error) from error
 
 
-def _learning(file: Sealed) -> Learning:
+def _learning(file: Sealed, weight_dtype: CountType) -> Learning:
     since = {int(handle): int(burst) for handle, burst in _json(file, "rules_since")}
     traces = {
         handle: (file.array(f"trace_{handle}_source", dtype=np.uint32), file.array(f"trace_{handle}_target", dtype=np.uint32))
@@ -201,7 +208,8 @@ def _learning(file: Sealed) -> Learning:
         if f"trace_{handle}_source" in file
     }
     last, run = file.array("last_fired", dtype=np.int64), file.array("run", dtype=np.uint16)
-    return Learning(since, last, run, traces, file.array("residues", dtype=np.int16))
+    residues, delivered = file.array("residues", dtype=np.int16), file.array("delivered", dtype=weight_dtype)
+    return Learning(since, last, run, traces, residues, delivered)
 
 
 def _json(file: Sealed, name: str) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from faulty import FaultyCpu
 
-from gpu_npu import NPU, DeviceMemoryError, NpuError, PairRule, PlasticityRule, WindowRule
+from gpu_npu import NPU, DeviceMemoryError, FeagiRule, NpuError, PairRule, PlasticityRule, WindowRule
 from gpu_npu.backends.executor import DevicePlatform, Tuning, incoming, rows
 from gpu_npu.connectome.generators import fixed_out_degree
 
@@ -44,7 +44,10 @@ def added(rng: Random, npu: NPU) -> Edit:
 def a_rule(rng: Random, npu: NPU) -> Edit:
     source, target = rng.integers(0, 4, 2).tolist()
     rule: PlasticityRule = WindowRule(source, target, int(rng.choice([1, 2, 3, 7])), int(rng.integers(4)), int(rng.integers(3)))
-    if rng.random() < 0.5:
+    if npu.plasticity and isinstance(next(iter(npu.plasticity.values())), FeagiRule) or (not npu.plasticity and rng.random() < 0.5):
+        top = float(rng.integers(255)) if rng.random() < 0.5 else None
+        rule = FeagiRule(source, target, int(rng.choice([1, 2, 3, 7, 80])), float(rng.integers(9)), float(rng.integers(5)), top)
+    elif rng.random() < 0.5:
         pairing: Any = rng.choice(["all", "nearest"])
         rule = PairRule(source, target, float(rng.choice([5.0, 0.3])), 3.0, float(rng.choice([1.5, 20.0])), 1.5, pairing=str(pairing))
     return lambda npu: npu.register_plasticity(rule) if len(npu.plasticity) < 5 else None

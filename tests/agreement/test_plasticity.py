@@ -533,7 +533,7 @@ def test_a_rule_written_in_python_runs_on_the_reference() -> None:
     npu.register_plasticity(WindowRule(0, 1, 1, 0, 1))
     assert weights(npu, [0, 2], [0, 2], [0, 2]) == [114, 97, 97, 100]
     assert npu.to_connectome().plasticity == (WindowRule(0, 1, 1, 0, 1),)
-    with pytest.raises(NetworkError, match="neither a WindowRule nor a PairRule"):
+    with pytest.raises(NetworkError, match="no WindowRule, PairRule or FeagiRule"):
         pair_of_areas(Hebb(0, 1))
 
 

@@ -30,6 +30,7 @@ from gpu_npu.connectome import (
     STATE_FIELDS,
     Area,
     Connectome,
+    FeagiRule,
     PairRule,
     PlasticityRule,
     Rules,
@@ -71,6 +72,8 @@ SWITCHES = (
 )
 PLASTIC = "plastic"
 """A switch of its own, for plans of `plastic_plans`."""
+FEAGI = "feagi"
+"""Beside it: all rules are FeagiRules."""
 AREAS = (0, 1, 2, 77, 4_000_000_000)
 LEDGER_WINDOW = 4
 SMALL_SIZES = (0, 1, 3, 8, 16, 20, 31, 32, 33, 40)
@@ -110,6 +113,11 @@ def plans(sizes: Sequence[int] = SIZES, hubs: Sequence[int] = (0, 0, 0, 40, 300,
 def plastic_plans(sizes: Sequence[int] = SIZES, hubs: Sequence[int] = (0, 0, 0, 40, 300, 10_000)) -> st.SearchStrategy[Plan]:
     """Plans in which rules come and go, in networks that are all alike in learning and in nothing else."""
     return plans(sizes, hubs).map(lambda plan: replace(plan, switches=plan.switches | {PLASTIC}))
+
+
+def feagi_plans(sizes: Sequence[int] = SIZES, hubs: Sequence[int] = (0, 0, 0, 40, 300, 10_000)) -> st.SearchStrategy[Plan]:
+    """Plans in which FeagiRules come and go."""
+    return plans(sizes, hubs).map(lambda plan: replace(plan, switches=plan.switches | {PLASTIC, FEAGI}))
 
 
 class Maker:
@@ -271,6 +279,7 @@ class Maker:
     def make_script(self) -> list[Step]:
         self.steps: list[Step] = []
         self.handles: list[int] = []
+        self.mapping_of: dict[int, tuple[int, int]] = {}
         self.next_rule = 0
         number = 0
         for _ in range(self.plan.bursts):
@@ -317,9 +326,22 @@ class Maker:
         if self.handles and self.chance(0.15):
             self.step("remove_rule", self.handles.pop(int(rng.integers(len(self.handles)))))
         while len(self.handles) < 5 and self.chance(0.7 if number == 0 else 0.2):
-            self.step("add_rule", self.next_rule, self.some_rule(), number)
+            rule = self.some_feagi_rule() if self.on(FEAGI) else self.some_rule()
+            if self.on(FEAGI) and any((rule.source_area, rule.target_area) == self.mapping_of[handle] for handle in self.handles):
+                continue
+            self.step("add_rule", self.next_rule, rule, number)
             self.handles.append(self.next_rule)
+            self.mapping_of[self.next_rule] = rule.source_area, rule.target_area
             self.next_rule += 1
+
+    def some_feagi_rule(self) -> FeagiRule:
+        """Windows of a length that history is forgotten in among them."""
+        rng = self.rng
+        source, target = (int(area) for area in self.pick(AREAS[:2], 2, np.uint32, rare=AREAS))
+        unbounded = self.weight_top == int(np.iinfo(self.weight_dtype).max) and self.chance(0.5)
+        top = None if unbounded else float(rng.integers(0, self.weight_top + 1))
+        window = int(rng.choice([1, 1, 2, 3, 5, 9, 70]))
+        return FeagiRule(source, target, window, float(rng.choice([0, 1, 3, 40, 1e6])), float(rng.choice([0, 1, 2, 30, 1e6])), top)
 
     def some_rule(self) -> PlasticityRule:
         rng, most = self.rng, int(np.iinfo(self.weight_dtype).max)
@@ -498,6 +520,8 @@ def compare_synapses(subject: Any, oracle: Any, plan: Plan) -> None:
 def compare_weights(subject: Any, oracle: Any, what: str) -> None:
     assert_equal(joined(subject.synapses_from()), joined(oracle.synapses_from()), what)
     assert_equal(subject.residues(), oracle.residues(), f"{what}: residues")
+    delivered, expected = (backend.flight().learning.delivered.tolist() for backend in (subject, oracle))
+    assert delivered == expected, f"{what}: delivered"
 
 
 def joined(batches: Any) -> SynapseBatch | None:

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from math import floor
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from gpu_npu.backends.base import BurstOutput
 from gpu_npu.backends.shape import NetworkShape
-from gpu_npu.connectome import Area, Connectome, PairRule, PlasticityRule, Settings, SynapseBatch, SynapseSource, WindowRule
+from gpu_npu.connectome import Area, Connectome, FeagiRule, PairRule, PlasticityRule, Settings, SynapseBatch, SynapseSource, WindowRule
 from gpu_npu.connectome.fields import NEURON_FIELDS, STATE_FIELDS
 
 SMALLEST = Fraction(1, 2**126)
@@ -132,6 +133,8 @@ class Synapse:
     inhibitory: bool
     valid: bool = True
     residue: int = 0
+    held: int | None = None
+    """The weight that the next burst delivers, where a FeagiRule has changed it since."""
 
 
 class Learning:
@@ -179,8 +182,21 @@ class ScalarModel:
         self.ledger: dict[int, list[int]] = {}
         self.history: dict[int, set[int]] = {}
         self.rules = {handle: Learning(learning.rule, 0) for handle, learning in self.rules.items()}
+        self.release()
+
+    def release(self) -> None:
+        for s in self.synapses:
+            self.seen["released"] += s.held is not None
+            s.held = None
+
+    def moves(self, *areas: int) -> None:
+        """Neurons come from these areas, or go to them."""
+        if any(area in (rule.rule.source_area, rule.rule.target_area) for rule in self.rules.values() for area in areas):
+            self.release()
 
     def reserve(self, *, neuron_capacity: int, synapse_capacity: int) -> None:
+        if neuron_capacity > len(self.neurons):
+            self.release()
         while len(self.neurons) < neuron_capacity:
             self.neurons.append(Neuron())
 
@@ -247,7 +263,9 @@ class ScalarModel:
                     self.seen["driven"] += area.mp_driven_psp
                     self.seen["divided"] += not area.psp_uniform
                     self.seen["inhibited"] += s.inhibitory
-                    m = s.weight * (half_away(min(max(potential, Fraction(0)), Fraction(255))) if area.mp_driven_psp else s.psp)
+                    self.seen["delivered from before"] += s.held is not None
+                    weight = s.weight if s.held is None else s.held
+                    m = weight * (half_away(min(max(potential, Fraction(0)), Fraction(255))) if area.mp_driven_psp else s.psp)
                     term = m * 2**bits if area.psp_uniform else (m * 2**bits + k // 2) // k
                     syn[s.target] = syn.get(s.target, 0) + (-term if s.inhibitory else term)
                     terms += 1
@@ -321,9 +339,11 @@ class ScalarModel:
 
     # -- plasticity ------------------------------------------------------------------------------------------------
     def add_rule(self, handle: int, rule: PlasticityRule, since: int) -> None:
+        self.release()
         self.rules[handle] = Learning(rule, since)
 
     def remove_rule(self, handle: int) -> None:
+        self.release()
         del self.rules[handle]
 
     def of_mapping(self, rule: PlasticityRule) -> list[Synapse]:
@@ -339,11 +359,15 @@ class ScalarModel:
             if id(s) not in kept:
                 self.seen["residue lost"] += s.valid and s.residue != 0
                 s.residue = 0
+        for s in self.synapses:
+            s.held = None
         for learning in self.rules.values():
             for s in self.of_mapping(learning.rule):
                 self.seen["synapse of a deleted neuron"] += not (self.neurons[s.source].valid and self.neurons[s.target].valid)
             if isinstance(learning.rule, WindowRule):
                 self.learn_by_window(learning.rule, learning.since, burst)
+            elif isinstance(learning.rule, FeagiRule):
+                self.learn_as_feagi(learning.rule, learning.since, burst)
             elif isinstance(learning.rule, PairRule):
                 self.learn_by_pairs(learning.rule, learning, burst)
 
@@ -362,6 +386,24 @@ class ScalarModel:
             self.seen["window up" if up else "window down"] += 1
             self.seen["window up through several bursts"] += up and rule.window > 1
             self.seen["window cut"] += s.weight != wanted
+
+    def learn_as_feagi(self, rule: FeagiRule, since: int, burst: int) -> None:
+        if burst < rule.window:
+            return
+        fired = set().union(*(self.history.get(t, set()) for t in range(max(burst - rule.window, since) + 1, burst + 1)))
+        top = min(255 if self.weight_dtype is np.uint8 else 65535, exact(rule.max_weight) if rule.max_weight is not None else 65535)
+        for s in self.of_mapping(rule):
+            ends = (s.source in fired) + (s.target in fired)
+            if not ends:
+                continue
+            wanted = fl32(s.weight + exact(rule.up)) if ends == 2 else fl32(s.weight - exact(rule.down))
+            after = int(min(wanted, top) if ends == 2 else max(wanted, 0))
+            self.seen["feagi up" if ends == 2 else "feagi down"] += 1
+            self.seen["feagi up, in bursts of their own"] += ends == 2 and not {s.source, s.target} <= self.history[burst]
+            self.seen["feagi cut"] += after != wanted
+            self.seen["feagi down to the largest"] += ends == 2 and after < s.weight
+            if after != s.weight:
+                s.held, s.weight = s.weight, after
 
     def learn_by_pairs(self, rule: PairRule, learning: Learning, burst: int) -> None:
         fired = self.history[burst]
@@ -400,6 +442,13 @@ class ScalarModel:
         self.seen["pair moved a weight"] += s.weight != before
         self.seen["pair moved a residue alone"] += s.weight == before and amount > 0 and room > 0
 
+    def flight(self) -> Any:
+        """Of it, what is held back."""
+        valid = sorted((s for s in self.synapses if s.valid), key=lambda s: (s.source, s.target))
+        delivered = np.array([s.weight if s.held is None else s.held for s in valid], self.weight_dtype)
+        held = any(s.held not in (None, s.weight) for s in valid)
+        return SimpleNamespace(learning=SimpleNamespace(delivered=delivered if held else delivered[:0]))
+
     def residues(self) -> Any:
         valid = sorted((s for s in self.synapses if s.valid), key=lambda s: (s.source, s.target))
         return np.array([s.residue for s in valid], np.int16)
@@ -412,6 +461,8 @@ class ScalarModel:
         self.areas[area] = flags
 
     def add_neurons(self, neurons: Any, columns: Mapping[str, Any]) -> None:
+        if len(neurons):
+            self.moves(*(self.neurons[j].cortical_area for j in neurons), *columns["cortical_area"].tolist())
         for x, j in enumerate(neurons):
             self.neurons[j].created = self.neurons[j].valid = True
             for name, values in columns.items():
@@ -424,10 +475,14 @@ class ScalarModel:
         return np.array(answers, bool)
 
     def write(self, field: str, neurons: Any, values: Any) -> None:
+        if field == "cortical_area" and len(neurons):
+            self.moves(*(self.neurons[j].cortical_area for j in neurons), *values.tolist())
         for j, value in zip(neurons, values, strict=True):
             self.neurons[j].set(field, value)
 
     def write_area(self, field: str, area: int, value: Any) -> int:
+        if field == "cortical_area":
+            self.moves(area, int(value[0]))
         members = [n for n in self.neurons if n.valid and n.cortical_area == area]
         for n in members:
             n.set(field, value[0])
@@ -467,7 +522,8 @@ class ScalarModel:
             self.seen["reweighted" if found else "nothing to reweight"] += 1
             if found:
                 self.seen["residue reset"] += found.residue != 0
-                found.weight, found.residue = int(w), 0
+                self.seen["reweighted what was held back"] += found.held is not None
+                found.weight, found.residue, found.held = int(w), 0, None
             answers.append(found is not None)
         return np.array(answers, bool)
 

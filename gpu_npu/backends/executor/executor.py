@@ -7,6 +7,7 @@ asked to have back: a ring, which the device fills with what bursts fired and co
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -103,7 +104,7 @@ class Executor(Backend):
         self._device.wait()
 
     def reset(self, state: FieldValues) -> None:
-        self._plasticity.pay_debts()
+        self._plasticity.end_run()
         self._fired.reset()
         self._plasticity.reset()
         self._staging.clear()
@@ -184,22 +185,21 @@ class Executor(Backend):
     # -- neurons -------------------------------------------------------------------------------------------------
     def add_neurons(self, neurons: U32, columns: FieldValues) -> None:
         if len(neurons):
-            self._plasticity.areas_change(columns["cortical_area"], neurons)
-            self._neurons.add(neurons, columns)
+            with self._plasticity.areas_change(columns["cortical_area"], neurons):
+                self._neurons.add(neurons, columns)
 
     def delete_neurons(self, neurons: U32) -> Flags:
         return self._neurons.delete(neurons) if len(neurons) else np.zeros(0, np.bool_)
 
     def write(self, field: str, neurons: U32, values: NDArray[Any]) -> None:
         if len(neurons):
-            if field == "cortical_area":
-                self._plasticity.areas_change(values, neurons)
-            self._neurons.write(field, neurons, values)
+            with self._plasticity.areas_change(values, neurons) if field == "cortical_area" else nullcontext():
+                self._neurons.write(field, neurons, values)
 
     def write_area(self, field: str, area: int, value: NDArray[Any]) -> int:
-        if field == "cortical_area":
-            self._plasticity.areas_change(np.array([area, int(value[0])], np.uint32))
-        return self._neurons.write_area(field, area, value)
+        areas = np.array([area, int(value[0])], np.uint32) if field == "cortical_area" else None
+        with nullcontext() if areas is None else self._plasticity.areas_change(areas):
+            return self._neurons.write_area(field, area, value)
 
     def read(self, field: str) -> NDArray[Any]:
         return self._neurons.read(field)
@@ -207,6 +207,7 @@ class Executor(Backend):
     # -- synapses ------------------------------------------------------------------------------------------------
     def add_synapses(self, batch: SynapseBatch) -> None:
         if len(batch):
+            self._plasticity.heed()
             in_degree = self._accumulators.in_degree_with(batch, list_rows(self._rows))
             self._accumulators.make_room(in_degree)
             self._plasticity.add_synapses(batch, lambda: self._rows.add(batch))
@@ -224,10 +225,12 @@ class Executor(Backend):
 
     def synapses_from(self, sources: U32 | None = None) -> Iterator[SynapseBatch]:
         self._plasticity.pay_debts(sources)
+        self._plasticity.heed()
         return list_rows(self._rows, sources)
 
     def synapses_to(self, targets: U32) -> SynapseBatch:
         self._plasticity.pay_debts()
+        self._plasticity.heed()
         batches = list_rows(self._rows, wanted=bit_set(self._shape.neuron_capacity, targets))
         return SynapseBatch.concatenate([SynapseBatch.empty(self._shape.weight_dtype, self._shape.psp_dtype), *batches])
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.arrays import U32, sorted_unique
+from gpu_npu.arrays import U32, Counts, sorted_unique
 from gpu_npu.backends.devices.base import Scratch
 from gpu_npu.backends.executor.rows import INHIBITORY, TARGET_MASK, RowStore, pair_order
 from gpu_npu.connectome import SynapseBatch
@@ -51,6 +51,22 @@ def first_column(rows: RowStore, values: NDArray[np.uint16] | None = None) -> It
                 rows.device.upload(cells, as_they_lie)
             rows.context.launch("copy_column", n=n, base=low, first=starts, values=cells, stores=int(values is not None), items=n)
             yield rows.device.fetched(cells, count)[order]
+
+
+def hold_back(rows: RowStore, t: int, weight: Counts) -> None:
+    """Let the next burst deliver these weights, in the order of `list_rows(rows)`, where burst t (as rules count) has changed them."""
+    first = _begins(rows, None, None)
+    for low, high in rows.pieces(first):
+        count, n = int(first[high] - first[low]), high - low
+        with rows.device.scratch() as scratch:
+            starts, out = scratch.uploaded((first[low:high] - first[low]).astype(np.uint64)), _columns(rows, scratch, count)
+            rows.context.launch("list_synapses", n=n, base=low, first=starts, **out, items=n)
+            source, packed = (rows.device.fetched(out[name], count) for name in ("source", "target"))
+            order = pair_order(source, packed & TARGET_MASK)
+            as_they_lie = np.empty(count, weight.dtype)
+            as_they_lie[slice(None) if order is None else order] = weight[first[low] : first[high]]
+            rows.device.upload(out["weight"], as_they_lie)
+            rows.context.launch("hold_back", t=t, n=n, base=low, first=starts, weight=out["weight"], items=n)
 
 
 def _begins(rows: RowStore, ids: U32 | None, bits: Any) -> NDArray[np.int64]:

@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.arrays import U32, sorted_union, sorted_unique, without
+from gpu_npu.arrays import U32, Counts, sorted_union, sorted_unique, without
 from gpu_npu.backends.executor.context import Context
 from gpu_npu.backends.executor.fired import FireStore, bit_set
 from gpu_npu.backends.executor.incoming import IncomingIndex
-from gpu_npu.backends.executor.listing import first_column, rows_of
+from gpu_npu.backends.executor.listing import first_column, hold_back, list_rows, rows_of
 from gpu_npu.backends.executor.rows import RowStore
 from gpu_npu.backends.executor.rule_store import RuleStore
 from gpu_npu.backends.executor.rule_tables import Acting, Kind, kinds_of, make_tables
 from gpu_npu.backends.flight import RUN_MAX, Learning
 from gpu_npu.backends.layout import DTYPES, Array
-from gpu_npu.connectome import PairRule, PlasticityRule, SynapseBatch, WindowRule
+from gpu_npu.connectome import FeagiRule, PairRule, PlasticityRule, SynapseBatch, WindowRule
 from gpu_npu.connectome.plasticity import TRACE_BITS
 from gpu_npu.errors import DeviceMemoryError, NetworkError
 
@@ -62,7 +62,7 @@ class Plasticity:
     # -- rules -----------------------------------------------------------------------------------------------------
     def add(self, handle: int, rule: PlasticityRule, silent_until: int) -> None:
         """Let a rule act; it is all there or, for want of memory, not at all."""
-        if not isinstance(rule, PairRule | WindowRule):
+        if not isinstance(rule, PairRule | WindowRule | FeagiRule):
             raise NetworkError(
                 f'rule "{rule.name}" is written in Python and runs on the reference backend only', python="take backend='reference'"
             )
@@ -82,7 +82,7 @@ class Plasticity:
         self.stale = stale  # what no rule acts on any more goes when the next burst does
 
     def remove(self, handle: int) -> None:
-        self.pay_debts()
+        self._pay_all()
         del self._rules[handle]
         self.stale = True
 
@@ -98,6 +98,10 @@ class Plasticity:
     def _now(self) -> int:
         return self._fired.burst
 
+    def end_run(self) -> None:
+        """Before a reset: weights become those that were learnt."""
+        self._pay_all()
+
     def reset(self) -> None:
         """All is paid, and the last burst is 0 again: every rule goes on as one that is registered now."""
         self._start = 0
@@ -108,9 +112,19 @@ class Plasticity:
         self._settle_synapses(None, pays=False, residues=0)
         self.stale = True
 
+    @property
+    def _holds(self) -> bool:
+        """May FeagiRules hold something back?"""
+        return self._store.tables is not None and self._store.tables.feagi and not self.stale
+
+    def _pay_all(self) -> None:
+        """All synapses pay what they owe, and nothing is held back any more."""
+        if self.on and not self.stale:
+            self._settle_synapses(None, pays=True, residues=0)
+
     def pay_debts(self, ids: U32 | None = None) -> None:
-        """Make synapses pay what they owe: those of these sources, or all."""
-        if not self.on or self.stale:
+        """Make synapses pay what they owe to window rules: those of these sources, or all."""
+        if not self.on or self.stale or self._holds:
             return  # when it became stale, all was paid
         if ids is None:
             self._settle_synapses(None, pays=True, residues=0)
@@ -133,39 +147,74 @@ class Plasticity:
         n = self._rows.neurons if count is None else count
         self._context.launch("settle_synapses", t=self._now - self._start, n=n, ids=ids, pays=int(pays), residues=residues, items=n)
 
+    def heed(self, back: int = 0) -> None:
+        """Edits and listings of rows that follow heed what FeagiRules hold back; listings show weights as of `back` bursts ago."""
+        state, now = self._context.state, self._now - self._start if self._holds else 0
+        state["rules_now"], state["rules_shown"] = now, max(now - back, 0)
+
+    def _delivered(self) -> Counts:
+        """As Learning.delivered."""
+        none = np.zeros(0, self._rows.dtypes[0])
+        if not self._holds:
+            return none
+
+        def weights(back: int) -> Counts:
+            self.heed(back)
+            return np.concatenate([none, *(batch.weight for batch in list_rows(self._rows))])
+
+        before, now = weights(1), weights(0)
+        return none if np.array_equal(before, now) else before
+
     def _restart_clock(self) -> None:
         """Count bursts from a later one on. What is older than that is as good as never."""
-        self.pay_debts()
+        delivered = self._delivered()
+        self._pay_all()
         start = self._now - CLOCK_SPAN // 2
         by = start - self._start
         spikes = self._store.of_neurons("spikes")
         for field in ("last", "before"):
             spikes[field] = np.where(spikes[field] > by, spikes[field] - by, 0)
         self._store.upload("spikes", spikes)
+        if self._store.tables is not None and self._store.tables.feagi:
+            older = self._store.of_neurons("older")
+            self._store.upload("older", np.where(older > by, older - np.uint32(by), np.uint32(0)))
         self._store.zero("visit_count")
         self._device.wait()
         self._start, self.stale = start, True
+        self._prepare(drop=True)
+        self._hold_back(delivered)
+
+    def _hold_back(self, delivered: Counts) -> None:
+        self.heed()
+        if len(delivered):
+            hold_back(self._rows, self._now - self._start, delivered)
 
     # -- edits -----------------------------------------------------------------------------------------------------
-    def areas_change(self, areas: U32, neurons: U32 | None = None) -> None:
-        """Before neurons change their areas. `areas`: those they go to; those they come from too, unless `neurons` says who goes."""
+    @contextmanager
+    def areas_change(self, areas: U32, neurons: U32 | None = None) -> Iterator[None]:
+        """Around an edit that changes areas of neurons. `areas`: those they go to; those they come from too, unless `neurons` says
+        who goes."""
         tables = self._store.tables
-        if tables is None or self.stale:
-            return  # when it became stale, all was paid
-        if np.isin(areas, tables.areas).any() or (neurons is not None and self._store.places(neurons).any()):
-            self.pay_debts()
+        concerned = tables is not None and not self.stale  # when it became stale, all was paid
+        if concerned and tables is not None:
+            concerned = bool(np.isin(areas, tables.areas).any() or (neurons is not None and self._store.places(neurons).any()))
+        yield
+        if concerned:
+            self._pay_all()
             self.stale = True
 
     def edit_weights(self, source: U32, edit: Callable[[], NDArray[np.bool_]]) -> NDArray[np.bool_]:
         """Do an edit that sets weights of synapses of these sources."""
-        if not self.on or self.stale or not len(source):
+        self.heed()
+        if not self.on or self.stale or self._holds or not len(source):
             return edit()
         with self._paying_around(sorted_unique(source)):
             return edit()
 
     def add_synapses(self, batch: SynapseBatch, add: Callable[[], None]) -> None:
         """Do an edit that adds these synapses: all of it or, for want of memory, nothing."""
-        if not self.on or self.stale or not len(batch):
+        self.heed()
+        if not self.on or self.stale or self._holds or not len(batch):
             return add()
         with self._paying_around(sorted_unique(batch.source)):
             if self._incoming is not None:
@@ -199,6 +248,10 @@ class Plasticity:
 
     def move_to(self, lengths: Mapping[str, int], fresh: Mapping[str, Any]) -> None:
         """As `Store.move_to`; new ids have areas too."""
+        if self._holds and lengths["neuron"] > self._store.neurons:
+            self._context.state["neurons"] = self._store.neurons  # of the arrays as they are
+            self._settle_synapses(None, self._store.neurons, pays=True, residues=0)
+            self._context.state["neurons"] = lengths["neuron"]
         self.stale = self.stale or (self.on and lengths["neuron"] > self._store.neurons)
         self._store.move_to(lengths, fresh)
         self._bind()
@@ -229,6 +282,8 @@ class Plasticity:
                     incoming.free()
                 raise
             lasting.keep()
+            if self._holds:
+                self._pay_all()
             self._store.take(tables, fresh)
             if self._incoming is not None:
                 self._incoming.free()
@@ -292,7 +347,7 @@ class Plasticity:
         run = self._store.of_neurons("runs")
         run = np.where((last > 0) & (last == self._now), np.minimum(run, min(self._now - first, RUN_MAX)), 0)
         traces = {handle: (self._trace(kinds[0], last), self._trace(kinds[1], last)) for handle, kinds in self._kinds().items()}
-        return Learning(silent_until, last, run.astype(np.uint16), traces, residues)
+        return Learning(silent_until, last, run.astype(np.uint16), traces, residues, self._delivered())
 
     def _kinds(self) -> dict[int, tuple[Kind, Kind]]:
         """Of each pair rule, the kinds of the traces of sources and targets."""
@@ -323,4 +378,10 @@ class Plasticity:
         for handle, kinds in self._kinds().items():
             for kind, trace in zip(kinds, learning.traces[handle], strict=True):
                 self._store.set_trace(kind, trace)
+        if self._store.tables is not None and self._store.tables.feagi:
+            self._store.upload("history", (spikes["last"] > 0).astype(np.uint64))
+            self._store.zero("older")
         self._device.wait()
+        if self._store.tables is not None and self._store.tables.feagi:
+            self._prepare(drop=True)
+            self._hold_back(learning.delivered)

@@ -72,6 +72,8 @@ class RuleStore:
     def needed(self, tables: RuleTables) -> list[tuple[Array, int]]:
         """The arrays that are made anew for these tables, and how many items they have."""
         names = NAMES if self.tables is None else ("more_seen", "traces", *tables.arrays)
+        if self.tables is not None and tables.feagi != self.tables.feagi:
+            names += ("history", "older")
         return [(ARRAY[name], ARRAY[name].size({**self._lengths, **tables.lengths})) for name in names]
 
     def take(self, tables: RuleTables, fresh: Mapping[str, Any]) -> None:

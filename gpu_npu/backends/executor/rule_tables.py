@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from gpu_npu.arrays import U32, sorted_unique
 from gpu_npu.backends.layout import DTYPES
-from gpu_npu.connectome import PairRule, WindowRule
+from gpu_npu.connectome import FeagiRule, PairRule, WindowRule
 from gpu_npu.connectome.plasticity import RESIDUE_BITS, decay_table
 
 Kind = tuple[float, int, bool]
 """Of a trace: time constant, burst up to which all is silent, whether of all spikes or of the last alone."""
-Acting = tuple[PairRule | WindowRule, int]
+Acting = tuple[PairRule | WindowRule | FeagiRule, int]
 """A rule, and the burst up to which all is silent for it."""
 HALF_WEIGHT = 1 << (RESIDUE_BITS - 1)
 """In units of 2**-16 of a weight, as the bounds in the tables are."""
@@ -38,6 +38,7 @@ class RuleTables:
     windows, longest : how many kinds of windows there are, and the longest one.
     columns : that a row of a source needs.
     paired : (areas + 1, areas + 1), whether there is a pair rule from one to the other.
+    feagi : whether the rules are FeagiRules.
     """
 
     areas: U32
@@ -47,13 +48,14 @@ class RuleTables:
     longest: int
     columns: int
     paired: NDArray[np.bool_]
+    feagi: bool
 
     @property
     def lengths(self) -> dict[str, int]:
         """Of the axes of layout.PLASTIC that follow from the rules."""
         axes = {"area": "plastic_areas", "rule": "rules", "window_kind": "windows", "trace_kind": "trace_kinds", "decay": "decays"}
         lengths = {axis: len(self.arrays[name]) for axis, name in axes.items()}
-        return {**lengths, "more_windows": max(self.windows - 1, 0), "trace": len(self.traces)}
+        return {**lengths, "more_windows": max(self.windows - 1, 0), "trace": len(self.traces), "history": int(self.feagi)}
 
     def places(self, areas: U32) -> U32:
         """These areas as the kernels count them."""
@@ -86,7 +88,7 @@ def make_tables(rules: Sequence[Acting], *, start: int, largest: int, residues: 
     largest: weight; residues: whether column 0 of a row holds residues."""
     areas = sorted_unique(np.array([area for rule, _ in rules for area in (rule.source_area, rule.target_area)], np.uint32))
     place = {int(area): i + 1 for i, area in enumerate(areas)}
-    windows = list(dict.fromkeys((rule.window, silent_until) for rule, silent_until in rules if isinstance(rule, WindowRule)))
+    windows = list(dict.fromkeys((rule.window, silent_until) for rule, silent_until in rules if not isinstance(rule, PairRule)))
     paired_kinds = [kind for rule, silent_until in rules if isinstance(rule, PairRule) for kind in kinds_of(rule, silent_until)]
     kinds = sorted(dict.fromkeys(paired_kinds), key=lambda kind: not kind[2])
     size = len(areas) + 1
@@ -101,15 +103,19 @@ def make_tables(rules: Sequence[Acting], *, start: int, largest: int, residues: 
         plastic["learns"][source] = 1
         mine: list[int] = []
         for rule, silent_until in members:
-            if isinstance(rule, WindowRule):
+            if not isinstance(rule, PairRule):
                 kind = windows.index((rule.window, silent_until))
                 mine += [] if kind in mine else [kind]
                 plastic["expires"][source] = 1
-                entry = {"column": residues + mine.index(kind), "window": kind}
+                entry: dict[str, float] = {"column": residues + mine.index(kind), "window": kind}
             else:
                 plastic["paired"][target], paired[source, target] = 1, True
                 entry = _pair_entry(rule, [kinds.index(kind) for kind in kinds_of(rule, silent_until)], largest)
-            for name, value in {**entry, "plus": rule.plus, "minus": rule.minus}.items():
+            if isinstance(rule, FeagiRule):
+                entry |= {"up": rule.up, "down": rule.down, "top": rule.top(largest)}
+            else:
+                entry |= {"plus": rule.plus, "minus": rule.minus}
+            for name, value in entry.items():
                 table[name][at] = value
             at += 1
         columns = max(columns, residues + len(mine))
@@ -123,10 +129,11 @@ def make_tables(rules: Sequence[Acting], *, start: int, largest: int, residues: 
         **_trace_tables(kinds, start),
     }
     stored, longest = tuple(kind for kind in kinds if kind[2]), max((window for window, _ in windows), default=0)
-    return RuleTables(areas, arrays, stored, len(windows), longest, columns, paired)
+    feagi = any(isinstance(rule, FeagiRule) for rule, _ in rules)
+    return RuleTables(areas, arrays, stored, len(windows), longest, columns, paired, feagi)
 
 
-def _pair_entry(rule: PairRule, traces: list[int], largest: int) -> dict[str, int]:
+def _pair_entry(rule: PairRule, traces: list[int], largest: int) -> dict[str, float]:
     low, high = ((bound << RESIDUE_BITS) + HALF_WEIGHT for bound in (rule.w_min, rule.top(largest)))
     multiplicative = int(rule.bounds == "multiplicative")
     return {

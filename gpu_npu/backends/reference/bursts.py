@@ -51,7 +51,7 @@ class Bursts:
         with phases.phase("injection", number), np.errstate(over="ignore", under="ignore"):
             self._staging.take_scheduled(number)
             injected = inject(network, self._staging, self.power, fired)
-        with phases.phase("propagation", number):
+        with phases.phase("propagation", number), self._plasticity.held_back(network):
             sums, terms = propagate(network, fired.queue, injected.candidate)
             candidates = candidate_potentials(network, injected, sums)
         with phases.phase("dynamics", number), np.errstate(over="ignore", under="ignore"):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.arrays import I64, Flags, Indices
+from gpu_npu.arrays import I64, U32, Counts, Flags, Indices
 from gpu_npu.backends.flight import RUN_MAX, Learning
-from gpu_npu.connectome import Connectome, CustomRule, PairRule, PlasticityRule, WindowRule
+from gpu_npu.checks import settle
+from gpu_npu.connectome import Connectome, CustomRule, FeagiRule, PairRule, PlasticityRule, WindowRule
 from gpu_npu.connectome.plasticity import RESIDUE_BITS, TRACE_BITS, decay_table
 
 ONE = 1 << TRACE_BITS
@@ -22,6 +26,8 @@ class Plasticity:
     def __init__(self) -> None:
         self._rules: dict[int, tuple[PlasticityRule, int]] = {}
         self._residue: I64 = np.zeros(0, np.int64)
+        self._held: dict[int, int | float] = {}
+        """Slot -> the weight that the next burst delivers, where a FeagiRule has changed it since."""
         self.forget()
 
     def forget(self) -> None:
@@ -33,18 +39,21 @@ class Plasticity:
         self._traces: dict[int, tuple[I64, I64]] = {}
         """Handle of a pair rule -> traces of all neurons as sources and as targets, as they were at their last spikes."""
         self._rules = {handle: (rule, 0) for handle, (rule, _) in self._rules.items()}
+        self.release()
 
     def add(self, handle: int, rule: PlasticityRule, silent_until: int) -> None:
         """Let a rule act, after those there are; bursts up to `silent_until` are silent for it."""
+        self.release()
         self._rules[handle] = rule, silent_until
 
     def remove(self, handle: int) -> None:
         """The rule acts no more, and what it remembers is forgotten; residues stay."""
+        self.release()
         del self._rules[handle]
         self._traces.pop(handle, None)
 
     # -- out and in, for a run that goes on elsewhere ----------------------------------------------------------------
-    def learning(self, burst: int, size: int, residues: NDArray[np.int16]) -> Learning:
+    def learning(self, burst: int, size: int, residues: NDArray[np.int16], delivered: Counts) -> Learning:
         """After this burst, of so many ids."""
         residues = residues if residues.any() else residues[:0]
         if not self._rules:
@@ -58,7 +67,7 @@ class Plasticity:
         for handle in (handle for handle, (rule, _) in self._rules.items() if isinstance(rule, PairRule)):
             x, y = self._traces.get(handle, (none, none))
             traces[handle] = _padded(x, size).astype(np.uint32), _padded(y, size).astype(np.uint32)
-        return Learning(silent_until, last, run.astype(np.uint16), traces, residues)
+        return Learning(silent_until, last, run.astype(np.uint16), traces, residues, delivered)
 
     def resume(self, learning: Learning, slots: Indices) -> None:
         """slots: of the synapses in the order of the residues. The rules are there already."""
@@ -67,6 +76,48 @@ class Plasticity:
         self._residue = np.zeros(len(slots), np.int64)
         if len(learning.residues):
             self._residue[slots] = learning.residues
+
+    def resume_held(self, weight: Counts, slots: Indices, delivered: Counts) -> None:
+        """What the next burst delivers, of the synapses in these slots where it is not their weight."""
+        if len(delivered):
+            held = np.flatnonzero(weight[slots] != delivered)
+            self._held = dict(zip(slots[held].tolist(), delivered[held].tolist(), strict=True))
+
+    # -- what FeagiRules hold back ------------------------------------------------------------------------------------
+    def release(self) -> None:
+        """The next burst delivers the weights as they are."""
+        self._held = {}
+
+    def edit_weights(self, slots: Indices) -> None:
+        """It does for the synapses in these slots."""
+        for slot in slots.tolist():
+            self._held.pop(slot, None)
+
+    def edit_areas(self, network: Connectome, areas: U32, neurons: U32 | None = None) -> None:
+        """Neurons go into `areas`, or all of one area into another: where a rule names an area that neurons come from or go
+        to, it does for all."""
+        named = [area for rule, _ in self._rules.values() for area in (rule.source_area, rule.target_area)]
+        before = areas if neurons is None else network.neurons.cortical_area[neurons]
+        if np.isin(areas, named).any() or np.isin(before, named).any():
+            self.release()
+
+    def delivered(self, weight: Counts, slots: Indices) -> Counts:
+        """What the next burst delivers, of the synapses in these slots; empty where nothing is held back."""
+        before = self._before(weight)[slots]
+        return before if (before != weight[slots]).any() else before[:0]
+
+    @contextmanager
+    def held_back(self, network: Connectome) -> Iterator[None]:
+        """Inside, weights are those from before the last burst's changes."""
+        now = network.synapses.weight.copy()
+        network.synapses.weight[:] = self._before(now)
+        yield
+        network.synapses.weight[:] = now
+
+    def _before(self, weight: Counts) -> Counts:
+        before = weight.copy()
+        before[list(self._held)] = list(self._held.values())
+        return before
 
     # -- residues, which follow their synapses ---------------------------------------------------------------------
     def residue(self, slots: Indices) -> NDArray[np.int16]:
@@ -82,6 +133,8 @@ class Plasticity:
     def compact(self, kept: Flags) -> None:
         """Only these slots remain, in their order."""
         self._residue = _padded(self._residue, len(kept))[: len(kept)][kept]
+        place = np.cumsum(kept) - 1
+        self._held = {int(place[slot]): weight for slot, weight in self._held.items() if kept[slot]}
 
     # -- the end of a burst ----------------------------------------------------------------------------------------
     def act(self, network: Connectome, burst: int, fired: NDArray[np.uint32]) -> None:
@@ -102,9 +155,12 @@ class Plasticity:
                 loses[slots_of[handle]] = False
         self._residue[loses] = 0
 
+        self.release()
         for handle, (rule, silent_until) in self._rules.items():
             slots = slots_of[handle]
-            if isinstance(rule, WindowRule):
+            if isinstance(rule, FeagiRule):
+                self._feagi(network, rule, silent_until, slots, burst)
+            elif isinstance(rule, WindowRule):
                 self._window(network, rule, silent_until, slots, burst)
             elif isinstance(rule, PairRule):
                 self._pair(network, rule, handle, slots, burst - before, now)
@@ -126,6 +182,21 @@ class Plasticity:
         weight[together] += rule.plus
         weight[apart] -= rule.minus
         synapses.weight[slots] = np.clip(weight, 0, np.iinfo(synapses.weight.dtype).max)
+
+    def _feagi(self, network: Connectome, rule: FeagiRule, silent_until: int, slots: Indices, burst: int) -> None:
+        if burst < rule.window:
+            return
+        in_any = self._last > max(burst - rule.window, silent_until)
+        synapses = network.synapses
+        before = synapses.weight[slots]
+        source, target, weight = in_any[synapses.source[slots]], in_any[synapses.target[slots]], before.astype(np.float32)
+        top = np.float32(rule.top(int(np.iinfo(synapses.weight.dtype).max)))
+        with np.errstate(over="ignore"):
+            up = np.minimum(settle(weight + np.float32(rule.up)), top)
+            down = np.maximum(settle(weight - np.float32(rule.down)), np.float32(0))
+        synapses.weight[slots] = np.where(source & target, up, np.where(source | target, down, weight))
+        changed = synapses.weight[slots] != before
+        self._held |= dict(zip(slots[changed].tolist(), before[changed].tolist(), strict=True))
 
     def _pair(self, network: Connectome, rule: PairRule, handle: int, slots: Indices, lag: I64, now: Flags) -> None:
         """lag: bursts since the last spike of each neuron before this burst."""

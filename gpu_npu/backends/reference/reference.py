@@ -49,6 +49,8 @@ class Reference(Backend):
     # -- life ----------------------------------------------------------------------------------------------------
     def reserve(self, *, neuron_capacity: int, synapse_capacity: int) -> None:
         network = self._network
+        if neuron_capacity > network.neuron_capacity:
+            self._plasticity.release()
         self._edits["growths"] += neuron_capacity > network.neuron_capacity or synapse_capacity > network.synapse_capacity
         network.reserve(neurons=max(neuron_capacity, network.neuron_capacity), synapses=max(synapse_capacity, network.synapse_capacity))
 
@@ -61,7 +63,12 @@ class Reference(Backend):
         queues = self.fire_queue(), self.fire_queue(previous=True), self.candidates()
         ledger = tuple(self.fired_in(burst) for burst in sorted(self._fired.ledger))
         waiting = (*self._staging.staged(), self._staging.schedule.after(self.burst_count))
-        learning = self._plasticity.learning(self.burst_count, self._network.neuron_capacity, self.residues())
+        learning = self._plasticity.learning(
+            self.burst_count,
+            self._network.neuron_capacity,
+            self.residues(),
+            self._plasticity.delivered(self._network.synapses.weight, self._in_order(np.flatnonzero(self._network.synapses.valid))),
+        )
         return Flight(self.burst_count, *queues, ledger, *waiting, learning)
 
     def resume(self, flight: Flight) -> None:
@@ -69,7 +76,9 @@ class Reference(Backend):
         self.inject(*flight.staged)
         self.force(flight.forced)
         self._staging.schedule.add(*flight.scheduled)
-        self._plasticity.resume(flight.learning, self._in_order(np.flatnonzero(self._network.synapses.valid)))
+        slots = self._in_order(np.flatnonzero(self._network.synapses.valid))
+        self._plasticity.resume(flight.learning, slots)
+        self._plasticity.resume_held(self._network.synapses.weight, slots, flight.learning.delivered)
 
     def close(self) -> None:
         self._resident = None
@@ -127,16 +136,22 @@ class Reference(Backend):
 
     # -- neurons -------------------------------------------------------------------------------------------------
     def add_neurons(self, neurons: U32, columns: FieldValues) -> None:
+        if len(neurons):
+            self._plasticity.edit_areas(self._network, columns["cortical_area"], neurons)
         self._network.create_neurons(neurons, **columns)
 
     def delete_neurons(self, neurons: U32) -> NDArray[np.bool_]:
         return self._network.delete_neurons(neurons)
 
     def write(self, field: str, neurons: U32, values: NDArray[Any]) -> None:
+        if field == "cortical_area" and len(neurons):
+            self._plasticity.edit_areas(self._network, values, neurons)
         self._column(field)[neurons] = values
 
     def write_area(self, field: str, area: int, value: NDArray[Any]) -> int:
         members = np.flatnonzero(self._column("valid") & (self._column("cortical_area") == area))
+        if field == "cortical_area":
+            self._plasticity.edit_areas(self._network, np.array([area, int(value[0])], np.uint32))
         self._column(field)[members] = value
         return len(members)
 
@@ -159,6 +174,7 @@ class Reference(Backend):
     def reweight_synapses(self, source: U32, target: U32, weight: NDArray[Any]) -> NDArray[np.bool_]:
         slots = self._network.find_synapses(source, target)
         self._plasticity.clear_residue(slots[slots >= 0])
+        self._plasticity.edit_weights(slots[slots >= 0])
         found = self._network.reweight_synapses(source, target, weight)
         self._edits["bytes_touched"] += int(found.sum()) * weight.itemsize
         return found
