@@ -40,6 +40,20 @@ def coordinate(value: Any) -> int:
     return int(real(value))
 
 
+def truncated(value: Any) -> int:
+    """The integer part of a number of 0 to 4294967295."""
+    if not is_real(value) or not 0 <= value < 2**32:
+        raise Refused("a number of 0 to 4294967295 is needed")
+    return int(value)
+
+
+def not_negative(value: Any) -> float:
+    """A number that float32 can hold, 0 or above."""
+    if real(value) < 0:
+        raise Refused("a finite number of 0 or above is needed")
+    return float(value)
+
+
 def at_least_one(value: Any) -> int:
     """As `count`, 0 meaning 1."""
     return count(value) or 1
@@ -156,6 +170,14 @@ class Rule(OneLine):
     ltp: float = 0.0
     ltd: float = 0.0
     window: int = 0
+    eta: float = 1.0
+    """plasticity_eta."""
+    max_weight: float | None = None
+    frozen: bool = False
+    mode: str = "stdp"
+    """plasticity_mode."""
+    fault: str = ""
+    """Why FEAGI cannot apply it, where its plasticity is at fault."""
     delay: int = 1
     """1..255; 0 is an error when the rule is applied."""
     attractivity: float = 100.0

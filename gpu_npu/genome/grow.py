@@ -16,6 +16,7 @@ from gpu_npu.objects import OneLine
 from .areas import CorticalArea
 from .network import DEFAULTS, NetworkOptions, build, one_of
 from .neuroembryogenesis import first_neurons, grow_neurons
+from .plasticity import feagi_rules
 from .reader import read_genome
 from .report import Report
 from .synaptogenesis import GrownMapping, PlannedRule, Wiring, grow_synapses, plan
@@ -123,8 +124,9 @@ def _check_neurons(areas: tuple[CorticalArea, ...], memory_limit: int) -> None:
 def _note_run_time(areas: tuple[CorticalArea, ...], mappings: tuple[GrownMapping, ...], report: Report) -> None:
     """What FEAGI does while a brain runs, and this network does not."""
     report.plastic_mappings = sum(mapping.plastic and mapping.synapses > 0 for mapping in mappings)
-    if report.plastic_mappings:
-        report.warn(f"{report.plastic_mappings:,} mappings are plastic in FEAGI; here their synapses stay as they are")
+    pairs = len(feagi_rules(areas, mappings, report))
+    if pairs:
+        report.warn(f"the synapses of {pairs:,} pairs of areas learn in FEAGI; here they stay as they are")
     memories = sum(area.memory or area.id[:1] == b"m" for area in areas)
     if memories:
         report.warn(f"{memories:,} areas are memories: the neurons that FEAGI adds to them at run time are left out")

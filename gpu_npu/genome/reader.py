@@ -44,7 +44,11 @@ _RULE_ARRAY = (
 """What the places of a rule given as an array mean."""
 _RULE_NEEDS = ("morphology_id", "postSynapticCurrent_multiplier", "plasticity_flag")
 _PLASTIC_NEEDS = ("plasticity_constant", "ltp_multiplier", "ltd_multiplier", "plasticity_window")
-_RULE_KEYS = frozenset((*_RULE_ARRAY, "synapse_attractivity"))
+_RULE_KEYS = frozenset(
+    (*_RULE_ARRAY, "synapse_attractivity", "plasticity_mode", "plasticity_eta", "max_weight", "plasticity_frozen")
+)
+MULTIPLIERS = range(-128, 128)
+"""What FEAGI keeps the integer parts of ltp_multiplier and ltd_multiplier in."""
 _CORE_DEFAULTS: dict[str, Any] = {"threshold": 0.1, "psp": 500.0, "psp_uniform": True, "group": "CORE"}
 """Of a core area that the genome does not name."""
 
@@ -350,7 +354,8 @@ def _rule(where: str, given: Any, target: bytes | None, text: str, index: int, r
     """None for a rule that FEAGI drops, with a warning that says why."""
     if isinstance(given, Mapping):
         rule = given
-        needed = _RULE_NEEDS + _PLASTIC_NEEDS if rule.get("plasticity_flag") is True else _RULE_NEEDS
+        plastic = rule.get("plasticity_flag") is True and rule.get("plasticity_mode") != "off"
+        needed = _RULE_NEEDS + _PLASTIC_NEEDS if plastic else _RULE_NEEDS
         for name in rule:
             if name not in _RULE_KEYS:
                 report.warn(f"{where}: {shown(name)} is not a key of a rule; it has no effect")
@@ -387,17 +392,32 @@ def _rule(where: str, given: Any, target: bytes | None, text: str, index: int, r
     if not 0 <= attractivity <= 100:
         raise FileFormatError(f"{where}, synapse_attractivity: {attractivity:g} is outside 0..100")
     morphology: str = get("morphology_id", read.text, "")
+    mode: str = get("plasticity_mode", read.text, "stdp")
+    plastic = get("plasticity_flag", read.flag, False) and mode != "off"
+    constant = rule.get("plasticity_constant")
+    ltp, ltd = (get(name, read.real, 0.0) for name in ("ltp_multiplier", "ltd_multiplier"))
+    fault = ""
+    if plastic and constant is not None and not is_real(constant):
+        fault, constant = f"it is plastic and its plasticity_constant {shown(constant)} is no number", None
+    for what, multiplier in (("ltp_multiplier", ltp), ("ltd_multiplier", ltd)):
+        if plastic and int(multiplier) not in MULTIPLIERS:
+            fault = fault or f"it is plastic and its {what} {multiplier:g} is outside -128..127"
     return Rule(
         target=target,
         target_text=text,
         index=index,
         morphology=RENAMED.get(morphology, morphology),
         psc=get("postSynapticCurrent_multiplier", read.real, 0.0),
-        plastic=get("plasticity_flag", read.flag, False),
-        constant=get("plasticity_constant", read.real, 0.0),
-        ltp=get("ltp_multiplier", read.real, 0.0),
-        ltd=get("ltd_multiplier", read.real, 0.0),
-        window=get("plasticity_window", read.count, 0),
+        plastic=plastic,
+        constant=0.0 if constant is None else get("plasticity_constant", read.real, 0.0),
+        ltp=ltp,
+        ltd=ltd,
+        window=get("plasticity_window", read.truncated, 0),
+        eta=get("plasticity_eta", read.not_negative, 1.0),
+        max_weight=get("max_weight", read.not_negative, None),
+        frozen=get("plasticity_frozen", read.flag, False),
+        mode=mode,
+        fault=fault,
         delay=delay,
         attractivity=attractivity,
         scalar=rule.get("morphology_scalar"),

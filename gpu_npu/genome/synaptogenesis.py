@@ -26,6 +26,8 @@ class GrownMapping(OneLine):
     target: int
     """Row of the target area; -1: there is none."""
     rule: Rule
+    applied: bool
+    """False: FEAGI does not apply it."""
     synapses: int
 
     @property
@@ -108,6 +110,8 @@ def _bound(wiring: Wiring, source: int, target: int, rule: Rule) -> int:
         raise Unusable("synaptic_delay_bursts is 0; 1 is the least")
     if (rule.plastic or rule.morphology == "associative_memory") and rule.window == 0:
         raise Unusable("it is plastic and its plasticity_window is 0")
+    if rule.fault:
+        raise Unusable(rule.fault)
     return sum(part.count for part in _parts(wiring, source, target, rule)) * wiring.areas[source].neurons_per_voxel
 
 
@@ -130,7 +134,7 @@ def grow_synapses(
             sources.append(s)
             targets.append(t)
             count = len(s)
-        mappings.append(GrownMapping(one.source, one.target, one.rule, count))
+        mappings.append(GrownMapping(one.source, one.target, one.rule, one.applied, count))
         if progress is not None:
             progress(done + 1, len(planned))
     made = [mapping for mapping in mappings if mapping.synapses]
