@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import networkx as nx
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -16,6 +17,8 @@ import pyarrow as pa
 import pyarrow.feather as pf
 import pyarrow.parquet as pq
 import pytest
+import scipy.io
+import scipy.sparse
 from conftest import shared_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -268,8 +271,6 @@ def test_annotations_sign_select_and_make_areas(tmp_path: Path, notes: list[str]
 
 # -- matrices ------------------------------------------------------------------------------------------------------
 def test_matrices(tmp_path: Path, notes: list[str]) -> None:
-    import scipy.sparse
-
     dense = np.array([[0, 2, 0], [0, 0, -1], [0, 0, 0]])
     sparse = scipy.sparse.csr_array(dense)
     scipy.sparse.save_npz(tmp_path / "m.npz", sparse)
@@ -309,3 +310,37 @@ def test_damaged_files_are_refused(tmp_path_factory: pytest.TempPathFactory, kin
         load(path, tell=lambda text: None)
     except NpuError as error:
         assert "\n" not in error.problem and str(path) in error.problem
+
+
+# -- graphs and MATLAB ---------------------------------------------------------------------------------------------
+def test_graphs(tmp_path: Path, notes: list[str]) -> None:
+    graph = nx.DiGraph()
+    graph.add_node("lonely", kind="motor")
+    graph.add_edge("a", "b", weight=3)
+    graph.add_edge("b", "a", weight=-2)
+    nx.write_graphml(graph, tmp_path / "graph.xml")
+    for what in (graph, tmp_path / "graph.xml"):
+        network = load(what, tell=notes.append)
+        assert network.neuron_count == 3 and edges_of(network) == [("a", "b", 3), ("b", "a", -2)]
+        lonely = network.annotations.select("kind", ("motor",))
+        assert [network.annotations.name(int(neuron)) for neuron in lonely] == ["lonely"]
+    both = load(nx.Graph([(1, 2), (2, 2)]), tell=notes.append)
+    assert edges_of(both) == [(1, 2, 1), (2, 1, 1), (2, 2, 1)]
+    (tmp_path / "graph.xml").write_text((tmp_path / "graph.xml").read_text()[:-30])
+    with pytest.raises(FileFormatError, match="graph.xml: no GraphML that can be read"):
+        load(tmp_path / "graph.xml", tell=notes.append)
+
+
+def test_matrices_of_matlab(tmp_path: Path, notes: list[str]) -> None:
+    matrix = np.array([[0, 0.5], [0.25, 0]])
+    scipy.io.savemat(tmp_path / "one.mat", {"W": matrix, "names": ["a", "b"]})
+    network = load(tmp_path / "one.mat", tell=notes.append)
+    assert edges_of(network) == [(0, 1, 50), (1, 0, 25)] and network.settings.contribution_scale == np.float32(0.01)
+    scipy.io.savemat(tmp_path / "two.mat", {"W": matrix, "A": scipy.sparse.csc_array(matrix)})
+    with pytest.raises(FileFormatError, match=r"several square matrices \(.*\); --array NAME takes one"):
+        load(tmp_path / "two.mat", tell=notes.append)
+    assert edges_of(load(tmp_path / "two.mat", array="A", tell=notes.append)) == edges_of(network)
+    content = (tmp_path / "one.mat").read_bytes()
+    (tmp_path / "one.mat").write_bytes(content[:200])
+    with pytest.raises(FileFormatError, match="one.mat: (damaged, or cut short|no square matrix)"):
+        load(tmp_path / "one.mat", tell=notes.append)
