@@ -14,7 +14,9 @@ from gpu_npu import Area, Connectome
 from gpu_npu.connectome.generators import fixed_out_degree, seed_example
 from gpu_npu.genome import Grown, Imported, grow, read_export
 from gpu_npu.io import load
+from gpu_npu.io.beginning import look
 from gpu_npu.io.kinds import CHECKPOINT, EMPTY, EXPORT, GENOME, UNKNOWN, kind_of
+from gpu_npu.io.sonata import SONATA
 
 REPLACED = "a file that is there is replaced"
 """For --help: the one rule of all outputs (gpu_npu.io.atomic)."""
@@ -69,7 +71,7 @@ def read(name: str, reading: Mapping[str, Any] | None = None) -> Connectome | Gr
     if kind is CHECKPOINT:
         raise click.BadParameter(f"{name} is a checkpoint of a run; --resume {name} goes on from it", param_hint="NETWORK")
     made: Grown | Imported
-    if kind is GENOME:
+    if kind is GENOME and not SONATA.recognises(look(name)):
         made = grow(name)
     elif kind is EXPORT:
         made = read_export(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -62,6 +62,8 @@ class Annotations:
         known = self._known
         wanted = labels.astype(str) if known.dtype.kind == "U" and labels.dtype.kind != "U" else labels
         found = np.full(len(labels), -1, np.int64)
+        if known.dtype.kind == "u" and wanted.dtype.kind == "U" and all(text.isdecimal() and int(text) < 2**64 for text in wanted.tolist()):
+            wanted = np.array([int(text) for text in wanted.tolist()], np.uint64)
         if wanted.dtype.kind == "i":
             wanted = np.where(wanted < 0, 0, wanted).astype(np.uint64)
         if not len(known) or (wanted.dtype.kind == "U") != (known.dtype.kind == "U"):
@@ -73,13 +75,18 @@ class Annotations:
         found[hit] = place[hit]
         return found
 
+    @property
+    def finder(self) -> Callable[[NDArray[Any], str], U32] | None:
+        """`find`, for `check_ids`; None where neurons have no labels."""
+        return None if self.labels is None else self.find
+
     def find(self, labels: NDArray[Any], what: str = "neurons") -> U32:
         """The same, each of them found. NetworkError: a label that no neuron has."""
         found = self.positions(labels)
         lost = np.flatnonzero(found < 0)
         if lost.size:
             label = labels[lost[0]].item()
-            raise NetworkError(f"{what}: no neuron of this network has the label {label!r}" + ("" if self else ", for it has no labels"))
+            raise NetworkError(f"{what}: no neuron of this network has the label {label!r}")
         return found.astype(np.uint32)
 
     def name(self, neuron: int) -> str:

@@ -169,7 +169,7 @@ class Connectome:
     def delete_neurons(self, ids: ArrayLike) -> Flags:
         """Delete neurons; says for each id whether it was there (once, if it is given twice). Their synapses stay."""
         self._writable()
-        neurons = check_ids(ids, self.neuron_capacity, find=self._annotations.find)
+        neurons = check_ids(ids, self.neuron_capacity, find=self._annotations.finder)
         first = np.zeros(len(neurons), np.bool_)
         first[np.unique(neurons, return_index=True)[1]] = True
         there = self.neurons.valid[neurons] & first
@@ -182,7 +182,7 @@ class Connectome:
         NetworkError: an id that was not created or is deleted, or one given twice.
         """
         self._writable()
-        neurons = check_ids(ids, self.neuron_capacity, find=self._annotations.find)
+        neurons = check_ids(ids, self.neuron_capacity, find=self._annotations.finder)
         check_unique(neurons)
         missing = np.flatnonzero(~self.neurons.valid[neurons])
         if missing.size:
@@ -234,7 +234,7 @@ class Connectome:
         A pair given again takes the next oldest. Work: O(synapses + pairs log pairs) for the whole call.
         """
         self._writable()
-        sources, targets = check_pairs(source, target, self.neuron_capacity, self._annotations.find)
+        sources, targets = check_pairs(source, target, self.neuron_capacity, self._annotations.finder)
         slots = self.synapses.oldest(sources, targets, consume=True)
         found = slots >= 0
         self.synapses.valid[slots[found]] = False
@@ -246,7 +246,7 @@ class Connectome:
         A pair given again sets the same synapse again: the last weight stays.
         """
         self._writable()
-        sources, targets = check_pairs(source, target, self.neuron_capacity, self._annotations.find)
+        sources, targets = check_pairs(source, target, self.neuron_capacity, self._annotations.finder)
         weights = check_weights(weight, self.weight_dtype, len(sources))
         slots = self.synapses.oldest(sources, targets)
         found = slots >= 0
@@ -258,7 +258,7 @@ class Connectome:
 
     def find_synapses(self, source: ArrayLike, target: ArrayLike) -> NDArray[np.int64]:
         """The slot of the oldest valid synapse of each pair; -1 where there is none."""
-        return self.synapses.oldest(*check_pairs(source, target, self.neuron_capacity, self._annotations.find))
+        return self.synapses.oldest(*check_pairs(source, target, self.neuron_capacity, self._annotations.finder))
 
     # -- the network as a whole ----------------------------------------------------------------------------------
     def set_area(self, area: int, flags: Area) -> None:

@@ -291,12 +291,12 @@ class BurstEngine(Unique):
     def inject(self, neurons: ArrayLike, potentials: ArrayLike) -> bool:
         """Stage external potential for the next burst: ids, and one potential or one for each. As `NPU.inject`, which
         checks the same; here the check is made at once, and copies the arrays. False where the end of the engine came first."""
-        ids = check_ids(neurons, self.npu.neuron_capacity, find=self.npu.annotations.find)
+        ids = check_ids(neurons, self.npu.neuron_capacity, find=self.npu.annotations.finder)
         return self._inject((ids, check_potentials(potentials, len(ids))))
 
     def force_fire(self, neurons: ArrayLike) -> bool:
         """Stage neurons to fire in the next burst whatever their potential; as `NPU.force_fire`. False as for `inject`."""
-        return self._inject((check_ids(neurons, self.npu.neuron_capacity, find=self.npu.annotations.find), None))
+        return self._inject((check_ids(neurons, self.npu.neuron_capacity, find=self.npu.annotations.finder), None))
 
     def _inject(self, injection: Injection) -> bool:
         with self._condition:

@@ -19,12 +19,13 @@ from .graphs import GRAPH, GRAPHML, MATLAB
 from .ids import each_once, parse_ids, read_ids
 from .kinds import ARCHIVE, EMPTY, UNKNOWN, kind_of
 from .project import PROJECT, save
+from .sonata import SONATA
 from .sparse import DENSE, MATRIX, SPARSE
 
 __all__ = ["Reading", "each_once", "load", "parse_ids", "read_ids", "save", "stream", "write"]
 
 
-FORMATS = (SPARSE, PROJECT, CSR, DENSE, MATRIX, GRAPH, GRAPHML, MATLAB, FEAGI, EDGES)
+FORMATS = (SPARSE, PROJECT, CSR, DENSE, MATRIX, GRAPH, GRAPHML, MATLAB, SONATA, FEAGI, EDGES)
 """The first that recognises a file or an object reads it."""
 _OPTIONS = {field.name for field in fields_of(Reading)} - {"fields"}
 
@@ -36,6 +37,7 @@ def load(what: Any, **options: Any) -> Connectome:
     - an edge list: CSV, TSV (also .gz and .zst), Parquet, Feather, a table of pandas, polars or Arrow, or a tuple of arrays
       (source, target, weight). Ids of the file are labels.
     - a matrix: scipy.sparse, NumPy, save_npz, .npy; its rows are the sources.
+    - a circuit of SONATA: the configuration (JSON) that names its files.
     - a graph of networkx or GraphML, or the square matrix of a .mat file.
     - a FEAGI genome, which is grown, or a connectome that FEAGI exported.
     - CSR by source (.npz): `indptr` (n + 1), `indices` (targets), `count` (weights, 0..65535), `sign` (n, optional; negative:

@@ -58,7 +58,7 @@ def read_ids(path: str | os.PathLike[str], capacity: int, key: str | None = None
     FileFormatError: none of these. NetworkError: an id is there twice, as in a column that has a class for each neuron.
     NetworkError, NeuronIndexError: as of `check_ids`. OSError: not readable.
     """
-    path, find = Path(path), None if labels is None else labels.find
+    path, find = Path(path), None if labels is None else labels.finder
     with path.open("rb") as file:
         head = file.read(6)
         if key is not None and not head.startswith(b"PK"):

@@ -307,7 +307,7 @@ class SynapseEdits(Part):
     def remove_synapses(self, source: ArrayLike, target: ArrayLike) -> Flags:
         """Remove, pair by pair in order, the oldest synapse of each; says for each whether there was one."""
         resident = self._resident
-        sources, targets = check_pairs(source, target, resident.shape.neuron_capacity, resident.annotations.find)
+        sources, targets = check_pairs(source, target, resident.shape.neuron_capacity, resident.annotations.finder)
         # Where psp is shared, k falls and shares rise.
         with resident.admitted(lambda network: network.remove_synapses(sources, targets)):
             return resident.ready().remove_synapses(sources, targets)
@@ -321,7 +321,7 @@ class SynapseEdits(Part):
     def update_weights(self, source: ArrayLike, target: ArrayLike, weight: ArrayLike) -> Flags:
         """Set, pair by pair in order, the weight of the oldest synapse of each; says for each whether there was one."""
         resident, shape = self._resident, self._resident.shape
-        sources, targets = check_pairs(source, target, shape.neuron_capacity, resident.annotations.find)
+        sources, targets = check_pairs(source, target, shape.neuron_capacity, resident.annotations.finder)
         weights = check_weights(weight, shape.weight_dtype, len(sources))
         psps = np.full(len(sources), resident.psp_max, shape.psp_dtype)  # theirs are not known here
         growth = resident.bound.growth(targets, weights, psps)

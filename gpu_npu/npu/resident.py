@@ -223,7 +223,7 @@ class Resident:
 
     def ids(self, neurons: ArrayLike, what: str = "neurons") -> U32:
         """Ids as they are given, or labels. Errors: those of `check_ids` and `Annotations.find`."""
-        return check_ids(neurons, self.shape.neuron_capacity, what, self.annotations.find)
+        return check_ids(neurons, self.shape.neuron_capacity, what, self.annotations.finder)
 
     # -- ids, areas and power, looked up once --------------------------------------------------------------------
     def created(self) -> Flags:

@@ -27,7 +27,9 @@ MOST_STEPS = 1000
 MOST_IDS = 2**18
 """Neurons that a request may name."""
 
-Id = Annotated[int, Field(ge=0, lt=2**32)]
+AreaId = Annotated[int, Field(ge=0, lt=2**32)]
+Id = Annotated[int, Field(ge=0, lt=2**64)] | Annotated[str, Field(min_length=1, max_length=256)]
+"""An id, or a label: as text, or as an integer from 2^32 on."""
 Ids = Annotated[list[Id], Field(max_length=MOST_IDS, fail_fast=True)]
 """The first that is wrong is told, not each of them: an error costs a thousand times what a number does."""
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -75,7 +77,7 @@ class Change(Body):
 
     name: Parameter
     neurons: Ids | None = Field(None, min_length=1)
-    area: Id | None = None
+    area: AreaId | None = None
     values: Value | Annotated[list[Value], Field(max_length=MOST_IDS, fail_fast=True)]
 
     @model_validator(mode="after")
@@ -226,7 +228,8 @@ def make_app(service: Service, *, token: str | None = None, hosts: frozenset[str
     @app.get("/parameters/{name}")
     def parameters(name: Parameter, neurons: Annotated[list[Id], Query(min_length=1, max_length=1000)]) -> Values:
         """A parameter of some neurons, as it now is."""
-        ids = check_ids(neurons, engine.npu.neuron_capacity, find=engine.npu.annotations.find)
+        named = [int(one) if str(one).isdecimal() else one for one in neurons]  # a query has texts alone
+        ids = check_ids(named, engine.npu.neuron_capacity, find=engine.npu.annotations.finder)
         found: list[Any] = service.call(lambda npu: getattr(npu.neuron_array, name)[ids]).tolist()
         return Values(values=[None if value == float("inf") else value for value in found])
 

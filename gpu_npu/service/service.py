@@ -116,7 +116,7 @@ class Service(Unique):
             gpu_npu.__version__, self.network, backend, neurons, synapses, power_amount, memory, resident(), areas, engine
         )
 
-    def set_parameter(self, name: str, neurons: list[int] | None, area: int | None, values: Any) -> int:
+    def set_parameter(self, name: str, neurons: list[int | str] | None, area: int | None, values: Any) -> int:
         """Set a field of neurons, or of those of an area; returns of how many."""
 
         def change(npu: NPU) -> int:

@@ -180,7 +180,7 @@ class Schedule(OneLine):
         bursts = np.asarray(self.bursts)
         if bursts.ndim != 1 or bursts.dtype.kind not in "iu" or bursts.shape != np.shape(self.neurons) or (bursts < 1).any():
             raise NetworkError(f"{self.name}: bursts, integers of 1 or more, and neurons are needed, one of each for each injection")
-        ids = check_ids(self.neurons, network.neuron_capacity, f"{self.name}: neuron", network.annotations.find)
+        ids = check_ids(self.neurons, network.neuron_capacity, f"{self.name}: neuron", network.annotations.finder)
         amounts = check_potentials(self.potentials, len(ids), f"{self.name}: potential")
         order = np.argsort(bursts, kind="stable")
         return Scheduled(bursts.astype(np.int64)[order], ids[order], np.broadcast_to(amounts, len(ids))[order])

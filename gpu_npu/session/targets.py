@@ -113,7 +113,7 @@ def neurons_of(network: Connectome, target: Target, what: str = "neurons") -> U3
     if isinstance(target, os.PathLike):
         return Named("file", os.fspath(target)).find(network, what)
     if not isinstance(target, str):
-        ids = check_ids(target, network.neuron_capacity, what, network.annotations.find)
+        ids = check_ids(target, network.neuron_capacity, what, network.annotations.finder)
         return each_once(ids, what) if len(ids) == network.neuron_capacity else ids  # a value for each neuron is no list of ids
     named, rest = Named.parse(target)
     if rest:

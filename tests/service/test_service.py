@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpu_npu import NPU, Area, BurstEngine, Connectome, NetworkError, __version__
+from gpu_npu import NPU, Annotations, Area, BurstEngine, Connectome, NetworkError, __version__
 from gpu_npu.npu.snapshot import Snapshot
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
@@ -164,7 +164,7 @@ def test_metrics(client: Client) -> None:
         ("POST", "/inject", {"neurons": [1, 2], "potentials": [1]}, 400, "potentials"),
         ("POST", "/inject", {"neurons": [1], "potentials": 1e300}, 400, "potentials"),
         ("POST", "/inject", {"neurons": []}, 422, ""),
-        ("POST", "/inject", {"neurons": ["1"]}, 422, ""),
+        ("POST", "/inject", {"neurons": ["1"]}, 400, "integer ids are needed"),
         ("POST", "/inject", {"neurons": [1], "ids": [2]}, 422, ""),
         ("POST", "/step", {"n": 0}, 422, ""),
         ("POST", "/step", {"n": 10**9}, 422, ""),
@@ -373,7 +373,7 @@ def test_a_request_that_is_no_http_is_refused_in_json(client: Client) -> None:
     ("path", "body"),
     [
         ("/parameters", {"name": "threshold", "neurons": [1], "values": ["a"] * 2**17}),
-        ("/parameters", {"name": "threshold", "neurons": ["a"] * 2**17, "values": 1}),
+        ("/parameters", {"name": "threshold", "neurons": [0.5] * 2**17, "values": 1}),
         ("/inject", {"neurons": [1], "potentials": ["a"] * 2**17}),
         ("/power", {"neurons": [None] * 2**17}),
         ("/step", {str(i): 0 for i in range(2**17)}),
@@ -523,3 +523,15 @@ def test_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_service_without_a_file_for_checkpoints(client: Client) -> None:
     told = {"detail": "there is no file for a checkpoint; start the service with --checkpoint FILE"}
     assert client("POST", "/checkpoint") == (400, told)
+
+
+def test_neurons_by_their_labels() -> None:
+    network = ring()
+    network.set_annotations(Annotations(np.array([f"n{i}" for i in range(8)])))
+    with BurstEngine(network, backend="reference") as engine, Server(make_app(Service(engine, "ring")), "127.0.0.1", 0) as server:
+        client = Client(engine, server.port)
+        assert client("POST", "/inject", {"neurons": ["n5", "n0"]}) == (200, {"neurons": 2})
+        assert client("GET", "/parameters/threshold?neurons=n2&neurons=n0") == (200, {"values": [1.0, 1.0]})
+        status, told = client("POST", "/inject", {"neurons": ["n99"]})
+        assert status == 400 and "no neuron of this network has the label 'n99'" in told["detail"]
+        engine.stop()

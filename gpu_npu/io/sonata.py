@@ -1,0 +1,315 @@
+"""SONATA circuits: populations of nodes and edges in HDF5, their types in CSV, named by a configuration in JSON. h5py reads them.
+
+Specification: github.com/AllenInstitute/sonata, docs/SONATA_DEVELOPER_GUIDE.md.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_npu.arrays import I64, sorted_unique
+from gpu_npu.connectome import Annotations, Area, Connectome, Settings, SynapseBatch, SynapseSource
+from gpu_npu.connectome.fields import MAX_NEURONS, CountType
+from gpu_npu.errors import CapacityError, FileFormatError, NpuError
+from gpu_npu.objects import one_line
+
+from .formats import Format, Given, Reading, in_memory, missing
+from .kinds import BEFORE_JSON
+from .weights import Rounding, Scale, Survey
+
+EDGES_AT_A_TIME = 2**20
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+
+
+class Population(NamedTuple):
+    """Nodes of one population: their ids in the network begin at `first`."""
+
+    name: str
+    first: int
+    size: int
+    columns: Mapping[str, NDArray[Any]]
+
+    def __repr__(self) -> str:
+        return one_line(self)
+
+
+class EdgePopulation(NamedTuple):
+    """Edges of one population, in their file."""
+
+    path: Path
+    name: str
+    source: Population
+    target: Population
+    size: int
+    types: Mapping[int, Mapping[str, str]]
+
+    def __repr__(self) -> str:
+        return one_line(self)
+
+    @property
+    def label(self) -> str:
+        """For messages."""
+        return f"{self.path}, edges {self.name}"
+
+
+class Circuit(NamedTuple):
+    """What a configuration names."""
+
+    nodes: dict[str, Population]
+    edges: list[EdgePopulation]
+    delays: bool
+    """Whether some edges have delays."""
+
+    def __repr__(self) -> str:
+        return one_line(self)
+
+
+def read_circuit(path: Path) -> Circuit:
+    """The populations of a circuit or of a simulation. FileFormatError: no such file, or one that is damaged. OSError."""
+    found = _configured(path)
+    nodes: dict[str, Population] = {}
+    try:
+        for entry in found["nodes"]:
+            _read_nodes(Path(entry["nodes_file"]), _types(entry.get("node_types_file")), nodes)
+        edges, delays = list[EdgePopulation](), False
+        for entry in found.get("edges", []):
+            if entry.get("enabled", True):
+                types = _types(entry.get("edge_types_file"))
+                delays |= any("delay" in row for row in types.values())
+                edges += _read_edges(Path(entry["edges_file"]), types, nodes)
+        return Circuit(nodes, edges, delays)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise FileFormatError(f"{path}: no circuit of SONATA that can be read: {error!r:.200}") from error
+
+
+def _configured(path: Path) -> dict[str, Any]:
+    """The networks of a configuration, with every name of its manifest replaced. A simulation names the circuit."""
+    for _ in range(3):
+        try:
+            said = json.loads(path.read_bytes())
+            manifest = {name: str(value) for name, value in said.get("manifest", {}).items()}
+            networks = said.get("networks")
+            if isinstance(networks, dict) and isinstance(networks.get("nodes"), list):
+                return {
+                    kind: [{key: _resolved(value, manifest, path) for key, value in entry.items()} for entry in networks.get(kind) or []]
+                    for kind in ("nodes", "edges")
+                }
+            path = Path(_resolved(said["network"], manifest, path))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise FileFormatError(f"{path}: no configuration of SONATA: {error!r:.200}") from error
+    raise FileFormatError(f"{path}: its 'network' names one configuration after another, and none has nodes")
+
+
+def _resolved(value: Any, manifest: Mapping[str, str], config: Path) -> Any:
+    """A text with $NAMES of the manifest replaced; a path beside the configuration, where it is one."""
+    if not isinstance(value, str):
+        return value
+    for _ in manifest:
+        for name in sorted(manifest, key=len, reverse=True):
+            key = name if name.startswith("$") else f"${name}"
+            value = value.replace(key, manifest[name]).replace(f"${{{key[1:]}}}", manifest[name])
+    beside = value.endswith((".h5", ".csv", ".json"))
+    return str(config.parent / value) if beside else value
+
+
+def _types(path: str | None) -> dict[int, dict[str, str]]:
+    """The rows of a table of types by their id; what is NULL is left out."""
+    if path is None:
+        return {}
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter=" ", skipinitialspace=True))
+        key = next(name for name in rows[0] if name.endswith("type_id")) if rows else ""
+        return {int(row[key]): {name: value for name, value in row.items() if name and value and value != "NULL"} for row in rows}
+    except (UnicodeDecodeError, csv.Error, ValueError, TypeError, StopIteration) as error:
+        raise FileFormatError(f"{path}: no table of types, whose cells have spaces between them: {error!r:.120}") from error
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """An HDF5 file to be read. FileFormatError: whatever h5py met inside it. MissingPackageError, OSError."""
+    try:
+        import h5py
+    except ImportError as error:
+        raise missing(error, f"reading {path}", "sonata") from error
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, OverflowError) as error:
+        if isinstance(error, NpuError) or not path.is_file():
+            raise
+        raise FileFormatError(f"{path}: no HDF5 file of SONATA that can be read: {' '.join(str(error).split()):.150}") from error
+
+
+def _read_nodes(path: Path, types: Mapping[int, Mapping[str, str]], nodes: dict[str, Population]) -> None:
+    with opened(path) as file:
+        for name, group in file["nodes"].items():
+            if name in nodes:
+                raise FileFormatError(f"{path}: the population {name!r} is there twice")
+            type_ids = group["node_type_id"][:]
+            count = len(type_ids)
+            first = sum(one.size for one in nodes.values())
+            if first + count > MAX_NEURONS:
+                raise CapacityError(f"{path}: {first + count:,} nodes are more than {MAX_NEURONS:,}, the most that synapses can name")
+            if "node_id" in group and not np.array_equal(group["node_id"][:], np.arange(count)):
+                raise FileFormatError(f"{path}: the node_id of population {name!r} are not 0, 1, ... in this order")
+            nodes[name] = Population(name, first, count, _columns_of(types, type_ids))
+
+
+def _columns_of(types: Mapping[int, Mapping[str, str]], type_ids: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """What the types say of each node, as text."""
+    used, code = np.unique(type_ids, return_inverse=True)
+    names = ["node_type_id", *dict.fromkeys(name for row in types.values() for name in row if name != "node_type_id")]
+    found = {}
+    for name in names:
+        texts = np.array([str(one) if name == "node_type_id" else types.get(one, {}).get(name, "") for one in used.tolist()], np.str_)
+        found[name] = texts[code] if len(used) else np.zeros(0, np.str_)
+    return found
+
+
+def _read_edges(path: Path, types: Mapping[int, Mapping[str, str]], nodes: Mapping[str, Population]) -> Iterator[EdgePopulation]:
+    with opened(path) as file:
+        for name, group in file["edges"].items():
+            ends = []
+            for end in ("source_node_id", "target_node_id"):
+                population = group[end].attrs.get("node_population", "")
+                population = population.decode() if isinstance(population, bytes) else str(population)
+                if population not in nodes:
+                    raise FileFormatError(f"{path}: {end} of {name!r} are of the population {population!r}; there are {', '.join(nodes)}")
+                ends.append(nodes[population])
+            if group["source_node_id"].shape != group["target_node_id"].shape or group["source_node_id"].ndim != 1:
+                raise FileFormatError(f"{path}: {name!r} has not as many sources as targets")
+            yield EdgePopulation(path, name, ends[0], ends[1], len(group["source_node_id"]), types)
+
+
+class SonataSynapses(SynapseSource):
+    """The edges of a circuit, read anew each time."""
+
+    def __init__(self, circuit: Circuit, scale: Scale) -> None:
+        self._circuit, self._scale = circuit, scale
+
+    @property
+    def total(self) -> int:
+        return sum(edges.size for edges in self._circuit.edges)
+
+    @property
+    def weight_dtype(self) -> CountType:
+        return self._scale.dtype
+
+    @property
+    def psp_dtype(self) -> CountType:
+        return np.uint8
+
+    def __iter__(self) -> Iterator[SynapseBatch]:
+        for edges in self._circuit.edges:
+            for source, target, weight in edge_batches(edges):
+                yield SynapseBatch.of(
+                    source=(source + edges.source.first).astype(np.uint32),
+                    target=(target + edges.target.first).astype(np.uint32),
+                    weight=self._scale.units(weight),
+                    psp=np.ones(len(source), np.uint8),
+                    inhibitory=weight < 0,
+                )
+
+
+def edge_batches(edges: EdgePopulation) -> Iterator[tuple[I64, I64, NDArray[np.float64]]]:
+    """Source and target by their ids in the populations, and syn_weight, of the edge or of its type. FileFormatError."""
+    with opened(edges.path) as file:
+        group = file["edges"][edges.name]
+        for first in range(0, edges.size, EDGES_AT_A_TIME):
+            rows = slice(first, min(first + EDGES_AT_A_TIME, edges.size))
+            sources = _ids(group["source_node_id"][rows], edges.source, edges, first)
+            targets = _ids(group["target_node_id"][rows], edges.target, edges, first)
+            yield sources, targets, _weights(edges, group, rows)
+
+
+def _ids(ids: NDArray[Any], population: Population, edges: EdgePopulation, first: int) -> I64:
+    if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= population.size):
+        at = int(np.argmax((ids < 0) | (ids >= population.size)))
+        raise FileFormatError(f"{edges.label}: edge {first + at:,}: {ids[at]} is none of the {population.size:,} of {population.name!r}")
+    return ids.astype(np.int64)
+
+
+def _weights(edges: EdgePopulation, group: Any, rows: slice) -> NDArray[np.float64]:
+    kind = group["edge_type_id"][rows] if "edge_type_id" in group else np.zeros(rows.stop - rows.start, np.int64)
+    used, code = np.unique(kind, return_inverse=True)
+    weight = np.array([_number(edges.types.get(one, {}).get("syn_weight", "1"), edges) for one in used.tolist()] or [1.0])[code]
+    groups = group["edge_group_id"][rows] if "edge_group_id" in group else np.zeros(len(kind), np.int64)
+    for number in sorted_unique(groups).tolist():
+        if str(number) in group and "syn_weight" in group[str(number)]:
+            of_it = groups == number
+            index = group["edge_group_index"][rows][of_it].astype(np.int64)
+            weight[of_it] = group[str(number)]["syn_weight"][:][index]
+    bad = ~np.isfinite(weight)
+    if bad.any():
+        raise FileFormatError(f"{edges.label}: edge {rows.start + int(np.argmax(bad)):,}: its syn_weight is no finite number")
+    return weight.astype(np.float64)
+
+
+def _number(text: str, edges: EdgePopulation) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise FileFormatError(f"{edges.label}: the syn_weight of a type is {text!r}, no number") from error
+
+
+def _stream(given: Given, reading: Reading) -> tuple[Connectome, SynapseSource]:
+    circuit = read_circuit(given.path)
+    survey = Survey()
+    for edges in circuit.edges:
+        for _, _, weight in edge_batches(edges):
+            survey.add(weight)
+    scale = survey.scale(reading, given.name)
+    rounding = Rounding(scale)
+    for edges in circuit.edges:
+        for _, _, weight in edge_batches(edges):
+            rounding.add(weight)
+    populations = ", ".join(f"{one.name} ({one.size:,} nodes)" for one in circuit.nodes.values())
+    reading.tell(f"{given.name}: {populations}; {', '.join(f'{one.name} ({one.size:,} edges)' for one in circuit.edges) or 'no edges'}")
+    rounding.tell(reading.tell, given.name)
+    _tell_what_is_left_out(circuit, given.name, reading)
+    return _network(circuit, scale, reading), SonataSynapses(circuit, scale)
+
+
+def _tell_what_is_left_out(circuit: Circuit, name: str, reading: Reading) -> None:
+    templates = [one.columns["model_template"].tolist() for one in circuit.nodes.values() if "model_template" in one.columns]
+    models = sorted({model for found in templates for model in found} - {""})
+    if models:
+        reading.tell(f"{name}: the neuron models {', '.join(models)} are not computed: neurons are those of bursts, at their defaults")
+    if circuit.delays:
+        reading.tell(f"{name}: the delays of its edges are not kept: a spike arrives in the next burst")
+
+
+def _network(circuit: Circuit, scale: Scale, reading: Reading) -> Connectome:
+    populations = list(circuit.nodes.values())
+    count = sum(one.size for one in populations)
+    areas = {number: Area(one.name) for number, one in enumerate(populations)}
+    network = Connectome(count, weight_dtype=scale.dtype, settings=Settings(contribution_scale=scale.unit), areas=areas)
+    number = np.repeat(np.arange(len(populations)), [one.size for one in populations])
+    network.add_neurons(count, **{"cortical_area": number, **reading.fields})
+    names = list(dict.fromkeys(name for one in populations for name in one.columns))
+    columns = {
+        name: np.concatenate([one.columns.get(name, np.zeros(one.size, np.str_)) for one in populations] or [np.zeros(0, np.str_)])
+        for name in names
+    }
+    labels = np.array([f"{one.name}/{node}" for one in populations for node in range(one.size)], np.str_)
+    population = np.array([one.name for one in populations] or [""], np.str_)[number]
+    network.set_annotations(Annotations(labels, {"population": population, **columns}))
+    return network
+
+
+def _is_sonata(given: Given) -> bool:
+    if not given.is_file or not given.head.lstrip(BEFORE_JSON).startswith(b"{"):
+        return False
+    return b'"nodes_file"' in given.head or (b'"network"' in given.head and b'"blueprint"' not in given.head)
+
+
+SONATA = Format("a circuit of SONATA (its configuration in JSON)", _is_sonata, _stream, in_memory(_stream))

@@ -1,0 +1,124 @@
+"""SONATA circuits, held to libsonata; damaged ones are refused in one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import libsonata
+import numpy as np
+import pytest
+from conftest import shared_data
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpu_npu import Connectome, FileFormatError, NpuError
+from gpu_npu.io import load, stream
+
+
+@pytest.fixture
+def circuit() -> Path:
+    return shared_data() / "files" / "sonata_300_pointneurons"
+
+
+def test_a_circuit_of_point_neurons(circuit: Path) -> None:
+    notes: list[str] = []
+    network = load(circuit / "config.json", tell=notes.append)
+    assert [area.name for area in network.areas.values()] == ["internal", "external"] and network.neuron_count == 400
+    assert network.settings.contribution_scale == np.float32(0.1) and network.weight_dtype == np.uint16
+    place = {"internal": 0, "external": 300}
+    synapses, at = network.synapses, 0
+    for source, kind in (("internal", "internal_internal"), ("external", "external_internal")):
+        name = f"{source}_to_internal"
+        edges = libsonata.EdgeStorage(str(circuit / "network" / f"{kind}_edges.h5")).open_population(name)
+        every = libsonata.Selection([(0, edges.size)])
+        part = slice(at, at + edges.size)
+        assert (synapses.source[part] == edges.source_nodes(every) + np.uint64(place[source])).all()
+        assert (synapses.target[part] == edges.target_nodes(every)).all()
+        weight = edges.get_attribute("syn_weight", every)
+        signed = synapses.weight[part].astype(np.int64) * np.where(synapses.inhibitory[part], -1, 1)
+        assert np.abs(signed * 0.1 - weight).max() < 1e-9
+        at += edges.size
+    assert at == network.synapse_count
+    inhibitory = network.annotations.select("ei", ("i",))
+    assert set(np.flatnonzero(np.bincount(synapses.source[synapses.inhibitory], minlength=400)).tolist()) <= set(inhibitory.tolist())
+    assert network.annotations.name(317) == "external/17"
+    assert any("nest:iaf_psc_alpha are not computed" in note for note in notes) and any("delays" in note for note in notes)
+    network.validate()
+
+
+def test_a_circuit_streams(circuit: Path) -> None:
+    network, synapses = stream(circuit / "circuit_config.json", tell=lambda text: None)
+    assert (network.synapse_count, synapses.total, sum(len(batch) for batch in synapses)) == (0, 48_432, 48_432)
+
+
+def small(folder: Path) -> Path:
+    """A circuit of three nodes and two edges, whose weights are those of their types."""
+    text = h5py.string_dtype()
+    with h5py.File(folder / "nodes.h5", "w") as file:
+        file["nodes/cells/node_type_id"] = [7, 7, 8]
+    with h5py.File(folder / "edges.h5", "w") as file:
+        for end, ids in (("source", [0, 2]), ("target", [1, 0])):
+            file[f"edges/all/{end}_node_id"] = np.array(ids, np.uint64)
+            file[f"edges/all/{end}_node_id"].attrs.create("node_population", "cells", dtype=text)
+        file["edges/all/edge_type_id"] = [1, 2]
+    (folder / "edge_types.csv").write_text("edge_type_id syn_weight\n1 0.5\n2 -2\n")
+    networks = {
+        "nodes": [{"nodes_file": "$HERE/nodes.h5", "node_types_file": None}],
+        "edges": [{"edges_file": "${HERE}/edges.h5", "edge_types_file": "$HERE/edge_types.csv"}],
+    }
+    (folder / "circuit.json").write_text(json.dumps({"manifest": {"$HERE": "."}, "networks": networks}))
+    return folder / "circuit.json"
+
+
+def weights(network: Connectome) -> list[tuple[int, ...]]:
+    synapses = network.synapses
+    return list(zip(*(getattr(synapses, name).tolist() for name in ("source", "target", "weight", "inhibitory")), strict=True))
+
+
+def test_weights_of_types(tmp_path: Path) -> None:
+    assert weights(load(small(tmp_path), tell=lambda text: None)) == [(0, 1, 5, False), (2, 0, 20, True)]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda folder: (folder / "nodes.h5").write_bytes(b"none"), "nodes.h5: no HDF5 file of SONATA"),
+        (lambda folder: (folder / "circuit.json").write_text('{"networks": {"nodes": 3}, "network": 1}'), "circuit.json: no configuration"),
+        (lambda folder: (folder / "edge_types.csv").write_text("edge_type_id syn_weight\n1 much\n"), "edges all: .*much"),
+        (lambda folder: set_ids(folder, [0, 3]), "edge 1: 3 is none of the 3 of 'cells'"),
+    ],
+)
+def test_refused(change: object, said: str, tmp_path: Path) -> None:
+    path = small(tmp_path)
+    change(tmp_path)  # type: ignore[operator]
+    with pytest.raises(FileFormatError, match=said):
+        load(path, tell=lambda text: None)
+
+
+def set_ids(folder: Path, ids: list[int]) -> None:
+    with h5py.File(folder / "edges.h5", "r+") as file:
+        file["edges/all/source_node_id"][:] = ids
+
+
+FILES = ("nodes.h5", "edges.h5", "edge_types.csv", "circuit.json")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(FILES), st.integers(0, 10**6), st.integers(0, 255), st.booleans())
+def test_damaged_circuits_are_refused_in_one_line(
+    tmp_path_factory: pytest.TempPathFactory, name: str, at: int, byte: int, cut: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("fuzz")
+    path = small(folder)
+    content = bytearray((folder / name).read_bytes())
+    at %= len(content)
+    content[at] = byte
+    (folder / name).write_bytes(content[:at] if cut else content)
+    try:
+        load(path, tell=lambda text: None)
+    except (NpuError, OSError) as error:
+        assert "\n" not in str(error)
+    shutil.rmtree(folder)
