@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import subprocess
 import sys
+import time
 import types
 import weakref
 from collections.abc import Callable
@@ -21,6 +24,7 @@ from gpu_npu.backends.devices.cpu import CpuDevice
 from gpu_npu.backends.devices.cuda import CudaDevice
 from gpu_npu.backends.devices.emulated import EmulatedDevice
 from gpu_npu.backends.executor import DevicePlatform
+from gpu_npu.backends.layout import STATE_DTYPE
 from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.backends.toolchain import driver
 from gpu_npu.connectome import Connectome
@@ -531,11 +535,17 @@ class FakeCupy(types.ModuleType):
                 CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES=1, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8,
                 funcGetAttribute=lambda attribute, ptr: 448, funcSetAttribute=note("attribute"),
             ),
-            function=types.SimpleNamespace(Module=Module), memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+            function=types.SimpleNamespace(Module=Module, CPointer=int),
+            memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             alloc=lambda nbytes: FakeMemory(next(addresses)), alloc_pinned_memory=bytearray,
         )  # fmt: skip
         self.get_default_memory_pool = lambda: types.SimpleNamespace(free_bytes=lambda: 500)
         self.ndarray = note("ndarray", "a view")
+
+
+def lies_at(address: int, dtype: str) -> Any:
+    """The argument of a launch."""
+    return np.frombuffer(ctypes.string_at(address, np.dtype(dtype).itemsize), dtype)[0]
 
 
 def with_fake(monkeypatch: pytest.MonkeyPatch, **options: Any) -> FakeCupy:
@@ -592,14 +602,16 @@ def test_each_cuda_method_is_one_call_on_the_callers_stream(monkeypatch: pytest.
         ("memcpy", 1, 8192 + 4, 4096 + 20, 16, 3, 88),
         ("memcpy", 1, host.ctypes.data, 8192 + 4, 12, 2, 88),
     ]
-    ran = [(*call[:4], [(value.dtype, value.shape, value.tolist()) for value in call[4]]) for call in calls[6:9]]
     assert [call[5:] for call in calls[6:10]] == [(0, None, False)] * 3 + [(232000, None, True)]
     assert calls.pop(9)[:4] == ("run dynamic_shared_out_of_bounds", 1, (132,), (128,))
-    assert ran[0][:4] == ("run by_value", 1, (4 * 132,), (128,))
-    assert calls[6][4][0] is toy  # read where it lies
-    assert ran[0][4][1:] == [(np.uint32, (1,), [5]), (np.float32, (1,), [2.0]), (np.uint64, (1,), [9])]
-    assert ran[1] == ("run increment", 1, (1,), (128,), [(np.uint64, (1,), [4096]), (np.uint64, (1,), [10])])
-    assert ran[2] == ("run is_null", 1, (4 * 132,), (128,), [(np.uint64, (1,), [0]), (np.uint64, (1,), [8192])])
+    assert [call[:4] for call in calls[6:9]] == [
+        ("run by_value", 1, (4 * 132,), (128,)),
+        ("run increment", 1, (1,), (128,)),
+        ("run is_null", 1, (4 * 132,), (128,)),
+    ]
+    assert calls[6][4][0] == toy.ctypes.data  # read where it lies
+    assert [lies_at(*each) for each in zip(calls[6][4][1:], ("u4", "f4", "u8"), strict=True)] == [5, 2.0, 9]
+    assert [lies_at(address, "u8") for address in (*calls[7][4], *calls[8][4])] == [4096, 10, 0, 8192]
     assert calls[9] == ("synchronise", 1, 88)
     assert calls[10][:4] == ("ndarray", 0, (3,), np.uint32)
     assert calls[10][4].ptr == 8192 + 8
@@ -671,10 +683,24 @@ def test_cupy_takes_what_the_device_passes() -> None:
 
     function = function_module.Function.__new__(function_module.Function)
     stream = types.SimpleNamespace(ptr=0)
-    with pytest.raises(TypeError, match="size one"):
-        function((1,), (1,), (np.zeros(2),), 0, stream)
+    with pytest.raises(TypeError, match="Unsupported type"):
+        function((1,), (1,), ("a pointer",), 0, stream)
     if int(runtime.driverGetVersion()) == 0:
+        state, few = np.zeros(1, STATE_DTYPE), np.zeros(1, np.uint64)
+        pointers = tuple(function_module.CPointer(value.ctypes.data) for value in (state, few, np.zeros(1, np.float32)))
+
+        def seconds(values: tuple[Any, ...]) -> float:
+            """Down to what CUDA refuses."""
+            times = []
+            for _ in range(200):
+                start = time.perf_counter()
+                with contextlib.suppress(runtime.CUDARuntimeError):
+                    function((1,), (1,), values, 0, stream)
+                times.append(time.perf_counter() - start)
+            return min(times)
+
         with pytest.raises(runtime.CUDARuntimeError):
-            function((1,), (1,), (np.zeros(1, TOY), np.zeros(1, np.uint64), np.zeros(1, np.float32)), 0, stream)
+            function((1,), (1,), pointers, 0, stream)
+        assert seconds(pointers) < 10e-6 < seconds((state, few))
     assert all(hasattr(runtime, name) for name in ("memcpyAsync", "memsetAsync", "streamSynchronize", "memGetInfo", "getDeviceProperties"))
     assert cuda.DLPACK_CUDA == (2, 13)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -34,6 +34,13 @@ DLPACK_CUDA = (2, 13)
 def call_all(calls: Sequence[partial[Any]]) -> None:
     """Call them in order. Nothing in here is Python, so Ctrl-C comes before the first one or after the last."""
     deque(map(partial.__call__, calls), maxlen=0)
+
+
+class Prepared(NamedTuple):
+    """Calls of a batch of launches, and the arrays in which their arguments lie."""
+
+    calls: list[partial[Any]]
+    cells: list[Host]
 
 
 class CudaArray:
@@ -182,22 +189,24 @@ class CudaDevice(Device):
             runtime.memcpyAsync(dst, src, nbytes, getattr(runtime, kind), stream)
 
     # -- kernels -------------------------------------------------------------------------------------------------
-    def _prepare(self, launches: tuple[Launch, ...]) -> list[partial[Any]]:
-        prepared = []
+    def _prepare(self, launches: tuple[Launch, ...]) -> Prepared:
+        prepared, cells, pointer_to = [], [], self._cupy.cuda.function.CPointer
         for launch in launches:
             kernel = self._kernels[launch.kernel]
             pairs = zip(kernel.arguments, launch.args, strict=True)
-            # CuPy passes a NumPy array of size 1 by value, structs too, and takes the value at the launch.
-            values = tuple(self._pointer(arg) if code.startswith("*") else np.atleast_1d(np.asarray(arg)) for code, arg in pairs)
+            values = [self._pointer(arg) if code.startswith("*") else np.atleast_1d(np.asarray(arg)) for code, arg in pairs]
+            cells += values
+            # What it points at is the argument, read at the launch. An array, CuPy would convert anew each time: 60 us for a struct.
+            pointers = tuple(pointer_to(value.ctypes.data) for value in values)
             grid = 1 if launch.single else self._grids[kernel.name]
             # grid, block, arguments, dynamic shared memory, stream: the current one, cooperative
-            rest = ((grid,), (kernel.block,), values, self._shared[kernel.name], None, kernel.wide)
+            rest = ((grid,), (kernel.block,), pointers, self._shared[kernel.name], None, kernel.wide)
             prepared.append(partial(self._functions[kernel.name], *rest))
-        return prepared
+        return Prepared(prepared, cells)
 
-    def _launch(self, prepared: list[partial[Any]]) -> None:
+    def _launch(self, prepared: Prepared) -> None:
         with self._current():
-            call_all(prepared)
+            call_all(prepared.calls)
 
     # -- arrays of the user --------------------------------------------------------------------------------------
     def adopt(self, obj: object, dtype: DTypeLike) -> CudaArray | None:
