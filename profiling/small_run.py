@@ -34,7 +34,7 @@ def script(npu: NPU, on_device: Callable[[Any], Any]) -> tuple[list[str], list[b
     def bursts() -> None:
         npu.inject(np.arange(40), 3.5)
         npu.force_fire([250, 251])
-        digests.append(npu.run(BURSTS).digest)
+        digests.append(npu.run(BURSTS, digest=True).digest)
 
     bursts()
     npu.add_synapses(pairs[0], pairs[1], rng.integers(1, 9, 400), 2, rng.random(400) < 0.2)
@@ -73,7 +73,7 @@ def generated(make: Callable[[], Platform]) -> str:
     network = workloads.silent(300, 20)
     with network.on(make) as npu:
         workloads.arm(npu, 30)
-        return npu.run(BURSTS).digest
+        return npu.run(BURSTS, digest=True).digest
 
 
 def learning(make: Callable[[], Platform]) -> tuple[str, list[str], bytes]:
@@ -82,13 +82,13 @@ def learning(make: Callable[[], Platform]) -> tuple[str, list[str], bytes]:
         npu.register_plasticity(WindowRule(0, 1, 2, 3, 1))
         npu.register_plasticity(PairRule(1, 0, 2.5, 1.5, 20.0, 30.0, pairing="all"))
         npu.inject(np.arange(40), 3.5)
-        digest = npu.run(2 * BURSTS).digest
+        digest = npu.run(2 * BURSTS, digest=True).digest
         npu.time_phases(True)
         fired = [str(npu.process_burst().fired_neurons) for _ in range(2)]
         npu.time_phases(False)
         snapshot = npu.snapshot()
     with NPU.from_snapshot(snapshot, backend=make) as npu:
-        return digest + npu.run(BURSTS).digest, fired, npu.outgoing_synapses(np.arange(300)).weight.tobytes()
+        return digest + npu.run(BURSTS, digest=True).digest, fired, npu.outgoing_synapses(np.arange(300)).weight.tobytes()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -54,6 +54,7 @@ class Bursts(Part):
         callback: Callable[[BurstResult], object] | None = None,
         *,
         watch: Callable[[BurstResult], object] | None = None,
+        digest: bool = False,
     ) -> RunResult:
         """n bursts in turn.
 
@@ -62,29 +63,32 @@ class Bursts(Part):
         before, with `schedule`.
         watch: sees each result in turn too, but the device may be ahead of it: it cannot touch the NPU. However slow it
         is, memory stays bounded and nothing is lost; where it raises, some bursts are computed that it has not seen.
+        digest: the result has a digest of what fired. The host makes it, out of every fired id.
         """
         n = check_count(n, "n")
-        first, digest, synaptic = self._resident.burst_count + 1, Digest(), 0
+        first, synaptic, sha = self._resident.burst_count + 1, 0, Digest() if digest else None
         fired_counts, clock = np.zeros(n, np.int64), np.zeros(n, np.int64)
         if callback is not None:
             for i in range(n):
                 result, clock[i] = self._burst(self._resident.power())
                 fired_counts[i] = result.neuron_count
                 synaptic += result.synaptic_injections
-                digest.update(result.burst, result.fired_neurons)
+                if sha is not None:
+                    sha.update(result.burst, result.fired_neurons)
                 if watch is not None:
                     self._resident.guard.hand_out(watch, result)
                 self._resident.guard.hand_out(callback, result)
-            return RunResult(first, fired_counts, synaptic, digest.hexdigest(), clock)
+            return RunResult(first, fired_counts, synaptic, clock, None if sha is None else sha.hexdigest())
         for chunk in self._chunks(n):
             here = slice(chunk.first - first, chunk.first - first + len(chunk))
             fired_counts[here], clock[here] = np.diff(chunk.begin), chunk.clock
             synaptic += int(chunk.counters[:, 2].sum())
-            digest.update_many(chunk.first, chunk.begin, chunk.fired)
+            if sha is not None:
+                sha.update_many(chunk.first, chunk.begin, chunk.fired)
             if watch is not None:
                 for burst, out in chunk.outputs():
                     watch(_result(burst, out))
-        return RunResult(first, fired_counts, synaptic, digest.hexdigest(), clock)
+        return RunResult(first, fired_counts, synaptic, clock, None if sha is None else sha.hexdigest())
 
     def _chunks(self, n: int) -> Iterator[Chunk]:
         """n bursts computed without the host; until the iterator is closed the NPU belongs to it."""

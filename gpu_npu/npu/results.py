@@ -45,15 +45,22 @@ class RunResult(OneLine):
     first_burst : number of the first of them.
     fired_counts : int64 (n,), neurons that fired in each.
     synaptic_injections : terms delivered in all of them.
-    digest : SHA-256 (hex) of the run, see `Digest`.
     clock : int64 (n,), nanoseconds of a clock of the device when each of them was over; only differences mean anything.
     """
 
     first_burst: int
     fired_counts: NDArray[np.int64]
     synaptic_injections: int
-    digest: str
     clock: NDArray[np.int64]
+    sha256: str | None = None
+    """The digest, where one was asked for."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the run, see `Digest`. NetworkError where `run` was not asked for it."""
+        if self.sha256 is None:
+            raise NetworkError("this run was not asked for a digest", python="npu.run(n, digest=True)")
+        return self.sha256
 
     @property
     def bursts(self) -> int:

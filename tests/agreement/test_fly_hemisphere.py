@@ -30,7 +30,7 @@ def run_fly(factory: Callable[[], Platform], bursts: int) -> tuple[str, np.ndarr
     with NPU.from_connectome(connectome, backend=factory()) as npu:
         when = np.repeat(np.arange(1, bursts + 1), len(stimulus))
         npu.schedule(when, np.tile(stimulus, bursts), THRESHOLD)
-        result = npu.run(bursts)
+        result = npu.run(bursts, digest=True)
     return result.digest, result.fired_counts
 
 

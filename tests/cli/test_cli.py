@@ -83,7 +83,7 @@ def test_the_seed_example(tmp_path: Path, backend: str) -> None:
         "record",
         "digest",
     ]
-    expected = NPU.from_connectome(seed_example(), backend="reference").run(30)
+    expected = NPU.from_connectome(seed_example(), backend="reference").run(30, digest=True)
     assert table["digest"] == expected.digest
     assert table["neurons"] == "22,590"
     assert table["synapses"] == "500,000"
@@ -211,7 +211,7 @@ def test_from_a_shell(file: Path) -> None:
     text = shell("run", file, "--bursts", 5, "--power", "0", "--backend", "reference")
     npu = NPU.from_connectome(load(file), backend="reference")
     npu.set_power_neurons([0])
-    assert npu.run(5).digest in text
+    assert npu.run(5, digest=True).digest in text
 
 
 @pytest.mark.parametrize(

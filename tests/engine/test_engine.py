@@ -107,7 +107,7 @@ def test_bursts_of_an_engine_are_those_of_its_npu() -> None:
     """The digest of a run, with the engine's own NPU, with one handed in, and from a connectome manager."""
     bursts = 60
     with NPU.from_connectome(lively(), backend="reference") as npu:
-        expected = npu.run(bursts).digest
+        expected = npu.run(bursts, digest=True).digest
     network = lively()
     synapses = network.synapses
     columns = (synapses.source, synapses.target, synapses.weight, synapses.psp, synapses.inhibitory)

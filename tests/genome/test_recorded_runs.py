@@ -96,7 +96,7 @@ def test_the_seeds_own_test(backend_factory: BackendFactory) -> None:
         bursts = 100 if npu.backend == "emulated" else 1000
         for burst in range(2, bursts + 1):
             npu.schedule_force(burst, stimuli[(burst - 1) % len(stimuli)])
-        result = npu.run(bursts)
+        result = npu.run(bursts, digest=True)
     assert result.fired_counts.min() >= 1  # the power neuron
     assert result.fired_counts.mean() > 9
     assert result.digest == DIGESTS[bursts]

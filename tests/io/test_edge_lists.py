@@ -161,7 +161,7 @@ def test_streamed_it_runs_as_loaded(tmp_path: Path, notes: list[str]) -> None:
     for made, more in ((network, synapses), (loaded, None)):
         with NPU.from_connectome(made, synapses=more, backend="reference") as npu:
             npu.inject([ROOTS[0]], 5.0)
-            digests.add(npu.run(4).digest)
+            digests.add(npu.run(4, digest=True).digest)
     assert len(digests) == 1
 
 

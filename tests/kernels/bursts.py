@@ -103,7 +103,7 @@ def run_digest(backend: Any, *rules: PlasticityRule) -> str:
         npu.schedule(np.arange(1, 13), np.arange(12), 500.0)
         npu.schedule([2, 2, 6], [7, 7, 7], 60.0)
         npu.schedule_force(3, [5, 90])
-        return npu.run(14).digest
+        return npu.run(14, digest=True).digest
 
 
 def main(sanitizer: str, bug: str = "", wide: str = "") -> None:

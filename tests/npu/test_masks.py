@@ -46,7 +46,7 @@ def network() -> Connectome:
 def after(use: Callable[[NPU, Any], object], ids: Any) -> list[Any]:
     with NPU.from_connectome(network(), backend="reference") as npu:
         answer = use(npu, ids)
-        run = npu.run(6)
+        run = npu.run(6, digest=True)
         told = answer.tolist() if isinstance(answer, np.ndarray) else None
         return [told, run.digest, npu.get_parameter("threshold").tolist(), npu.neuron_array.cortical_area.tolist(), npu.get_synapse_count()]
 

@@ -215,7 +215,7 @@ def test_single_additions_are_batched_and_never_late(backend_factory: Factory) -
     same_network(one.to_connectome(), other.to_connectome())
     for npu in (one, other):
         npu.set_power_neurons(range(5))
-    assert one.run(8).digest == other.run(8).digest
+    assert one.run(8, digest=True).digest == other.run(8, digest=True).digest
 
 
 def test_single_additions_are_handed_over_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +252,7 @@ def test_a_run_does_not_depend_on_rebuild_indexes_or_reserve(backend_factory: Fa
     digests = []
     for tidy in (False, True):
         npu = NPU.from_connectome(network(), backend=backend_factory)
-        first = npu.run(5).digest
+        first = npu.run(5, digest=True).digest
         some = npu.outgoing_synapses(np.arange(0, 60, 2))
         assert npu.remove_synapses(some.source, some.target).all()
         npu.add_synapses(some.target, some.source, some.weight, some.psp, some.inhibitory)
@@ -263,7 +263,7 @@ def test_a_run_does_not_depend_on_rebuild_indexes_or_reserve(backend_factory: Fa
             npu.reserve(neurons=1)
             assert npu.neuron_capacity == 200
             assert npu.add_neurons(2).tolist() == [60, 61]
-        digests.append((first, npu.run(10).digest))
+        digests.append((first, npu.run(10, digest=True).digest))
         npu.close()
     assert digests[0] == digests[1]
 
@@ -428,7 +428,7 @@ def test_run_counts_and_digests(backend_factory: Factory) -> None:
         seen.append(result)
         npu.inject([result.burst], 50.0)
 
-    run = npu.run(6, callback)
+    run = npu.run(6, callback, digest=True)
     assert (run.first_burst, run.bursts, run.fired_counts.tolist()) == (2, 6, [r.neuron_count for r in seen])
     assert run.fired_total == sum(len(r.fired_neurons) for r in seen) > 6
     assert run.synaptic_injections == sum(r.synaptic_injections for r in seen) > 0
@@ -437,7 +437,9 @@ def test_run_counts_and_digests(backend_factory: Factory) -> None:
     for result in seen:
         sha.update(struct.pack(f"<QQ{result.neuron_count}I", result.burst, result.neuron_count, *result.fired_neurons.tolist()))
     assert run.digest == sha.hexdigest()
-    empty = npu.run(0)
+    with pytest.raises(NetworkError, match=r"this run was not asked for a digest; npu\.run\(n, digest=True\)"):
+        _ = npu.run(1).digest
+    empty = npu.run(0, digest=True)
     assert (empty.bursts, empty.fired_total, empty.digest) == (0, 0, hashlib.sha256().hexdigest())
 
 
@@ -450,22 +452,22 @@ def test_reset_goes_back_to_the_state_and_keeps_edits(backend_factory: Factory) 
     npu.add_neurons(2, threshold=1.0, membrane_potential=[0.5, 0.0])
     npu.add_synapses([0, 60], [60, 61], 3, 3)
     before = npu.to_connectome()
-    first = npu.run(12).digest
+    first = npu.run(12, digest=True).digest
     npu.inject([3], 99.0)
     npu.force_fire([4])
     npu.reset()
     assert (npu.get_burst_count(), len(npu.fire_queue), len(npu.fire_candidate_list), len(npu.fire_ledger)) == (0, 0, 0, 0)
     same_network(npu.to_connectome(), before)
-    assert npu.run(12).digest == first
+    assert npu.run(12, digest=True).digest == first
     npu.update_weights(*_reweighted(npu))
     npu.set_settings(replace(npu.settings, power_amount=3.0))
     npu.reserve(neurons=80)
     npu.reset()
     assert_bits(npu.get_parameter("membrane_potential")[:70], before.neurons.membrane_potential, "as loaded")
-    second = npu.run(12).digest
+    second = npu.run(12, digest=True).digest
     assert second != first
     npu.reset()
-    assert npu.run(12).digest == second, "edits stay"
+    assert npu.run(12, digest=True).digest == second, "edits stay"
 
 
 def _reweighted(npu: NPU) -> tuple[Any, Any, int]:
@@ -475,7 +477,7 @@ def _reweighted(npu: NPU) -> tuple[Any, Any, int]:
 
 def test_reset_of_the_network_undoes_edits(backend_factory: Factory) -> None:
     npu = NPU.from_connectome(network(), backend=backend_factory)
-    first = npu.run(10).digest
+    first = npu.run(10, digest=True).digest
     before = npu.to_connectome()
     npu.reset()
     npu.add_synapse(0, 1, 200, 200)
@@ -486,7 +488,7 @@ def test_reset_of_the_network_undoes_edits(backend_factory: Factory) -> None:
     npu.reserve(neurons=100)
     npu.reset(network=True)
     assert (npu.neuron_capacity, npu.get_neuron_count(), npu.areas) == (60, 60, {1: Area("power", power=True), 0: Area()})
-    assert npu.run(10).digest == first
+    assert npu.run(10, digest=True).digest == first
     same_network(npu.to_connectome(), before)
 
 
@@ -518,12 +520,12 @@ def test_reset_of_the_network_where_there_is_none() -> None:
 def test_a_platform_holds_one_network_after_the_other(device_factory: Callable[[], Device]) -> None:
     platform = DevicePlatform(device_factory())
     with NPU.from_connectome(network(), backend=platform) as npu:
-        first = npu.run(3).digest
+        first = npu.run(3, digest=True).digest
         with pytest.raises(NetworkError, match="a network is loaded there already"):
             NPU.from_connectome(network(), backend=platform)
         npu.reset(network=True)
-        assert npu.run(3).digest == first
-    assert NPU.from_connectome(network(), backend=platform).run(3).digest == first
+        assert npu.run(3, digest=True).digest == first
+    assert NPU.from_connectome(network(), backend=platform).run(3, digest=True).digest == first
 
 
 def test_to_connectome_round_trip(backend_factory: Factory) -> None:

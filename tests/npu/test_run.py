@@ -65,7 +65,7 @@ def results_of(npu: NPU, seed: int, spans: list[int], *, one_by_one: bool) -> li
 
     for span in spans:
         prepare(npu, seed + span, span)
-        run = npu.run(span, callback=note) if one_by_one else npu.run(span, watch=note)
+        run = npu.run(span, callback=note, digest=True) if one_by_one else npu.run(span, watch=note, digest=True)
         assert run.fired_counts.tolist() == [len(entry[1]) for entry in seen[len(seen) - span :]]
         assert (np.diff(run.clock) >= 0).all()
         seen += [run.digest, run.first_burst, run.synaptic_injections, everything(npu)]
@@ -127,12 +127,12 @@ def test_on_every_backend(backend_factory: Callable[[], Platform]) -> None:
 def test_a_launch_ends_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """With no time at all each launch computes one burst; the run goes on with the next."""
     with NPU.from_connectome(network(1), backend=DevicePlatform(CpuDevice())) as npu:
-        expected = npu.run(50).digest
+        expected = npu.run(50, digest=True).digest
         npu.reset()
         monkeypatch.setattr(bursts, "LAUNCH_NANOSECONDS", 0)
         chunks = [len(chunk) for chunk in npu._chunks(50)]
         npu.reset()
-        assert npu.run(50).digest == expected
+        assert npu.run(50, digest=True).digest == expected
     assert chunks == [1] * 50
 
 
@@ -161,12 +161,12 @@ def test_who_leaves_early_finds_the_bursts_done() -> None:
         done = npu.burst_count
         assert 11 < done <= 21  # the chunk of burst 7, and two more on their way
         found = everything(npu)
-        digest = npu.run(10).digest
+        digest = npu.run(10, digest=True).digest
     with NPU.from_connectome(network(3), backend="reference") as npu:
         prepare(npu, 3, 50)
         npu.run(done)
         assert found == everything(npu)
-        assert npu.run(10).digest == digest
+        assert npu.run(10, digest=True).digest == digest
 
 
 def test_who_watches_may_not_touch() -> None:
@@ -207,7 +207,7 @@ def test_a_schedule_longer_than_the_device_holds(monkeypatch: pytest.MonkeyPatch
     for backend in (DevicePlatform(CpuDevice()), DevicePlatform(EmulatedDevice(block=64)), "reference"):
         with NPU.from_connectome(network(7), backend=backend) as npu:
             npu.schedule(when, who, 130.0)
-            digests.append([npu.run(n).digest for n in (10, 100, 195)])
+            digests.append([npu.run(n, digest=True).digest for n in (10, 100, 195)])
             npu.schedule(400, [1, 2], 500.0)
             npu.reset()
             assert npu.run(400).fired_total == 0

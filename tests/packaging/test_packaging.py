@@ -272,7 +272,7 @@ for name in ("sched_getaffinity", "sysconf", "getuid", "geteuid", "fork", "regis
     delattr(os, name) if hasattr(os, name) else None
 import gpu_npu, gpu_npu.io, gpu_npu.backends.select, gpu_npu.connectome.generators
 with gpu_npu.NPU.from_connectome(gpu_npu.connectome.generators.seed_example(), backend="reference") as npu:
-    print(npu.run(5).digest)
+    print(npu.run(5, digest=True).digest)
 from gpu_npu.cli import main
 main(["run", "seed", "--bursts", "5", "--backend", "reference", "--json"])
 """

@@ -154,7 +154,7 @@ def test_results_are_the_same(backend_factory: BackendFactory, nvtx: Recorder, t
                 npu.force_fire([result.burst * 3])
                 npu.remove_synapses(npu.outgoing_synapses([result.burst]).source[:1], npu.outgoing_synapses([result.burst]).target[:1])
 
-            result = npu.run(12, edit)
+            result = npu.run(12, edit, digest=True)
             assert sum(result.fired_counts) > 500
             assert (npu.phase_seconds is not None) == (on and timed)
             return result.digest, result.synaptic_injections

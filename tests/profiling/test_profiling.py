@@ -138,7 +138,7 @@ def test_the_workload_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert workload.main(["seed", *SMALL]) == 0
     with NPU.from_connectome(seed_example(), backend="reference") as npu:
         npu.run(2)
-        assert capsys.readouterr().out == npu.run(3).digest + "\n"
+        assert capsys.readouterr().out == npu.run(3, digest=True).digest + "\n"
 
 
 def test_the_workload_of_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

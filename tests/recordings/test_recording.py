@@ -32,7 +32,7 @@ def test_a_run(tmp_path: Path) -> None:
     with NPU.from_connectome(seed_example(), backend="reference") as npu:
         npu.run(7)
         with Recorder(path) as recorder:
-            run = npu.run(15, recorder)
+            run = npu.run(15, recorder, digest=True)
         recording = load_recording(path)
         assert recording.digest == recorder.hexdigest() == run.digest
         assert (recording.first_burst, recording.bursts) == (8, 15)
