@@ -1,4 +1,4 @@
-"""The command line: gpu-npu run, serve, top, info, convert, grow, doctor, example; a file for each.
+"""The command line: gpu-npu run, experiment, serve, top, info, convert, grow, doctor, example; a file for each.
 
 Every error is one line on stderr, and each kind has an exit status of its own (EXIT_STATUS).
 """
@@ -12,6 +12,7 @@ import gpu_npu
 from .convert import convert
 from .doctor import doctor
 from .example import example
+from .experiment import experiment
 from .grow import grow
 from .info import info
 from .run import run
@@ -26,7 +27,7 @@ __all__ = ["EXIT_STATUS", "main"]
     cls=OneLineErrors,
     context_settings={"help_option_names": ["-h", "--help"]},
     invoke_without_command=True,
-    commands=[run, serve, top, info, convert, grow, doctor, example],
+    commands=[run, experiment, serve, top, info, convert, grow, doctor, example],
     epilog=statuses(),
 )
 @click.version_option(gpu_npu.__version__, prog_name="gpu-npu")

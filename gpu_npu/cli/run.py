@@ -14,14 +14,14 @@ import numpy as np
 from gpu_npu import Connectome
 from gpu_npu.io.outputs import check_outputs
 from gpu_npu.objects import OneLine
-from gpu_npu.session import Place, Plan, Result, Session
+from gpu_npu.session import Place, Plan, Result, Session, silenced
 from gpu_npu.session.run import PHASE_BURSTS
 
 from .networks import REPLACED, backend_options, file_of, network, tell
 from .progress import Bar
 from .reading import NAMES, files_read, reading_options
 from .status import EXIT_STATUS, fail, told
-from .stimulus import StimulusOptions
+from .stimulus import StimulusOptions, files_named, neurons
 from .stop import Stop
 from .table import facts_of, print_result
 
@@ -32,6 +32,7 @@ class Options(OneLine):
 
     network_name: str | None
     bursts: int | None
+    silence: tuple[str, ...]
     threshold: float | None
     seed: int | None
     backend: str
@@ -63,6 +64,7 @@ class Options(OneLine):
     help="Inject what an .npz file says: arrays burst (from 1), neuron, potential.",
 )
 @click.option("--potential", type=float, default=1.0, show_default=True, help="Potential injected where none is named.")
+@click.option("--silence", multiple=True, metavar="WHAT", help="The synapses that leave these neurons deliver nothing.")
 @click.option("--threshold", type=float, help="Threshold of all neurons, in place of what the network says.")
 @click.option(
     "--seed",
@@ -118,7 +120,7 @@ def run(context: click.Context, /, **values: Any) -> None:
         bar.step(f"reading {options.network_name or options.resume}")
         plan = _plan(options)
         inputs = file_of(plan.name) if options.resume is None else [("--resume", options.resume)]
-        check_outputs(plan.outputs(), [*inputs, *given.files(), *files_read(options.reading)])
+        check_outputs(plan.outputs(), [*inputs, *given.files(), *files_named(options.silence, "--silence"), *files_read(options.reading)])
         if plan.resumed is None:
             connectome = _network(options, plan.name)
             stimuli = given.read(connectome)
@@ -157,6 +159,8 @@ def _plan(options: Options) -> Plan:
 def _network(options: Options, name: str) -> Connectome:
     """The network, with the threshold and the seed of the options."""
     connectome = network(name, options.reading)
+    if options.silence:
+        connectome = silenced(connectome, tuple(neurons(text, "--silence", connectome) for text in options.silence))
     if options.threshold is not None:
         connectome.write("threshold", np.flatnonzero(connectome.neurons.valid), options.threshold)
     if options.seed is not None:
@@ -211,7 +215,7 @@ def _without_effect(context: click.Context, given: StimulusOptions, plan: Plan, 
 
 
 STIMULI = ("power", "inject", "every", "rate", "poisson", "schedule", "potential")
-BEGUN_WITH = ("network_name", *STIMULI, "threshold", "seed", "ledger_window", *NAMES)
+BEGUN_WITH = ("network_name", *STIMULI, "silence", "threshold", "seed", "ledger_window", *NAMES)
 """What is in a checkpoint, and cannot be given again."""
 
 

@@ -63,6 +63,14 @@ def neurons(text: str, option: str, network: Connectome) -> U32:
     return _parse(text, option, network, (), needed=0)[0]
 
 
+def activated(text: str, network: Connectome) -> tuple[U32, float]:
+    """WHAT:HZ."""
+    ids, (hertz,) = _parse(text, "--activate", network, ("HZ",), needed=1)
+    if hertz < 0:
+        raise click.BadParameter(f"{text!r}: {hertz:g} Hz is no rate", param_hint="--activate")
+    return ids, hertz
+
+
 def files_named(texts: Iterable[str], option: str) -> list[tuple[str, Path]]:
     """The files among the WHATs of an option, with the name of the option."""
     found = []

@@ -9,5 +9,6 @@ from __future__ import annotations
 
 from .base import Recording
 from .npz import Recorder, load_recording
+from .spikes import Spikes
 
-__all__ = ["Recorder", "Recording", "load_recording"]
+__all__ = ["Recorder", "Recording", "Spikes", "load_recording"]

@@ -8,6 +8,7 @@ The command `gpu-npu run` is this room with options and a table. The NPU is know
 """
 
 from .activity import Activity
+from .experiment import Experiment, Trials, experiment, silenced
 from .result import Note, Result
 from .run import Place, Plan, Session, resume, run
 from .stimuli import Inject, Poisson, Power, Rate, Schedule, Stimulus
@@ -15,6 +16,7 @@ from .targets import Target, neurons_of
 
 __all__ = [
     "Activity",
+    "Experiment",
     "Inject",
     "Note",
     "Place",
@@ -27,7 +29,10 @@ __all__ = [
     "Session",
     "Stimulus",
     "Target",
+    "Trials",
+    "experiment",
     "neurons_of",
     "resume",
     "run",
+    "silenced",
 ]

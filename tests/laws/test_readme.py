@@ -85,7 +85,7 @@ def test_words_have_one_explanation_each() -> None:
 
 def test_options_of_the_command_line_exist() -> None:
     shown = re.findall(r"^\.venv/bin/gpu-npu (\w+)(.*)$", README, re.MULTILINE)
-    assert {command for command, _ in shown} == {"run", "info", "convert", "grow", "doctor", "example", "serve", "top"}
+    assert {command for command, _ in shown} == {"run", "info", "experiment", "convert", "grow", "doctor", "example", "serve", "top"}
     for command, rest in shown:
         known = CliRunner().invoke(main, [command, "--help"]).output
         assert all(option in known for option in re.findall(r"(?<![\w-])--?[a-z-]+", rest))
