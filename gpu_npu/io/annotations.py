@@ -32,7 +32,7 @@ def annotation_arrays(annotations: Annotations) -> dict[str, NDArray[Any]]:
 
 
 def read_annotations(archive: Archive | Sealed) -> Annotations:
-    """What was written. FileFormatError, NetworkError: something else."""
+    """What was written. FileFormatError: something else."""
     if "annotations" not in archive:
         return Annotations()
     text = archive.text("annotations")
@@ -40,13 +40,17 @@ def read_annotations(archive: Archive | Sealed) -> Annotations:
         said = json.loads(text)
         count, kind, names = int(said["count"]), said["labels"], [str(name) for name in said["columns"]]
     except (ValueError, TypeError, KeyError) as error:
-        raise NetworkError(f"'annotations' cannot be read: {error!r} in {text!r}") from error
+        raise archive.error(f"'annotations' cannot be read: {error!r} in {text!r:.80}") from error
     labels: NDArray[Any] | None = None
     if kind == "text":
         labels = _unpacked(archive, "label", count)
     elif kind is not None:
         labels = archive.array("label", (count,), np.uint64)
-    return Annotations(labels, {name: _unpacked(archive, f"annotation_{i}", count) for i, name in enumerate(names)})
+    columns = {name: _unpacked(archive, f"annotation_{i}", count) for i, name in enumerate(names)}
+    try:
+        return Annotations(labels, columns)
+    except NetworkError as error:
+        raise archive.error(error) from error
 
 
 def _packed(values: NDArray[Any]) -> U8:

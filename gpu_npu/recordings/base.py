@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_npu.connectome import Annotations
 from gpu_npu.errors import NetworkError
 from gpu_npu.objects import OneLine
 
@@ -21,6 +22,7 @@ class Recording(OneLine):
     offset : int64 (bursts + 1,); fired : uint32; burst first_burst + i is fired[offset[i]:offset[i + 1]].
     counters : int64 (bursts, 5), a column for each of COUNTERS.
     digest : SHA-256 (hex), as of `NPU.run`.
+    annotations : labels and columns of the neurons, where the recorder was given them.
     """
 
     first_burst: int
@@ -28,6 +30,7 @@ class Recording(OneLine):
     fired: NDArray[np.uint32]
     counters: NDArray[np.int64]
     digest: str
+    annotations: Annotations = field(default_factory=Annotations)
 
     @property
     def bursts(self) -> int:

@@ -2,7 +2,8 @@
 
 The arrays of the file: `fired` (uint32: the ids of all bursts one after the other), `offset` (int64: burst
 first_burst + i is fired[offset[i]:offset[i + 1]]), `counters` (int64, a column for each of COUNTERS), `first_burst` and
-`digest` (SHA-256 of the run, see `Digest`). `fired` comes first, so that ids are written once, where they stay.
+`digest` (SHA-256 of the run, see `Digest`); labels and columns of the neurons, where they have some (`io/annotations.py`).
+`fired` comes first, so that ids are written once, where they stay.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from typing import IO, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
-from gpu_npu.connectome import COUNTERS
+from gpu_npu.connectome import COUNTERS, Annotations
 from gpu_npu.errors import NetworkError
+from gpu_npu.io.annotations import annotation_arrays, annotation_values, read_annotations
 from gpu_npu.io.archive import Archive
 from gpu_npu.io.atomic import Unfinished
 from gpu_npu.io.disk import NO_ROOM, claim, read_at, write_at
@@ -77,8 +79,12 @@ class Recorder(Unique):
     system that gives less room than it said, `close` writes as many bursts as there is room for, and says how many.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], annotations: Annotations | None = None) -> None:
+        """annotations: of the neurons, which go into the file too."""
         self.path, self._lock = Path(path), RLock()
+        known = Annotations() if annotations is None else annotations
+        self._about: dict[str, Any] = {**annotation_values(known), **annotation_arrays(known)}
+        self._tail = _TAIL + sum(np.asarray(value).nbytes + 2**9 for value in self._about.values())
         self._unfinished = Unfinished(self.path)
         self._file = io.FileIO(self._unfinished.file.fileno(), "r+", closefd=False)
         self._claimed, self._ahead = 0, BUFFER
@@ -140,7 +146,7 @@ class Recorder(Unique):
         if self._waiting_bytes >= BUFFER:
             self._flush(self.bursts)
         self._counts.make_room()
-        end = _IDS_AT + 4 * self.fired_total + more + (self.bursts + 1) * ROW.itemsize + _TAIL
+        end = _IDS_AT + 4 * self.fired_total + more + (self.bursts + 1) * ROW.itemsize + self._tail
         if end <= self._claimed:
             return
         try:
@@ -239,9 +245,9 @@ class Recorder(Unique):
                 with _member(archive, "counters", (bursts, len(COUNTERS))) as member:
                     for rows in self._counts.rows(bursts):
                         member.write(rows["counters"].tobytes())
-                for name, value in (("first_burst", np.array(self._first)), ("digest", np.array(digest))):
+                for name, value in {"first_burst": self._first, "digest": digest, **self._about}.items():
                     with archive.open(f"{name}.npy", "w") as member:
-                        np.lib.format.write_array(member, value)
+                        np.lib.format.write_array(member, np.asarray(value))
             file.truncate()
 
 
@@ -276,4 +282,5 @@ def load_recording(path: str | os.PathLike[str]) -> Recording:
         if not len(offset) or offset[0] != 0 or offset[-1] != len(fired) or bool((offset[1:] < offset[:-1]).any()):
             raise archive.error(f"'offset' does not cut the {len(fired):,} ids of 'fired' into bursts")
         counters = archive.array("counters", (len(offset) - 1, len(COUNTERS)), np.int64)
-        return Recording(archive.integer("first_burst"), offset, fired, counters, archive.text("digest"))
+        annotations = read_annotations(archive)
+        return Recording(archive.integer("first_burst"), offset, fired, counters, archive.text("digest"), annotations)

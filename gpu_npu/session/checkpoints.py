@@ -13,7 +13,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from gpu_npu import NPU, BurstResult, CheckpointError, Digest, Snapshot
+from gpu_npu import NPU, Annotations, BurstResult, CheckpointError, Digest, Snapshot
 from gpu_npu.io.atomic import UNFINISHED, Unfinished
 from gpu_npu.objects import Unique, described
 from gpu_npu.recordings import Recorder
@@ -136,8 +136,8 @@ class Parts(Unique):
     burst is recorded.
     """
 
-    def __init__(self, path: Path, first: int) -> None:
-        self.path = path
+    def __init__(self, path: Path, first: int, annotations: Annotations) -> None:
+        self.path, self._annotations = path, annotations
         self._begin(first)
         self._alone = False
         """Whether nothing of an earlier process is left from `first` on."""
@@ -158,7 +158,7 @@ class Parts(Unique):
 
     def _begin(self, first: int) -> None:
         self._first = first
-        self._recorder = Recorder(_part(self.path, first))
+        self._recorder = Recorder(_part(self.path, first), self._annotations)
 
     def __call__(self, result: BurstResult) -> None:
         """Record one burst."""

@@ -170,7 +170,8 @@ class Session(Unique):
                 self._checkpoints = stack.enter_context(Checkpoints(plan.checkpoint, plan.every, tell))
             self._recorder: Recorder | Parts | None = None
             if plan.record is not None:
-                self._recorder = Parts(plan.record, plan.first) if plan.in_parts else Recorder(plan.record)
+                known = network.annotations
+                self._recorder = Parts(plan.record, plan.first, known) if plan.in_parts else Recorder(plan.record, known)
                 stack.enter_context(self._recorder)
             self._npu = stack.enter_context(_loaded(plan, network, self._stimuli, place))
             self._stack = stack.pop_all()

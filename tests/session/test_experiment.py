@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from gpu_npu import Annotations, Connectome, Digest, NetworkError
 from gpu_npu.cli import main
 from gpu_npu.io import save
+from gpu_npu.recordings import load_recording
 from gpu_npu.session import Experiment, Place, Plan, Poisson, experiment, run, silenced
 
 HERE = Place("reference")
@@ -95,3 +96,14 @@ def test_one_command(tmp_path: Path) -> None:
     assert wrong.exit_code == 2 and "no neuron has side=up; there are: left, right" in wrong.stderr
     run_of_it = CliRunner().invoke(main, ["run", *common[1:], "--inject", f"{ROOTS[0]}:5", "--silence", "all", "--json"])
     assert run_of_it.exit_code == 0 and '"fired": 50,' in run_of_it.stdout
+
+
+@pytest.mark.parametrize("every", [None, 20])
+def test_records_keep_labels(every: int | None, tmp_path: Path) -> None:
+    plan = Plan(40, record=tmp_path / "fired.npz", checkpoint=None if every is None else tmp_path / "run.ckpt", every=every)
+    run(chain(), [Poisson(ROOTS[:1], 0.5)], plan, HERE)
+    for path in tmp_path.glob("fired*.npz"):
+        known = load_recording(path).annotations
+        assert known.labels is not None and (known.labels == ROOTS).all()
+        assert known.select("side", ("left",)).tolist() == [0, 1, 2]
+    assert len(list(tmp_path.glob("fired*.npz"))) == (1 if every is None else 2)
