@@ -38,7 +38,7 @@ from typing import Any
 from gpu_npu import NpuError
 from gpu_npu.backends import kernels
 from profiling import ncu_kernels, workloads
-from profiling.bench import limit
+from profiling.suite import limit
 from profiling.workloads import ROOT, write
 
 Report = dict[str, Any]

@@ -26,7 +26,6 @@ from gpu_npu.backends.base import Platform
 from gpu_npu.backends.devices.base import Device
 from gpu_npu.backends.executor import DevicePlatform, Tuning
 from gpu_npu.backends.kernels import Program
-from gpu_npu.backends.select import BackendChoice
 from gpu_npu.connectome.generators import RandomSynapses
 from gpu_npu.doctor import cuda_driver, kernel_digest
 from gpu_npu.io.atomic import replacing
@@ -130,7 +129,7 @@ class Network:
     synapses: SynapseSource | None = None
     spare: int = 0
 
-    def on(self, backend: BackendChoice) -> NPU:
+    def on(self, backend: str | Callable[[], Platform]) -> NPU:
         """An NPU that has it."""
         count = self.connectome.synapse_count + (0 if self.synapses is None else self.synapses.total)
         return NPU.from_connectome(self.connectome, synapses=self.synapses, synapse_capacity=count + self.spare, backend=backend)

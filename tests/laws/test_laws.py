@@ -111,8 +111,7 @@ ROOMS = {
     "gpu_npu.service": "gpu_npu timing npu",
     "gpu_npu.cli": "gpu_npu connectome io genome npu.snapshot npu.sizing doctor recordings streams session service",
     "gpu_npu.__main__": "cli",
-    "profiling": "gpu_npu connectome io doctor backends.base backends.kernels backends.devices backends.executor backends.reference"
-    " backends.select",
+    "profiling": "gpu_npu connectome io doctor backends.base backends.kernels backends.devices backends.executor backends.reference",
 }
 """Room -> what it may import of the package beside the ground floor and itself, from the ground up: a row names rows above
 it alone, so no room looks upward. "gpu_npu" is the package's public names. A backend is known by its contract (base, shape) and
@@ -139,6 +138,17 @@ READS = {
     name: {found for found in map(modules_of, imports(path)) if within(found, "gpu_npu", "profiling")} for name, path in NAMES.items()
 }
 """Module -> the modules of the project that it imports, wherever in its text."""
+
+
+PLATFORMS = {"Platform", "DevicePlatform", "ReferencePlatform", "Tuning", "STRATEGIES"}
+DEVICES = {"Device", "CpuDevice", "CudaDevice", "EmulatedDevice", "Launch"}
+PROGRAMS = {"Program", "Kernel", "BLOCKS", "kernels"}
+"""What profiling knows beside public names: what a platform, a device and a program are."""
+
+
+@pytest.mark.parametrize("path", PROFILING, ids=ids)
+def test_profiling_knows_platforms_devices_and_programs(path: Path) -> None:
+    assert {name for module, name in imports(path) if within(module, "gpu_npu.backends")} <= PLATFORMS | DEVICES | PROGRAMS
 
 
 @pytest.mark.parametrize("module", NAMES)

@@ -20,8 +20,6 @@ EXCEPTIONS = {
     "gpu_npu/engine/engine.py: BurstEngine": "what a caller sees of the thread, its queue and its streams, two to ten lines a call",
     "gpu_npu/genome/grow.py: grow": "an argument for each liberty that FEAGI's growth leaves",
     "gpu_npu/npu/npu.py: __init__": "an argument for each property of a network, and of where it runs",
-    "profiling/bench.py": "a command: what it measures and what it prints",
-    "profiling/engines.py": "a command: one engine after the other",
 }
 """What is beyond a limit -> why. A row goes when its reason goes."""
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +24,7 @@ from gpu_npu.backends.executor import Executor
 from gpu_npu.backends.toolchain import compile_cubin, parameter_sizes, usage
 from gpu_npu.connectome import BackendUnavailableError
 from profiling import bench, compare, probe, small_run, workloads
+from profiling.suite import CHECKED_BURSTS, Suite, limit, rounded
 
 Report = dict[str, Any]
 
@@ -55,6 +59,14 @@ def test_exactly_so_many_fire_and_other_ones_in_turn(fired: int) -> None:
         assert len(set.union(*results)) == fired * groups
 
 
+def test_golden_cases_are_found_by_the_command_alone() -> None:
+    """Where pytest has put no folder of helpers on the path."""
+    script = "from profiling.bench import golden; print(golden('reference', None, ['plain']))"
+    environment = {**os.environ, "PYTHONPATH": str(workloads.ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], cwd=workloads.ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout == "1\n", done.stderr
+
+
 # -- the suite ---------------------------------------------------------------------------------------------------------
 def test_a_workload_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, report = run(tmp_path / "new" / "b.json", "--only", "latency", "--only", "edits", "--budget", "2", "--commit", "abc")
@@ -73,7 +85,7 @@ def test_a_workload_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     )
     with workloads.silent(64, 4).on("reference") as npu:
         workloads.arm(npu, 4)
-        assert first["digest"] == npu.run(bench.CHECKED_BURSTS, digest=True).digest
+        assert first["digest"] == npu.run(CHECKED_BURSTS, digest=True).digest
         npu.run(5)
         assert first["events"] == npu.process_burst().synaptic_injections == 16
     assert 0 < first["burst"]["p50_us"] <= first["burst"]["p99_us"]
@@ -189,7 +201,7 @@ def test_sizes_follow_time_and_memory(monkeypatch: pytest.MonkeyPatch, tmp_path:
     free = [10**12]
     device = types.SimpleNamespace(free_and_total=lambda: (free[0], 10**12), close=lambda: None)
     monkeypatch.setattr(workloads, "open_device", lambda *_: device)
-    suite = bench.Suite("cpu", None, False, 100, tmp_path, [], seconds_a_synapse=1e-7, share=10)
+    suite = Suite("cpu", None, False, 100, tmp_path, [], seconds_a_synapse=1e-7, share=10)
     assert suite.synapses(7, 10**9) == 50_000_000  # 60 % of the share, 100 ns a synapse
     assert suite.synapses(7, 3000) == 2000
     free[0] = 160_000
@@ -203,7 +215,7 @@ def test_sizes_follow_time_and_memory(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 def test_what_a_synapse_takes_is_measured_before_sizes_are_chosen(tmp_path: Path) -> None:
-    suite = bench.Suite("cpu", None, False, 100, tmp_path, [], share=1e9)
+    suite = Suite("cpu", None, False, 100, tmp_path, [], share=1e9)
     assert suite.synapses(7, 1000) == 1000
     guess = suite.seconds_a_synapse
     assert 0 < guess < 1e-3
@@ -221,7 +233,7 @@ RATES: list[Report] = [
 
 
 @pytest.mark.parametrize(
-    "neurons, events, limit, red",
+    "neurons, events, microseconds, red",
     [
         (0, 0, 10, 2e11),
         (65_536, 120_000, 10 + 1 + 4.194304, 2e11),  # 0.5 MB of accumulators
@@ -229,9 +241,9 @@ RATES: list[Report] = [
         (10_000_000, 0, 10 + 640, 1.2e11),  # more than any
     ],
 )
-def test_what_a_burst_may_take(neurons: int, events: float, limit: float, red: float) -> None:
-    may, rate = bench.limit({"neurons": neurons, "events": events}, RATES)
-    assert may == pytest.approx(limit) and rate == red
+def test_what_a_burst_may_take(neurons: int, events: float, microseconds: float, red: float) -> None:
+    may, rate = limit({"neurons": neurons, "events": events}, RATES)
+    assert may == pytest.approx(microseconds) and rate == red
 
 
 def test_rates_are_of_a_whole_file_or_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +261,7 @@ def test_rates_are_of_a_whole_file_or_measured(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("count, down", [(0, 0), (1, 1), (4, 2), (5, 5), (9, 5), (10, 10), (19, 10), (20, 20), (999, 500)])
 def test_rounded(count: int, down: int) -> None:
-    assert bench.rounded(count) == down
+    assert rounded(count) == down
 
 
 # -- the comparison ----------------------------------------------------------------------------------------------------

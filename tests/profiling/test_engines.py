@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from profiling import engines, workloads
-from profiling.engines import Arrays, Ids, Network
+from profiling.libraries import PERIOD, Arrays, Ids, Network, OurRun
 
 BURSTS = 40
 ROUNDS = engines.ROUNDS + 1
@@ -39,7 +39,7 @@ def by_hand(network: Network, bursts: int) -> list[Ids]:
                 continue
             potential[j] = max(potential[j] + arriving[j], 0)
             if potential[j] >= network.threshold:
-                potential[j], countdown[j] = 0, engines.PERIOD
+                potential[j], countdown[j] = 0, PERIOD
                 fired.append(j)
         recorded.append(np.array(fired, np.uint32))
     return recorded
@@ -49,7 +49,7 @@ def test_the_model_is_what_it_says(network: Network) -> None:
     expected = by_hand(network, BURSTS)
     assert min(map(len, expected)) > 0 and 5 < np.mean(list(map(len, expected))) < 70  # neither silent nor a storm
     for backend in ("reference", "cpu"):
-        subject = engines.OurRun(network, workloads.maker(backend))
+        subject = OurRun(network, workloads.maker(backend))
         assert engines.digest(subject.run(BURSTS)) == engines.digest(expected)
         subject.close()
 
@@ -98,7 +98,7 @@ def broken(*_: Any) -> Any:
 def test_what_is_wrong_absent_or_broken_is_told_and_the_rest_is_timed(network: Network) -> None:
     ours = workloads.maker("reference")
     makers: dict[str, Any] = {
-        "ours": lambda network, *_: engines.OurRun(network, ours),
+        "ours": lambda network, *_: OurRun(network, ours),
         "wrong": lambda network, *_: Wrong(network, np, None),
         "absent": absent,
         "broken": broken,
