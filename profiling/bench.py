@@ -256,7 +256,7 @@ def run(suite: Suite, names: Sequence[str], report: Row, save: Callable[[], None
         try:
             for row in work(suite):
                 rows.append({"workload": name, "status": "ran", **row})
-                console.print(f"{row['name']}: {time.perf_counter() - start:.1f} s")
+                console.print(f"{row['name']}, {row['synapses']:,} synapses: {time.perf_counter() - start:.1f} s")
         except Skipped as reason:
             problem = {"status": "skipped", "problem": str(reason)}
         except (Wrong, NpuError, MemoryError) as error:
@@ -337,6 +337,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--backend", choices=workloads.BACKENDS, default="cuda", help="(%(default)s)")
     parser.add_argument("--device", type=int, help="number of the GPU")
     parser.add_argument("--quick", action="store_true", help="small networks: a couple of minutes on a CPU")
+    parser.add_argument("--full", action="store_true", help="networks as large as memory allows, not as the time that is left suggests")
     parser.add_argument("--budget", type=float, help="seconds for the workloads (300; with --quick 100)")
     parser.add_argument("--only", action="append", choices=tuple(WORKLOADS), metavar="WORKLOAD", help=f"of {', '.join(WORKLOADS)}")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder with the fly hemisphere")
@@ -348,6 +349,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     workloads.check_output(parser, options.json, ("--rates", options.rates))
     try:
         report: Row = {"benchmark": "suite", **workloads.facts(options.backend, options.device, options.commit), "quick": options.quick}
+        report["full"] = options.full
         report["strategy"] = options.strategy
         rates = measured_rates(options.backend, options.device, options.quick, options.rates)
     except (NpuError, Wrong, OSError, ValueError) as error:
@@ -355,7 +357,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     report |= {"complete": False, "rates": rates, "workloads": []}
     budget = options.budget or (100 if options.quick else 300)
-    suite = Suite(options.backend, options.device, options.quick, budget, options.data, rates, options.strategy)
+    suite = Suite(options.backend, options.device, options.quick, budget, options.data, rates, options.strategy, options.full)
     console = Console(width=None if sys.stdout.isatty() else 200)
 
     def save() -> None:

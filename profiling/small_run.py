@@ -16,13 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from gpu_npu import NPU, STATE_FIELDS, NpuError, PairRule, WindowRule
+from gpu_npu import NPU, STATE_FIELDS, FeagiRule, NpuError, PairRule, PlasticityRule, WindowRule
 from gpu_npu.backends.base import Platform
 from gpu_npu.doctor import small_network
 from profiling import bench, workloads
 
 CASES = ("edits", "edge_forced_feagi_2_6")
 BURSTS = 4
+RULES = (WindowRule(0, 1, 2, 3, 1), PairRule(1, 0, 2.5, 1.5, 20.0, 30.0, pairing="all"))
+ALONE = FeagiRule(0, 1, 2, 3, 1)
+"""Which takes no other kind of rule beside it."""
 
 
 def script(npu: NPU, on_device: Callable[[Any], Any]) -> tuple[list[str], list[bytes]]:
@@ -76,11 +79,11 @@ def generated(make: Callable[[], Platform]) -> str:
         return npu.run(BURSTS, digest=True).digest
 
 
-def learning(make: Callable[[], Platform]) -> tuple[str, list[str], bytes]:
-    """Both rules, phase by phase too, and what a checkpoint carries to another NPU: digest, what fired, weights."""
+def learning(make: Callable[[], Platform], *rules: PlasticityRule) -> tuple[str, list[str], bytes]:
+    """These rules, phase by phase too, and what a checkpoint carries to another NPU: digest, what fired, weights."""
     with NPU.from_connectome(small_network(), backend=make) as npu:
-        npu.register_plasticity(WindowRule(0, 1, 2, 3, 1))
-        npu.register_plasticity(PairRule(1, 0, 2.5, 1.5, 20.0, 30.0, pairing="all"))
+        for rule in rules:
+            npu.register_plasticity(rule)
         npu.inject(np.arange(40), 3.5)
         digest = npu.run(2 * BURSTS, digest=True).digest
         npu.time_phases(True)
@@ -105,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def outcome(make: Callable[[], Platform], place: Callable[[Any], Any]) -> tuple[Any, ...]:
         with NPU.from_connectome(small_network(), backend=make, neuron_capacity=320, synapse_capacity=10_000) as npu:
-            return (*script(npu, place), generated(make), learning(make))
+            return (*script(npu, place), generated(make), learning(make, *RULES), learning(make, ALONE))
 
     try:
         count = bench.golden(options.backend, options.device, CASES)
@@ -115,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (AssertionError, NpuError) as error:
         print(f"Error: {str(error).strip() or type(error).__name__}", file=sys.stderr)
         return 1
-    print(f"{count} golden cases, and {12 * BURSTS + 4} bursts with edits and plasticity, are right")
+    print(f"{count} golden cases, and {15 * BURSTS + 6} bursts with edits and plasticity, are right")
     return 0
 
 

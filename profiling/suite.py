@@ -43,6 +43,8 @@ class Suite:
     """Of profiling.probe, for what a burst may take."""
     strategy: str | None = None
     """Of propagation; None: what suits the device."""
+    whole: bool = False
+    """Whether networks are as large as the records ask, however long they take."""
     started: float = field(default_factory=time.perf_counter)
     seconds_a_synapse: float = 0.0
     share: float = 0.0
@@ -52,12 +54,14 @@ class Suite:
         return self.budget - (time.perf_counter() - self.started)
 
     def synapses(self, wanted: int, full: int) -> int:
-        """`wanted` with --quick, else at most `full`: as many as the time allows; fewer where memory is short."""
+        """`wanted` with --quick, else `full`, or as many as the time allows without --full; fewer where memory is short."""
         device = workloads.open_device("cpu" if self.backend == "reference" else self.backend, self.device)
         room = int(0.8 * device.free_and_total()[0]) // SYNAPSE_BYTES
         device.close()
         if self.quick:
             return rounded(min(wanted, room))
+        if self.whole:
+            return rounded(min(room, full))
         if not self.seconds_a_synapse:
             with self.loaded(lambda: silent(20_000, 20), {}):
                 pass

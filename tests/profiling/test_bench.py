@@ -208,6 +208,8 @@ def test_sizes_follow_time_and_memory(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert suite.synapses(7, 10**9) == 5000  # 80 % of the memory, 16 bytes a synapse
     suite.share = 0.0
     assert suite.synapses(7, 10**9) == 0
+    suite.whole = True
+    assert suite.synapses(7, 10**9) == 5000  # whatever the time
     suite.quick = True
     assert suite.synapses(7, 10**9) == 5
     free[0] = 50
@@ -424,7 +426,7 @@ def test_the_probe_compiles_for_gpus(architecture: int) -> None:
 @pytest.mark.parametrize("backend", ["cpu", "emulated"])
 def test_the_small_run(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert small_run.main(["--backend", backend]) == 0
-    assert capsys.readouterr().out == "2 golden cases, and 52 bursts with edits and plasticity, are right\n"
+    assert capsys.readouterr().out == "2 golden cases, and 66 bursts with edits and plasticity, are right\n"
 
 
 def test_the_small_run_sees_a_difference(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
