@@ -15,10 +15,8 @@ __device__ __forceinline__ void write_tile(const State& s, u32 tile, u32 start, 
         start += warp_sum(count);
         for (; bits; bits &= bits - 1, ++at) {
             u32 j = word * WORD_NEURONS + (u32)__ffs((int)bits) - 1;
-            float v = s.fire_potential[j];
             s.queue[QUEUE_HEADER + at] = j;
-            s.queue_potential[at] = v;
-            s.queue_psp[at] = psp_of_potential(v);
+            s.queue_potential[at] = s.fire_potential[j];
             if (ids) ids[at] = j;
             synapses += list_tasks(s, s.queue, s.queue_task, at, j);
         }

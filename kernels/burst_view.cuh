@@ -14,8 +14,6 @@ __device__ __forceinline__ State at_burst(const State& base, u64 burst) {
     s.previous_queue = base.queue + even * stride;
     s.queue_potential = base.queue_potential + odd * base.neurons;
     s.previous_potential = base.queue_potential + even * base.neurons;
-    s.queue_psp = base.queue_psp + odd * base.neurons;
-    s.previous_psp = base.queue_psp + even * base.neurons;
     s.queue_task = base.queue_task + odd * base.task_room;
     s.previous_task = base.queue_task + even * base.task_room;
     s.tile_count = base.tile_count + odd * base.tiles;

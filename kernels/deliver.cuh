@@ -15,17 +15,22 @@ struct Piece {
     u32 k;     // 0: the area is uniform
 };
 
+// How the terms of a network are made and counted: integers in an accumulator that counts them, integers or quotients counted
+// apart, or terms with fractions, counted apart.
+enum Terms { TERMS_PACKED, TERMS_APART, TERMS_REAL };
+
 // Synapses of a piece that are in flight at a time, for each lane.
 #define IN_FLIGHT 4
 
 // The warp walks the slots of all its lanes' pieces as one sequence, so that short rows and long ones fill it alike, and
 // calls add(target, m, inhibitory, share) for those that are not removed and whose target is in [low, low + span).
-template <bool APART, class Add>
+template <Terms TERMS, class Add>
 __device__ __forceinline__ void deliver_pieces(const State& s, const Piece& mine, u32 low, u32 span, Add add) {
     const u32 before = warp_sum_before(mine.count), total = __shfl_sync(FULL_MASK, before + mine.count, WARP_SIZE - 1);
     const u32 shift = mine.first - before;
     Share own = {};
-    if (APART && mine.k) own = share_among(mine.k);
+    if (TERMS == TERMS_APART && mine.k) own = share_among(mine.k);
+    if (TERMS == TERMS_REAL) own.k = mine.k;
     for (u32 base = 0; base < total; base += IN_FLIGHT * WARP_SIZE) {
         u32 target[IN_FLIGHT], m[IN_FLIGHT], owners[IN_FLIGHT];
 #pragma unroll
@@ -44,13 +49,15 @@ __device__ __forceinline__ void deliver_pieces(const State& s, const Piece& mine
             if (at >= total) continue;
             Slots slots = slots_at(s, (u8*)block, capacity, form & 1, form >> 1);
             target[u] = READ_ONLY(slots.target + i);
-            m[u] = small_at(slots.weight, s.weight_bytes, i) * (psp == PSP_EACH ? small_at(slots.psp, s.psp_bytes, i) : psp);
+            if (TERMS == TERMS_REAL) m[u] = __float_as_uint(real_product_of(s, slots.weight, slots.psp, i, psp));
+            else m[u] = product_of(s, slots.weight, slots.psp, i, psp);
         }
 #pragma unroll
         for (u32 u = 0; u < IN_FLIGHT; ++u) {
             Share share = own;
-            if (APART) {
-                if (base + u * WARP_SIZE >= total) continue;
+            if (TERMS != TERMS_PACKED && base + u * WARP_SIZE >= total) continue;
+            if (TERMS == TERMS_REAL) share.k = __shfl_sync(FULL_MASK, own.k, (int)owners[u]);
+            if (TERMS == TERMS_APART) {
                 share.magic = __shfl_sync(FULL_MASK, own.magic, (int)owners[u]);
                 share.shift = __shfl_sync(FULL_MASK, own.shift, (int)owners[u]);
                 share.k = __shfl_sync(FULL_MASK, own.k, (int)owners[u]);
@@ -90,7 +97,7 @@ __device__ __forceinline__ void cut_unit(const State& s, const Work& work, u32 u
     Row row = s.rows[source];
     u32 chunks = chunks_of(s, row);
     if (chunks > 1 && item < work.fired) return;  // its tasks deliver it
-    u32 form = row.columns << 1 | (row.psp == PSP_EACH), psp = flags & FLAG_MP_DRIVEN ? s.previous_psp[index] : row.psp;
+    u32 form = row.columns << 1 | (row.psp == PSP_EACH), psp = delivered_psp(s, flags, row, index);
     piece = {s.arena + row.offset * BLOCK_ALIGNMENT, row.capacity, 0, 0, form, psp, flags & FLAG_NONUNIFORM ? row.valid : 0};
     u32 first = (u32)((u64)row.length * chunk / chunks), last = (u32)((u64)row.length * (chunk + 1) / chunks), slots = last - first;
     last = first + (u32)((u64)slots * (part + 1) / work.parts);
@@ -113,7 +120,7 @@ __device__ __forceinline__ void cut_unit(const State& s, const Work& work, u32 u
 }
 
 // Warp `who` of `of` takes its units, and delivers those of their synapses that end in [low, high).
-template <bool APART, class Add>
+template <Terms TERMS, class Add>
 __device__ __forceinline__ void deliver_range(const State& s, const Work& work, u32 who, u32 of, u32 low, u32 high, Add add) {
     u32 units = (work.fired + work.tasks) * work.parts;  // parts: no more units than there are warps, or one
     if (units == 0) return;
@@ -124,16 +131,16 @@ __device__ __forceinline__ void deliver_range(const State& s, const Work& work, 
         u32 unit = (u32)batch * each + lane_id();
         Piece piece = {}, tail = {};
         if (lane_id() < each && unit < units) cut_unit(s, work, unit, low, high, everything, piece, tail);
-        deliver_pieces<APART>(s, piece, low, high - low, add);
-        if (__any_sync(FULL_MASK, tail.count > 0)) deliver_pieces<APART>(s, tail, low, high - low, add);
+        deliver_pieces<TERMS>(s, piece, low, high - low, add);
+        if (__any_sync(FULL_MASK, tail.count > 0)) deliver_pieces<TERMS>(s, tail, low, high - low, add);
     }
 }
 
 // The additions to global memory of one synapse.
-template <bool APART>
+template <Terms TERMS>
 __device__ __forceinline__ void add_global(const State& s, u32 j, u32 m, bool inhibitory, const Share& share) {
-    if (APART) {
-        i64 term = s.fraction_bits ? synaptic_term(m, share) : (i64)m;
+    if (TERMS != TERMS_PACKED) {
+        i64 term = TERMS == TERMS_REAL ? real_term(__uint_as_float(m), share.k) : s.fraction_bits ? synaptic_term(m, share) : (i64)m;
         add_shared(s.accumulator + j, inhibitory ? -term : term);
         add_shared(s.arrivals + j, 1u);
     } else {
@@ -144,12 +151,12 @@ __device__ __forceinline__ void add_global(const State& s, u32 j, u32 m, bool in
 
 // -- rows and blocked ---------------------------------------------------------------------------------------------------
 // Passes over ranges of `range` targets; one pass where that is all of them. No pass waits for another.
-template <bool APART>
+template <Terms TERMS>
 __device__ __forceinline__ void propagate_ranges(const State& s, const Work& work, u32 range) {
     for (u64 low = 0; low < s.neurons; low += range) {
         u32 high = low + range < s.neurons ? (u32)low + range : s.neurons;
-        deliver_range<APART>(s, work, (u32)warp_index(), (u32)warp_count(), (u32)low, high, [&](u32 j, u32 m, bool inhibitory, const Share& share) {
-            add_global<APART>(s, j, m, inhibitory, share);
+        deliver_range<TERMS>(s, work, (u32)warp_index(), (u32)warp_count(), (u32)low, high, [&](u32 j, u32 m, bool inhibitory, const Share& share) {
+            add_global<TERMS>(s, j, m, inhibitory, share);
         });
     }
 }

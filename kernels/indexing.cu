@@ -168,7 +168,7 @@ __device__ __forceinline__ Packed packed_at(const State& s, u8* block, const Row
 
 // Compaction, first step: rows ids[r] without what was removed go to scratch, at packed[r] (units of BLOCK_ALIGNMENT), in
 // their old order. packed_sorted[r] is the length of the sorted part.
-KERNEL pack_rows(const State s, u64 n, const u32* ids, const u64* packed, u32* packed_sorted, u8* scratch) {
+ROOMY_KERNEL pack_rows(const State s, u64 n, const u32* ids, const u64* packed, u32* packed_sorted, u8* scratch) {
     Range mine = split(n, warp_index(), warp_count());
     for (u64 r = mine.first; r < mine.last; r += mine.step) {
         Row row = s.rows[ids[r]];

@@ -21,9 +21,8 @@ __device__ __forceinline__ bool delivery_of(const State& s, u32 fired_index, Del
     if (!(flags & FLAG_VALID)) return false;
     Row row = s.rows[source];
     Slots slots = slots_of(s, row);
-    bool mp_driven = flags & FLAG_MP_DRIVEN;
-    d = {slots.target, slots.weight, mp_driven ? nullptr : slots.psp, row.length, row.sorted,
-         mp_driven ? s.previous_psp[fired_index] : row.psp, flags & FLAG_NONUNIFORM ? row.valid : 0, s.accumulator};
+    u32 psp = delivered_psp(s, flags, row, fired_index);
+    d = {slots.target, slots.weight, psp == PSP_EACH ? slots.psp : nullptr, row.length, row.sorted, psp, flags & FLAG_NONUNIFORM ? row.valid : 0, s.accumulator};
     return row.length > 0;
 }
 
@@ -42,14 +41,13 @@ __device__ __forceinline__ void deliver_packed(const State& s, const Delivery& d
     }
 }
 
-__device__ __forceinline__ void deliver_apart(const State& s, const Delivery& d, u32 first, u32 last, u32 step) {
-    Share share = share_among(d.k ? d.k : 1);
-    share.k = d.k;
+// term_of(slot) is what each synapse adds.
+template <class Term>
+__device__ __forceinline__ void deliver_apart(const State& s, const Delivery& d, u32 first, u32 last, u32 step, Term term_of) {
     for (u32 i = first; i < last; i += step) {
         u32 t = READ_ONLY(d.target + i);
         if (t & SYNAPSE_REMOVED) continue;
-        u32 m = small_at(d.weight, s.weight_bytes, i) * (d.psp ? small_at(d.psp, s.psp_bytes, i) : d.one_psp);
-        i64 term = s.fraction_bits ? synaptic_term(m, share) : (i64)m;
+        i64 term = term_of(i);
         add_owned(d.accumulator + (t & TARGET_MASK), t & SYNAPSE_INHIBITORY ? -term : term);
         add_owned(s.arrivals + (t & TARGET_MASK), 1u);
     }
@@ -57,7 +55,16 @@ __device__ __forceinline__ void deliver_apart(const State& s, const Delivery& d,
 
 // Slots first, first + step, ... below last of one row.
 __device__ __forceinline__ void deliver(const State& s, const Delivery& d, u32 first, u32 last, u32 step) {
-    if (s.arrivals) return deliver_apart(s, d, first, last, step);
+    if (s.real_terms)
+        return deliver_apart(s, d, first, last, step, [&](u32 i) { return real_term(real_product_of(s, d.weight, d.psp, i, d.one_psp), d.k); });
+    if (s.arrivals) {
+        Share share = share_among(d.k ? d.k : 1);
+        share.k = d.k;
+        return deliver_apart(s, d, first, last, step, [&](u32 i) {
+            u32 m = product_of(s, d.weight, d.psp, i, d.one_psp);
+            return s.fraction_bits ? synaptic_term(m, share) : (i64)m;
+        });
+    }
     const u16* wide_weight = (const u16*)d.weight;
     const u16* wide_psp = (const u16*)d.psp;
     const u8* none = nullptr;

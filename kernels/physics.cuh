@@ -52,11 +52,17 @@ __device__ __forceinline__ i64 synaptic_term(u32 m, const Share& share) {
     return (i64)(units / share.k);
 }
 
-// A firing potential as the psp of an mp-driven source: clamped to 0..255, rounded half away from zero.
-__device__ __forceinline__ u8 psp_of_potential(float v) {
-    float clamped = v > 0.0f ? (v < 255.0f ? v : 255.0f) : 0.0f;
-    u32 whole = (u32)clamped;
-    return (u8)(whole + (clamped - (float)whole >= 0.5f));
+// Where terms have fractions: fl32(fl32(weight * p) / k) to the nearest multiple of 2^-32, ties to even. None is as large as
+// 2^31, and what settle() would make 0 is 0 in these units.
+__device__ __forceinline__ i64 real_term(float product, u32 k) {
+    float term = k ? product / (float)k : product;
+    return (i64)rintf(term * 4294967296.0f);
+}
+
+// A firing potential as the psp of an mp-driven source: clamped to 0..255, and, where that is asked for, rounded half up.
+__device__ __forceinline__ float psp_of_potential(float v, bool round) {
+    float p = v > 0.0f ? (v < 255.0f ? v : 255.0f) : 0.0f, whole = floorf(p);
+    return round ? whole + (p - whole >= 0.5f ? 1.0f : 0.0f) : p;
 }
 
 // r(j, burst) of the semantics: a permuted congruential hash, so that a burst can be replayed without random state.

@@ -33,8 +33,9 @@ __device__ __forceinline__ void propagate_chosen(const State& s) {
     Choice choice = choose(s, fired, tasks, *expected_of(s.previous_queue));
     Work work = {fired, tasks, choice.parts};
     if (choice.strategy == STRATEGY_SLICES) propagate_slices(s, work, choice.slices, choice.shares);
-    else if (s.arrivals) propagate_ranges<true>(s, work, choice.range);
-    else propagate_ranges<false>(s, work, choice.range);
+    else if (s.real_terms) propagate_ranges<TERMS_REAL>(s, work, choice.range);
+    else if (s.arrivals) propagate_ranges<TERMS_APART>(s, work, choice.range);
+    else propagate_ranges<TERMS_PACKED>(s, work, choice.range);
 }
 
 // -- as launches of their own -------------------------------------------------------------------------------------------

@@ -4,13 +4,14 @@
 // columns of plasticity (u16; none in most rows), then weights and, unless one psp serves the whole row, psps; the wider
 // of the two first, so that both are aligned.
 #pragma once
+#include "physics.cuh"
 #include "device.cuh"
 #include "state.cuh"
 
 struct Slots {
     u32* target;
-    u8* weight;  // u16 where weight_bytes is 2
-    u8* psp;     // u16 where psp_bytes is 2; null: the row has one psp
+    u8* weight;  // u16 where weight_bytes is 2, float where it is 4
+    u8* psp;     // likewise; null: the row has one psp
     u16* column;  // value c of slot i is column[c * capacity + i], c < columns
     u32 capacity, columns;
 };
@@ -26,10 +27,38 @@ __device__ __forceinline__ Slots slots_of(const State& s, const Row& row) {
     return slots_at(s, s.arena + row.offset * BLOCK_ALIGNMENT, row.capacity, row.psp == PSP_EACH, row.columns);
 }
 
-__device__ __forceinline__ u32 small_at(const u8* values, u32 bytes, u64 i) { return bytes == 1 ? values[i] : ((const u16*)values)[i]; }
+// A weight or a psp: an integer, or the bits of a float.
+__device__ __forceinline__ u32 integer_at(const u8* values, u32 bytes, u64 i) { return bytes == 1 ? values[i] : ((const u16*)values)[i]; }
+__device__ __forceinline__ u32 small_at(const u8* values, u32 bytes, u64 i) {
+    return bytes == 4 ? ((const u32*)values)[i] : integer_at(values, bytes, i);
+}
 __device__ __forceinline__ void set_small(u8* values, u32 bytes, u64 i, u32 value) {
     if (bytes == 1) values[i] = (u8)value;
-    else ((u16*)values)[i] = (u16)value;
+    else if (bytes == 2) ((u16*)values)[i] = (u16)value;
+    else ((u32*)values)[i] = value;
+}
+
+// The one psp of all that a fired neuron delivers, or PSP_EACH; bits of a float where terms have fractions. `index`: its place
+// in the queue.
+__device__ __forceinline__ u32 delivered_psp(const State& s, u32 flags, const Row& row, u32 index) {
+    if (flags & FLAG_MP_DRIVEN) {
+        float p = psp_of_potential(s.previous_potential[index], s.round_driven);
+        return s.real_terms ? __float_as_uint(p) : (u32)p;
+    }
+    return s.real_terms && s.psp_bytes != 4 && row.psp != PSP_EACH ? __float_as_uint((float)row.psp) : row.psp;
+}
+
+// weight * psp of slot i. `psp`: as delivered_psp() says.
+__device__ __forceinline__ u32 product_of(const State& s, const u8* weights, const u8* psps, u64 i, u32 psp) {
+    return integer_at(weights, s.weight_bytes, i) * (psp == PSP_EACH ? integer_at(psps, s.psp_bytes, i) : psp);
+}
+// The same where terms have fractions.
+__device__ __forceinline__ float real_at(const u8* values, u32 bytes, u64 i) {
+    u32 value = small_at(values, bytes, i);
+    return bytes == 4 ? __uint_as_float(value) : (float)value;
+}
+__device__ __forceinline__ float real_product_of(const State& s, const u8* weights, const u8* psps, u64 i, u32 psp) {
+    return real_at(weights, s.weight_bytes, i) * (psp == PSP_EACH ? real_at(psps, s.psp_bytes, i) : __uint_as_float(psp));
 }
 
 // The first of `n` ascending slots whose target is not below `key`; galloping from `guess`, so that a good guess costs

@@ -99,7 +99,7 @@ ROW_FIELDS = (
     ("sorted", "u4", "the first this many slots ascend by target (removed ones too), equal targets by age; later slots by age"),
     ("capacity", "u4", "slots the block has room for"),
     ("valid", "u4", "synapses not removed: k of the semantics"),
-    ("psp", "u4", "the one psp of all its synapses, or PSP_EACH"),
+    ("psp", "u4", "the one psp of all its synapses (bits of a float where psps are), or PSP_EACH"),
     ("columns", "u4", "u16 values that plasticity keeps for each slot, in as many columns"),
 )
 SPIKES_FIELDS = (
@@ -241,7 +241,6 @@ ARRAYS: tuple[Array, ...] = (
     Array("queue", "u4", ("turn", "queue_word"), "neurons",
           "fire queues of even and odd bursts: QUEUE_HEADER words, then fired ids ascending"),
     Array("queue_potential", "f4", ("turn", "cell"), "neurons", "firing potentials, in the order of queue"),
-    Array("queue_psp", "u1", ("turn", "cell"), "neurons", "the same as an mp-driven psp: clamped to 0..255, half away from zero"),
     Array("queue_task", "u8", ("turn", "task"), "tasks", "chunks of its heavy rows: (place in the queue << 32) + number of the chunk"),
     Array("fired_bits", "u4", ("ledger_slot", "word"), "ledger", "fired neurons, burst b in slot b % ledger_slots: the ledger"),
     Array("control", "u8", ("control_cell",), "control", "CONTROL_* cells: where the run stands"),
@@ -277,9 +276,8 @@ PLASTIC: tuple[Array, ...] = (
 ARRAY = {array.name: array for array in (*ARRAYS, *PLASTIC)}
 
 SCALARS = (
-    ("previous_queue", "*u4", "fire queue of the burst before, to be delivered in this one; this and the next four: inside a burst only"),
+    ("previous_queue", "*u4", "fire queue of the burst before, to be delivered in this one; this and the next three: inside a burst only"),
     ("previous_potential", "*f4", "its firing potentials"),
-    ("previous_psp", "*u1", "its mp-driven psps"),
     ("previous_task", "*u8", "its tasks"),
     ("previous_bits", "*u4", "its fired bits"),
     ("schedule_begin", "*u4", "where the items of burst schedule_first + i begin; one more than schedule_bursts"),
@@ -293,8 +291,10 @@ SCALARS = (
     ("tiles", "u4", "tiles of TILE_NEURONS"),
     ("burst", "u4", "low 32 bits of the burst number; inside a burst only"),
     ("random_seed", "u4", "of the excitability draw"),
-    ("weight_bytes", "u4", "1 or 2"),
-    ("psp_bytes", "u4", "1 or 2"),
+    ("weight_bytes", "u4", "1 or 2, or 4 of a float"),
+    ("psp_bytes", "u4", "likewise"),
+    ("real_terms", "u4", "a term is fl32(fl32(weight * p) / k)"),
+    ("round_driven", "u4", "the potential that an mp-driven neuron delivers is rounded"),
     ("fraction_bits", "u4", "F of the semantics: 0 or 32"),
     ("strategy", "u4", "of propagation: STRATEGY_*"),
     ("heavy_row", "u4", "a row of more synapses is cut into tasks of at most so many"),

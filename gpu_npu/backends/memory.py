@@ -19,7 +19,6 @@ from gpu_npu.backends.layout import (
 )
 from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.connectome import Connectome, SynapseChain, SynapseSource
-from gpu_npu.connectome.sums import fixed_point_bits
 
 GROUPS = ("rows", "neurons", "tasks", "ledger", "control", "staging")
 """The pieces of which `Backend.memory` tells, plasticity aside."""
@@ -45,7 +44,7 @@ def cell_bits(shape: NetworkShape, in_degree: int) -> int:
 def count_bits(shape: NetworkShape) -> int:
     """Low bits of an accumulator that can count arrivals. With c of them and terms of t bits: in-degree < 2^c and
     |sum| < 2^(t + c), so t + 2 c <= 62 leaves room for both."""
-    return (62 - 8 * shape.term_bytes) // 2
+    return max((62 - 8 * shape.term_bytes) // 2, 0)
 
 
 def _units(nbytes: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -81,7 +80,7 @@ def load_bytes(
     arena, count = int(units.sum()) * BLOCK_ALIGNMENT, synapses.total
     if shape.synapse_capacity > count:
         arena = max(arena, -(-arena_estimate(shape) // BLOCK_ALIGNMENT) * BLOCK_ALIGNMENT)
-    apart = bool(fixed_point_bits(connectome.areas)) or in_degree >= 1 << count_bits(shape)
+    apart = bool(connectome.arithmetic.bits) or in_degree >= 1 << count_bits(shape)
     most = replace(shape, synapse_capacity=max(shape.synapse_capacity, count))
     lengths = axis_lengths(most, apart=apart, second=owned, arena_bytes=arena)
     pieces = dict.fromkeys(GROUPS, 0) | {"staging": 3 * 4 * STAGING_ITEMS}

@@ -38,20 +38,13 @@ from .status import program
     help="If a mapping rule cannot be applied: abandon the rest of its area's rules too, as FEAGI does, or skip only that rule.",
 )
 @click.option(
-    "--fractions",
-    type=click.Choice(["scale", "round", "refuse"]),
-    default="scale",
-    show_default=True,
-    help="If weights or psps are no whole numbers: scale all to one unit, round them, or refuse the genome.",
-)
-@click.option(
     "--delays",
     type=click.Choice(["one", "refuse"]),
     default="one",
     show_default=True,
     help="If synapses have a delay above one burst: take it as one, or refuse the genome.",
 )
-def grow(genome: str, out: Path, seed: int, rules: str, bad_rules: str, fractions: str, delays: str) -> None:
+def grow(genome: str, out: Path, seed: int, rules: str, bad_rules: str, delays: str) -> None:
     """Grow GENOME (a JSON file of FEAGI) and write the network, with its areas and their names, to a file for run and info."""
     check_outputs([("--out", out)], [("GENOME", Path(genome))])
     with Bar() as bar:
@@ -62,7 +55,7 @@ def grow(genome: str, out: Path, seed: int, rules: str, bad_rules: str, fraction
                 bar.step(f"growing {what}", total)
             bar.at(done)
 
-        options = NetworkOptions(rules, fractions, delays)
+        options = NetworkOptions(rules, delays)
         grown = grow_genome(genome, options, seed=seed, bad_rules=bad_rules, progress=progress)
         bar.step(f"writing {out}")
         save(grown.connectome, out)

@@ -15,15 +15,16 @@ from gpu_npu.checks import check_area_id, check_ids, check_integer, check_pairs,
 from gpu_npu.errors import CapacityError, NetworkError
 
 from .annotations import Annotations
-from .fields import MAX_NEURONS, CountType
+from .fields import MAX_NEURONS, CountType, largest_count
 from .neurons import NeuronArray
 from .plasticity import RULES, PlasticityRule, check_rules, reaches
 from .settings import Area, Settings
-from .sums import check_sums, largest_product
+from .sums import Arithmetic, check_sums
 from .synapses import SynapseArray
 from .validation import (
     check_count_dtype,
     check_field,
+    check_learns,
     check_neuron_array,
     check_scalar,
     check_synapse_array,
@@ -60,7 +61,7 @@ class Connectome:
     ) -> None:
         self.weight_dtype: CountType = check_count_dtype(weight_dtype, "weight_dtype")
         self.psp_dtype: CountType = check_count_dtype(psp_dtype, "psp_dtype")
-        self._weight_max, self._psp_max = (int(np.iinfo(dtype).max) for dtype in (self.weight_dtype, self.psp_dtype))
+        self._weight_max, self._psp_max = (largest_count(dtype) for dtype in (self.weight_dtype, self.psp_dtype))
         neuron_capacity = _neuron_capacity(neuron_capacity)
         synapse_capacity = check_integer(synapse_capacity, "synapse_capacity")
         self._frozen = False
@@ -291,6 +292,7 @@ class Connectome:
         self._writable()
         given = tuple(rules)
         for rule in given:
+            check_learns(self.weight_dtype, self.psp_dtype)
             if not isinstance(rule, tuple(RULES.values())):
                 raise NetworkError(f"plasticity: {rule!r} is no WindowRule, PairRule or FeagiRule; NPU.register_plasticity takes others")
         check_rules(given, self._weight_max)
@@ -346,5 +348,10 @@ class Connectome:
         """
         check_neuron_array(self.neurons)
         check_synapse_array(self.synapses)
-        reach, most = reaches(self._plasticity, self._weight_max), largest_product(self.weight_dtype, self.psp_dtype)
-        check_sums(self.synapses, self.neurons.cortical_area, self.areas, self.synapses.valid_count, reach, most)
+        reach, count = reaches(self._plasticity, self._weight_max), self.synapses.valid_count
+        check_sums(self.synapses, self.neurons.cortical_area, self.areas, self.arithmetic, count, reach)
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """How its terms are computed and summed."""
+        return Arithmetic.of(self.weight_dtype, self.psp_dtype, self.areas, self.settings.rules)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CountType = type[np.uint8] | type[np.uint16]
+CountType = type[np.uint8] | type[np.uint16] | type[np.float32]
 """Of weights and psps: what the network says."""
+COUNT_TYPES: tuple[CountType, ...] = (np.uint8, np.uint16, np.float32)
 INFINITY = float("inf")
 MAX_NEURONS = 2**30
 """Ids stay below 2**30: a synapse keeps two flags (inhibitory, removed) in the upper bits of its 32-bit target."""
@@ -61,7 +62,7 @@ class SynapseField:
 
     name: str
     dtype: type[np.generic] | None
-    """None: uint8 or uint16, as the network says with its `<name>_dtype`."""
+    """None: one of COUNT_TYPES, as the network says with its `<name>_dtype`."""
     default: int | None
     """Of synapses that do not say it; None: they must."""
     seed_name: str
@@ -78,6 +79,11 @@ SYNAPSE_FIELDS: dict[str, SynapseField] = {
         SynapseField("inhibitory", np.bool_, 0, "types", "the sign of what is delivered"),
     )
 }
+
+
+def largest_count(dtype: CountType) -> int:
+    """The largest weight or psp of this dtype."""
+    return {np.uint8: 2**8 - 1, np.uint16: 2**16 - 1, np.float32: 2**128 - 2**104}[dtype]
 
 
 def synapse_dtypes(weight_dtype: CountType, psp_dtype: CountType) -> dict[str, type[np.generic]]:

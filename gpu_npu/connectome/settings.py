@@ -21,7 +21,7 @@ class Area(OneLine):
     psp_uniform: bool = True
     """Every synapse delivers its whole psp; False: the psp is divided among the synapses that leave the neuron."""
     mp_driven_psp: bool = False
-    """The psp is the potential at which the source fired, clamped to 0..255 and rounded."""
+    """The psp is the potential at which the source fired, clamped to 0..255, and rounded unless a rule says otherwise."""
     power: bool = False
     """Its neurons are power neurons."""
 
@@ -50,13 +50,16 @@ class Rules:
     reset: str = "all"
     """Neurons without mp_charge_accumulation that did not fire in the last burst start from 0: "all" of them, or those alone that
     were "candidates" in it."""
+    mp_driven_rounding: bool = True
+    """The potential that an mp-driven neuron delivers is rounded to a whole number."""
 
     def __post_init__(self) -> None:
         if self.refractory_clock not in ("candidate", "burst"):
             raise NetworkError(f'refractory_clock: {self.refractory_clock!r} is neither "candidate" nor "burst"')
         if self.reset not in ("all", "candidates"):
             raise NetworkError(f'reset: {self.reset!r} is neither "all" nor "candidates"')
-        object.__setattr__(self, "rectify_input", check_flag(self.rectify_input, "rectify_input"))
+        for flag in ("rectify_input", "mp_driven_rounding"):
+            object.__setattr__(self, flag, check_flag(getattr(self, flag), flag))
         object.__setattr__(self, "potential_floor", check_single(self.potential_floor, "potential_floor", -INFINITY))
         object.__setattr__(self, "potential_ceiling", check_single(self.potential_ceiling, "potential_ceiling", INFINITY))
         if self.potential_floor > self.potential_ceiling:
@@ -67,7 +70,7 @@ class Rules:
         """"seed" (the defaults), "feagi-2.6" or "feagi-2.6-fp32"."""
         if name == "seed":
             return cls()
-        fp32 = cls(refractory_clock="burst", rectify_input=True, reset="candidates")
+        fp32 = cls(refractory_clock="burst", rectify_input=True, reset="candidates", mp_driven_rounding=False)
         if name == "feagi-2.6":
             return replace(fp32, potential_floor=0.0, potential_ceiling=255.0)
         if name == "feagi-2.6-fp32":

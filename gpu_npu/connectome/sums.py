@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gpu_npu.arrays import U32
+from gpu_npu.arrays import U32, Counts
 from gpu_npu.errors import NetworkError, SumOverflowError
 
-from .fields import CountType
-from .settings import Area
+from .fields import CountType, largest_count
+from .settings import Area, Rules
 from .synapses import SynapseBatch
 
 SUM_LIMIT = 2**63
 """Absolute sums of one sign stay below this."""
 PRODUCT_LIMIT = 2**31
-"""weight * psp stays below this in a network with a non-uniform area."""
+"""weight * psp stays below this where sums have fraction bits."""
 Reaches = Mapping[tuple[int, int], int]
 """(source area, target area) -> the largest weight that plasticity can raise a synapse of this mapping to."""
 NO_REACH: Reaches = MappingProxyType({})
@@ -25,15 +28,36 @@ _LOW_WORD = np.uint64(2**32 - 1)
 _WORD = np.uint64(32)
 
 
-def fixed_point_bits(areas: Mapping[int, Area]) -> int:
-    """F of the semantics, the fraction bits of synaptic sums: 0 when every area is uniform, else 32."""
-    return 0 if all(area.psp_uniform for area in areas.values()) else 32
+@dataclass(frozen=True)
+class Arithmetic:
+    """How the terms of a network are computed and summed."""
+
+    real: bool
+    """A term is fl32(fl32(weight * p) / k), as weights or psps, or potentials that are delivered, have fractions; else an exact
+    integer, or a quotient of integers in fixed point."""
+    bits: int
+    """F of the semantics, the fraction bits of sums: 0 or 32."""
+    most: int
+    """No weight * p is larger, mp-driven sources included."""
+
+    @staticmethod
+    def of(weight_dtype: CountType, psp_dtype: CountType, areas: Mapping[int, Area], rules: Rules) -> Arithmetic:
+        """That of a network with these dtypes, areas and rules."""
+        driven = any(area.mp_driven_psp for area in areas.values())
+        real = np.float32 in (weight_dtype, psp_dtype) or (driven and not rules.mp_driven_rounding)
+        fixed = real or not all(area.psp_uniform for area in areas.values())
+        return Arithmetic(real, 32 if fixed else 0, largest_count(weight_dtype) * largest_count(psp_dtype))
+
+
+WHOLE = Arithmetic(False, 0, 65535 * 65535)
+"""Of integers that are not divided."""
 
 
 def _largest(
-    batches: Iterable[SynapseBatch], neuron_areas: U32, areas: Mapping[int, Area], bits: int, reach: Reaches
+    batches: Iterable[SynapseBatch], neuron_areas: U32, areas: Mapping[int, Area], arithmetic: Arithmetic, reach: Reaches
 ) -> tuple[int, int, int]:
     """(simple, exact, target with the largest exact sum)."""
+    bits = arithmetic.bits
     n = len(neuron_areas)
     driven = np.isin(neuron_areas, np.array([i for i, area in areas.items() if area.mp_driven_psp], np.uint32))
     divided = np.isin(neuron_areas, np.array([i for i, area in areas.items() if not area.psp_uniform], np.uint32))
@@ -46,28 +70,33 @@ def _largest(
     # beyond 64 bits; terms with a fraction are summed as two halves of 32 bits each.
     whole, anywhere, high, low = (np.zeros(2 * n, np.uint64) for _ in range(4))
     for batch in batches:
-        psp = np.where(driven[batch.source], np.uint64(255), batch.psp.astype(np.uint64))
-        weight = batch.weight.astype(np.uint64)
+        kind: Any = np.float32 if arithmetic.real else np.uint64
+        psp = np.where(driven[batch.source], kind(255), batch.psp.astype(kind))
+        weight = batch.weight.astype(kind)
         for (source_area, target_area), top in reach.items():
             mapping = (neuron_areas[batch.source] == source_area) & (neuron_areas[batch.target] == target_area)
-            weight[mapping] = np.maximum(weight[mapping], np.uint64(top))
-        product = weight * psp
+            weight[mapping] = np.maximum(weight[mapping], kind(top))
+        with np.errstate(over="ignore"):
+            product: NDArray[Any] = weight * psp
+        if bits and product.size and product.max() >= PRODUCT_LIMIT:
+            i = int(product.argmax())
+            raised = "" if weight[i] == batch.weight[i] else f" (the weight is {batch.weight[i]}; a plasticity rule can raise it)"
+            raise NetworkError(
+                f"synapse {int(batch.source[i])} -> {int(batch.target[i])}: weight {weight[i]} * psp {psp[i]} = {product[i]} is not below"
+                f" 2**31, as it must be in a network with a non-uniform area or with fractions; lower one of them{raised}"
+            )
         place = 2 * batch.target.astype(np.int64) + batch.inhibitory
-        np.add.at(whole, place, product)
+        np.add.at(whole, place, np.ceil(product).astype(np.uint64) if arithmetic.real else product)
         if n and int(whole.max()) >= SUM_LIMIT:
             worst = int(whole.argmax())
             return int(whole[worst]), int(whole[worst]) << bits, worst // 2
         if bits:
-            np.add.at(anywhere, place, np.maximum(batch.weight, np.uint64(least_weight)) * np.maximum(batch.psp, np.uint64(least_psp)))
-            if product.size and int(product.max()) >= PRODUCT_LIMIT:
-                i = int(product.argmax())
-                raised = "" if weight[i] == batch.weight[i] else f" (the weight is {int(batch.weight[i])}; a plasticity rule can raise it)"
-                raise NetworkError(
-                    f"synapse {int(batch.source[i])} -> {int(batch.target[i])}: weight {int(weight[i])} * psp {int(psp[i])} ="
-                    f" {int(product[i])} is not below 2**31, as it must be in a network with a non-uniform area; lower one of them{raised}"
-                )
+            np.add.at(anywhere, place, largest_terms(batch.weight, batch.psp, least_weight, least_psp).astype(np.uint64))
             k = np.where(divided[batch.source], leaving[batch.source], np.uint64(1))
-            term = np.floor_divide((product << np.uint64(bits)) + (k >> np.uint64(1)), k)
+            if arithmetic.real:
+                term = np.rint((product / k.astype(np.float32)).astype(np.float64) * 2.0**bits).astype(np.uint64)
+            else:
+                term = np.floor_divide((product << np.uint64(bits)) + (k >> np.uint64(1)), k)
             np.add.at(high, place, term >> _WORD)
             np.add.at(low, place, term & _LOW_WORD)
             high += low >> _WORD
@@ -89,46 +118,49 @@ def least_weight_and_psp(areas: Mapping[int, Area], reach: Reaches) -> tuple[int
 
 
 def largest_sums(
-    batches: Iterable[SynapseBatch], neuron_areas: U32, areas: Mapping[int, Area], bits: int, reach: Reaches = NO_REACH
+    batches: Iterable[SynapseBatch], neuron_areas: U32, areas: Mapping[int, Area], arithmetic: Arithmetic, reach: Reaches = NO_REACH
 ) -> tuple[int, int]:
     """(simple, exact): the largest synaptic sum of one sign that any target can see in a burst.
 
-    `exact` is in units of 2**-bits; k is the number of synapses in the batches that leave the source, the psp of a
+    `exact` is in units of 2**-F; k is the number of synapses in the batches that leave the source, the psp of a
     mp-driven source is taken as 255, and a weight as what plasticity can make of it. `simple` is in whole units, has
-    k = 1 everywhere and, with bits, takes every source for mp-driven if one is, and every synapse for plastic:
-    exact <= simple * 2**bits whatever areas the neurons are in, and only adding or reweighting can raise it (removing can
-    raise `exact`, because k falls). Without bits it is `exact`.
+    k = 1 everywhere and, where F is 32, takes every source for mp-driven if one is, and every synapse for plastic:
+    exact <= simple * 2**F whatever areas the neurons are in, and only adding or reweighting can raise it (removing can
+    raise `exact`, because k falls). Where F is 0 it is `exact`.
 
     batches: all valid synapses, in something that can be gone through twice. neuron_areas: uint32, one an id.
-    NetworkError: with bits, a weight * psp of 2**31 or more. Work and memory: O(synapses of a batch + ids).
+    NetworkError: where F is 32, a weight * psp of 2**31 or more. Work and memory: O(synapses of a batch + ids).
     """
-    simple, exact, _ = _largest(batches, neuron_areas, areas, bits, reach)
+    simple, exact, _ = _largest(batches, neuron_areas, areas, arithmetic, reach)
     return simple, exact
 
 
-def largest_product(weight_dtype: CountType, psp_dtype: CountType) -> int:
-    """No weight * p of a network with these dtypes is larger, mp-driven sources included."""
-    return int(np.iinfo(weight_dtype).max) * int(np.iinfo(psp_dtype).max)
+def largest_terms(weight: Counts, psp: Counts, least_weight: int, least_psp: int) -> NDArray[np.float64]:
+    """For each synapse a whole number that none of its terms exceeds, whatever areas its ends are in; at most 2**60."""
+    product = np.maximum(weight, least_weight).astype(np.float64) * np.maximum(psp, least_psp)
+    if np.float32 in (weight.dtype, psp.dtype):
+        product *= 1 + 2.0**-23  # what rounding to float32 may add
+    return np.minimum(np.ceil(product), 2.0**60)
 
 
 def check_sums(
     batches: Iterable[SynapseBatch],
     neuron_areas: U32,
     areas: Mapping[int, Area],
+    arithmetic: Arithmetic,
     synapse_count: int,
     reach: Reaches = NO_REACH,
-    largest_product: int = 65535 * 65535,
 ) -> int | None:
     """See that no synaptic sum can reach 2**63 in units of 2**-F; SumOverflowError naming the target if one can.
 
-    Returns the `simple` bound of `largest_sums`, or None where none is needed: with F = 0 and no weight * psp above
-    `largest_product`, so few synapses cannot reach 2**63, and `batches` is not touched. With F = 32, while the simple bound
-    plus every product added since stays below 2**31, no removal, no move and no further check can fail.
+    Returns the `simple` bound of `largest_sums`, or None where none is needed: with F = 0 so few synapses cannot reach 2**63,
+    and none is looked at. With F = 32, while the simple bound plus every product added since stays below 2**31, no removal, no
+    move and no further check can fail.
     """
-    bits = fixed_point_bits(areas)
-    if bits == 0 and synapse_count * largest_product < SUM_LIMIT:
+    bits = arithmetic.bits
+    if bits == 0 and synapse_count * arithmetic.most < SUM_LIMIT:
         return None
-    simple, exact, target = _largest(batches, neuron_areas, areas, bits, reach)
+    simple, exact, target = _largest(batches, neuron_areas, areas, arithmetic, reach)
     if exact >= SUM_LIMIT:
         raise SumOverflowError(
             f"neuron {target}: its synaptic input in one burst could reach {exact} in units of 2**-{bits}, and 64 bits hold less than"

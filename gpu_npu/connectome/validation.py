@@ -12,7 +12,7 @@ from gpu_npu.arrays import Counts
 from gpu_npu.checks import LARGEST, SMALLEST_NORMAL, as_array, check_flags, check_ids, check_integers, check_reals, shaped
 from gpu_npu.errors import NetworkError
 
-from .fields import NEURON_FIELDS, SYNAPSE_FIELDS, CountType, Field
+from .fields import COUNT_TYPES, INFINITY, NEURON_FIELDS, SYNAPSE_FIELDS, CountType, Field, largest_count
 from .neurons import NeuronArray
 from .synapses import SynapseArray, SynapseBatch, check_ends
 
@@ -57,20 +57,29 @@ def check_scalar(field: Field, value: Any) -> Any:
 
 
 def check_count_dtype(dtype: Any, what: str) -> CountType:
-    """np.uint8 or np.uint16, given as NumPy takes a dtype: a type, an np.dtype or a name."""
+    """One of COUNT_TYPES, given as NumPy takes a dtype: a type, an np.dtype or a name."""
     try:
         found = np.dtype(dtype)
     except (TypeError, ValueError):
         found = None
-    for allowed in (np.uint8, np.uint16):
+    for allowed in COUNT_TYPES:
         if dtype is not None and found == allowed:
             return allowed
-    raise NetworkError(f"{what}: {dtype!r} is neither uint8 nor uint16")
+    raise NetworkError(f"{what}: {dtype!r} is none of uint8, uint16 and float32")
+
+
+def check_learns(*dtypes: CountType) -> None:
+    """NetworkError where weights or psps of these dtypes are none that plasticity rules change."""
+    if np.float32 in dtypes:
+        raise NetworkError("plasticity: rules change weights that are whole numbers, and this network's weights or psps are float32")
 
 
 def check_weights(weight: ArrayLike, dtype: Any, n: int, what: str = "weight") -> Counts:
-    """n weights (or psps) of this dtype; one value serves all. NetworkError: floats, outside the dtype, another length."""
-    array, most = as_array(weight, what), int(np.iinfo(dtype).max)
+    """n weights (or psps) of this dtype; one value serves all. NetworkError: reals where the dtype is one of integers, outside the
+    dtype, below 0, another length."""
+    array, most = as_array(weight, what), largest_count(dtype)
+    if dtype is np.float32:
+        return shaped(check_reals(array, 0, INFINITY, what), (n,), what, dtype)
     try:
         return shaped(check_integers(array, 0, most, what), (n,), what, dtype)
     except NetworkError as error:
@@ -120,6 +129,8 @@ def check_synapse_array(synapses: SynapseArray) -> None:
     dtypes = {**synapses.dtypes, "valid": np.bool_}
     for array, (name, dtype) in zip(synapses.arrays(), dtypes.items(), strict=True):
         _check_array(name, array, (synapses.capacity,), dtype)
+        if dtype is np.float32:
+            check_weights(array[: synapses.count], dtype, synapses.count, name)
     if not 0 <= synapses.count <= synapses.capacity:
         raise NetworkError(f"synapse count {synapses.count} is outside 0..{synapses.capacity}")
     check_ends(synapses, synapses.neuron_capacity)

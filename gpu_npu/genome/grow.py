@@ -132,7 +132,7 @@ def _note_run_time(areas: tuple[CorticalArea, ...], mappings: tuple[GrownMapping
         report.warn(f"{memories:,} areas are memories: the neurons that FEAGI adds to them at run time are left out")
     driven = sum(area.mp_driven_psp for area in areas)
     if driven:
-        report.warn(f"{driven:,} areas deliver the potential at which they fired; here it is clamped to 0..255 and rounded")
+        report.warn(f"{driven:,} areas deliver the potential at which they fired; here it is clamped to 0..255")
 
 
 def _largest(areas: tuple[CorticalArea, ...], planned: list[PlannedRule]) -> str:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_npu.arrays import F32, Counts
 from gpu_npu.connectome import Area, Connectome, Rules, Settings
 from gpu_npu.errors import NetworkError
 
-from .pack import MODES, Packed, pack_synapses
 from .report import Report
 from .tables import NO_LIMIT, NeuronTable, SynapseTable
+
+MAX_UINT16 = 65535
 
 
 def one_of(name: str, value: str, *allowed: str) -> None:
@@ -27,18 +30,14 @@ class NetworkOptions:
     """How FEAGI's values become those of a network. NetworkError: a value that is none of these.
 
     rules : preset of the network's rules, "feagi-2.6" or "feagi-2.6-fp32" (any of `Rules.preset`).
-    fractions : for weights and psps that are no whole numbers up to 65,535: "scale" (one unit for all, exact where there is
-        such a unit), "round" or "refuse" (NetworkError); see `pack_synapses`.
     delays : "one" takes delays above one burst as one, "refuse" raises NetworkError.
     """
 
     rules: str = "feagi-2.6"
-    fractions: str = "scale"
     delays: str = "one"
 
     def __post_init__(self) -> None:
         Rules.preset(self.rules)
-        one_of("fractions", self.fractions, *MODES)
         one_of("delays", self.delays, "one", "refuse")
 
 
@@ -54,33 +53,24 @@ def build(
 ) -> Connectome:
     """The connectome, validated; what had to be changed for it is counted in the report.
 
-    A negative psp turns the synapse's type; leak coefficients and excitabilities are brought into 0..1. NetworkError: what an
-    option refuses.
+    Weights and psps are integers where all are whole numbers up to 65,535, else float32. A negative psp turns the synapse's
+    type; leak coefficients and excitabilities are brought into 0..1, thresholds into what the rules can reach. NetworkError:
+    what an option refuses. SumOverflowError: inputs that may be too large.
     """
     _delays(synapses, options.delays, report)
-    driven = np.array([row for row, area in areas.items() if area.mp_driven_psp], np.uint32)
-    packed = pack_synapses(
-        synapses.weight,
-        synapses.psp,
-        synapses.inhibitory,
-        fractions=options.fractions,
-        mp_driven=np.isin(neurons.area, driven)[synapses.source],
-        narrow=not all(area.psp_uniform for area in areas.values()),
-        target=synapses.target,
-    )
-    _note_packing(packed, report)
+    rules = Rules.preset(options.rules)
+    weight, psp, negative = _counts(np.abs(synapses.weight)), _counts(np.abs(synapses.psp)), synapses.psp < 0
+    report.negative_psps = int(np.count_nonzero(negative))
+    if report.negative_psps:
+        report.warn(f"{report.negative_psps:,} synapses have a negative psp: their type is turned")
     network = Connectome(
-        len(neurons),
-        len(synapses),
-        weight_dtype=packed.weight.dtype,
-        psp_dtype=packed.psp.dtype,
-        settings=Settings(Rules.preset(options.rules), contribution_scale=packed.scale),
-        areas=areas,
+        len(neurons), len(synapses), weight_dtype=weight.dtype, psp_dtype=psp.dtype, settings=Settings(rules), areas=areas
     )
+    threshold, threshold_limit = _thresholds(neurons, rules, report)
     network.add_neurons(
         len(neurons),
-        threshold=neurons.threshold,
-        threshold_limit=np.where(neurons.threshold_limit == NO_LIMIT, np.float32(np.inf), neurons.threshold_limit),
+        threshold=threshold,
+        threshold_limit=threshold_limit,
         leak_coefficient=_leaks(neurons.leak_coefficient, report),
         refractory_period=neurons.refractory_period,
         excitability=np.clip(neurons.excitability, 0, 1),
@@ -90,7 +80,7 @@ def build(
         cortical_area=neurons.area,
         coordinates=np.stack([neurons.x, neurons.y, neurons.z], axis=1),
     )
-    network.add_synapses(synapses.source, synapses.target, packed.weight, packed.psp, packed.inhibitory)
+    network.add_synapses(synapses.source, synapses.target, weight, psp, synapses.inhibitory ^ (synapses.weight < 0) ^ negative)
     network.validate()
     return network
 
@@ -115,15 +105,28 @@ def _leaks(leak: NDArray[np.float32], report: Report) -> NDArray[np.float32]:
     return np.clip(leak, 0, 1)
 
 
-def _note_packing(packed: Packed, report: Report) -> None:
-    counts = packed.counts
-    report.negative_psps = counts["negative_psp"]
-    report.weights_rounded, report.psps_rounded = counts["weight_rounded"], counts["psp_rounded"]
-    report.weight_unit, report.psp_unit = packed.weight_unit, packed.psp_unit
-    for what, unit in (("weight", packed.weight_unit), ("psp", packed.psp_unit)):
-        fractional, over, rounded = counts[f"fractional_{what}"], counts[f"{what}_over"], counts[f"{what}_rounded"]
-        if fractional or over or rounded:
-            end = f"{rounded:,} were rounded" if rounded else "all are exact"
-            report.warn(f"{fractional:,} {what}s have fractions, {over:,} are above 65,535; stored in units of {unit:g}, {end}")
-    if counts["negative_psp"]:
-        report.warn(f"{counts['negative_psp']:,} synapses have a negative psp: their type is turned")
+def _counts(values: F32) -> Counts:
+    """The same values, none below 0, as the narrowest type that has them all."""
+    if not values.size:
+        return values.astype(np.uint8)
+    if (values == np.floor(values)).all() and values.max() <= MAX_UINT16:
+        return values.astype(np.uint8 if values.max() <= 255 else np.uint16)
+    return values
+
+
+def _thresholds(neurons: NeuronTable, rules: Rules, report: Report) -> tuple[F32, F32]:
+    """Thresholds and their limits, cut as FEAGI does in the mode that keeps potentials in 0..255. No limit stays none."""
+    threshold, limit = neurons.threshold, np.where(neurons.threshold_limit == NO_LIMIT, np.float32(np.inf), neurons.threshold_limit)
+    if math.isinf(rules.potential_ceiling):
+        return threshold, limit
+    low, high = np.float32(rules.potential_floor), np.float32(rules.potential_ceiling)
+    outside = (threshold < low) | (threshold > high)
+    report.thresholds_clamped = int(np.count_nonzero(outside))
+    above = (limit > high) & np.isfinite(limit)
+    report.threshold_limits_clamped = int(np.count_nonzero(above))
+    if report.thresholds_clamped:
+        worst = f"{threshold[outside].min():g} to {threshold[outside].max():g}"
+        report.warn(f"{report.thresholds_clamped:,} neurons have a threshold outside {low:g}..{high:g} ({worst}), brought into it")
+    if report.threshold_limits_clamped:
+        report.warn(f"{report.threshold_limits_clamped:,} neurons have a threshold limit above {high:g}, taken as {high:g}")
+    return np.clip(threshold, low, high), np.where(above, high, limit)

@@ -32,13 +32,10 @@ class Report(OneLine):
     """Synapses with a delay above 1, taken as 1."""
     negative_psps: int = 0
     """Synapses whose type was turned because their psp was negative."""
-    weights_rounded: int = 0
-    """Synapses whose weight is not exactly weight * weight_unit."""
-    psps_rounded: int = 0
-    """Synapses whose psp is not exactly psp * psp_unit."""
-    weight_unit: float = 1.0
-    psp_unit: float = 1.0
-    """contribution_scale = weight_unit * psp_unit."""
+    thresholds_clamped: int = 0
+    """Neurons whose threshold was brought into what a potential can be."""
+    threshold_limits_clamped: int = 0
+    """Neurons whose threshold limit was above what a potential can be."""
 
     _said: set[str] = field(default_factory=set, repr=False, compare=False)
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.arrays import Counts
-from gpu_npu.connectome.fields import CountType
+from gpu_npu.connectome.fields import CountType, largest_count
 from gpu_npu.errors import NetworkError
 from gpu_npu.objects import described, one_line
 
@@ -36,7 +36,7 @@ class Scale(NamedTuple):
         magnitudes = np.abs(weights)
         if self.unit != 1 or weights.dtype.kind == "f":
             magnitudes = np.rint(magnitudes / self.unit)
-        units: Counts = np.minimum(magnitudes, np.iinfo(self.dtype).max).astype(self.dtype)
+        units: Counts = np.minimum(magnitudes, largest_count(self.dtype)).astype(self.dtype)
         return units
 
 
@@ -92,7 +92,7 @@ class Rounding:
 
     def add(self, weights: NDArray[Any]) -> None:
         """See more of them."""
-        unit, most = self._scale.unit, np.iinfo(self._scale.dtype).max
+        unit, most = self._scale.unit, largest_count(self._scale.dtype)
         if not len(weights):
             return
         magnitudes, units = np.abs(weights), self._scale.units(weights)

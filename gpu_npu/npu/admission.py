@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.connectome import Connectome, PlasticityRule, SynapseBatch, SynapseChain, SynapseSource
-from gpu_npu.connectome.fields import SYNAPSE_FIELDS, synapse_dtypes
+from gpu_npu.connectome.fields import SYNAPSE_FIELDS, largest_count, synapse_dtypes
 from gpu_npu.connectome.plasticity import reaches
-from gpu_npu.connectome.sums import PRODUCT_LIMIT, check_sums, largest_product, least_weight_and_psp
+from gpu_npu.connectome.sums import PRODUCT_LIMIT, check_sums, largest_terms, least_weight_and_psp
 from gpu_npu.objects import described
 
 
@@ -66,11 +66,10 @@ class SumBound:
     def prove(self, connectome: Connectome, rules: Iterable[PlasticityRule], more: SynapseSource | None = None) -> None:
         """Compute exactly for a whole network that has these plasticity rules, and more synapses than it has.
         SumOverflowError or NetworkError where it cannot fit; then nothing changed. Memory: O(ids) and a batch."""
-        reach = reaches(rules, int(np.iinfo(connectome.weight_dtype).max))
-        most = largest_product(connectome.weight_dtype, connectome.psp_dtype)
+        reach = reaches(rules, largest_count(connectome.weight_dtype))
         areas = connectome.areas
         synapses = SynapseChain(connectome.synapses, *([] if more is None else [more]))
-        self._bound = check_sums(synapses, connectome.neurons.cortical_area, areas, synapses.total, reach, most)
+        self._bound = check_sums(synapses, connectome.neurons.cortical_area, areas, connectome.arithmetic, synapses.total, reach)
         # Which sources are mp-driven and which synapses plastic changes with areas, so any may be.
         self._least_weight, self._least_psp = least_weight_and_psp(areas, reach)
 
@@ -98,5 +97,4 @@ class SumBound:
             return 0
         _, place = np.unique(target, return_inverse=True)
         # Sums stay exact far beyond the limit: below 2**53.
-        product = np.maximum(weight, self._least_weight).astype(np.float64) * np.maximum(psp, self._least_psp)
-        return int(np.bincount(place, product).max())
+        return int(np.bincount(place, largest_terms(weight, psp, self._least_weight, self._least_psp)).max())

@@ -20,8 +20,7 @@ from gpu_npu.connectome import NEURON_FIELDS, Area, Connectome, PlasticityRule, 
 from gpu_npu.connectome.fields import MAX_NEURONS, synapse_dtypes
 from gpu_npu.connectome.neurons import lowest_free
 from gpu_npu.connectome.plasticity import check_rules
-from gpu_npu.connectome.sums import fixed_point_bits
-from gpu_npu.connectome.validation import check_field, check_synapses, check_weights
+from gpu_npu.connectome.validation import check_field, check_learns, check_synapses, check_weights
 from gpu_npu.errors import CapacityError, NetworkError
 
 from .admission import SumBound
@@ -54,8 +53,14 @@ class NetworkEdits(Part):
 
     @annotated("edit")
     def _set_settings(self, settings: Settings) -> None:
-        self._resident.ready().set_settings(settings)
-        self._resident.settings = settings
+        """SumOverflowError where sums may then not fit."""
+        resident = self._resident
+        backend, bound, arithmetic = resident.ready(), resident.bound, resident.arithmetic_with(settings)
+        if arithmetic != resident.arithmetic_with():
+            bound = resident.proven(lambda network: network.set_settings(settings)) if arithmetic.bits else SumBound()
+        with resident.keeping(bound):
+            backend.set_settings(settings)
+        resident.settings = settings
 
     @guarded
     def set_power_amount(self, amount: float) -> None:
@@ -86,9 +91,8 @@ class NetworkEdits(Part):
         after = replace(before, **{flag: value for flag, value in given.items() if value is not None})  # type: ignore[arg-type]
         backend, bound = resident.ready(), resident.bound
         if (after.psp_uniform, after.mp_driven_psp) != (before.psp_uniform, before.mp_driven_psp):
-            others = (flags for other, flags in resident.flags.items() if other != area)
-            divides = not after.psp_uniform or (bound.is_kept and not all(flags.psp_uniform for flags in others))
-            bound = resident.proven(lambda network: network.set_area(area, after)) if divides else SumBound()
+            fixed = resident.arithmetic_with(flags={area: after}).bits
+            bound = resident.proven(lambda network: network.set_area(area, after)) if fixed else SumBound()
         with resident.keeping(bound):
             backend.set_area(area, after)
         resident.flags[area] = after
@@ -107,9 +111,10 @@ class NetworkEdits(Part):
         resident = self._resident
         if not isinstance(rule, PlasticityRule):
             raise NetworkError(f"plasticity: {rule!r} is not a rule; make a WindowRule, a PairRule, a FeagiRule or a CustomRule")
+        check_learns(resident.shape.weight_dtype, resident.shape.psp_dtype)
         check_rules([*resident.rules.values(), rule], resident.weight_max)
         backend, handle, bound = resident.ready(), resident.next_rule, resident.bound
-        if fixed_point_bits(resident.flags) and rule.reach(resident.weight_max):
+        if resident.arithmetic_with().bits and rule.reach(resident.weight_max):
             bound = SumBound()
             bound.prove(resident.to_connectome(), [*resident.rules.values(), rule])
         with resident.keeping(bound):

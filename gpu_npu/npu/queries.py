@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike, NDArray
 from gpu_npu.arrays import U32, sorted_unique
 from gpu_npu.checks import as_array, check_area_id
 from gpu_npu.connectome import Annotations, Area, Connectome, PlasticityRule, Settings, SynapseArray, SynapseBatch
-from gpu_npu.connectome.sums import fixed_point_bits
 from gpu_npu.connectome.validation import check_field, field_named
 
 from .calls import annotated, guarded
@@ -220,7 +219,7 @@ class Queries(Part):
             "synapse_capacity": shape.synapse_capacity,
             "areas": len(resident.areas()),
             "power_neurons": len(resident.power()),
-            "fixed_point_bits": fixed_point_bits(resident.flags),
+            "fixed_point_bits": resident.arithmetic_with().bits,
             "fire_ledger_window": shape.ledger_window,
             **resident.ready().edit_statistics(),
         }

@@ -16,9 +16,10 @@ from gpu_npu.backends.base import Backend
 from gpu_npu.backends.select import BackendChoice, open_platform
 from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.checks import check_ids
-from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Area, Connectome, SynapseSource
-from gpu_npu.connectome.fields import MAX_NEURONS
+from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Area, Connectome, Settings, SynapseSource
+from gpu_npu.connectome.fields import MAX_NEURONS, largest_count
 from gpu_npu.connectome.plasticity import RULES
+from gpu_npu.connectome.sums import Arithmetic
 from gpu_npu.errors import DeviceMemoryError, NetworkError
 from gpu_npu.objects import described
 
@@ -103,7 +104,7 @@ class Resident:
         backend.annotate(self.ranges)
         self.backend, self.reason, self.bound = backend, reason, bound
         self.shape = shape
-        self.weight_max, self.psp_max = int(np.iinfo(shape.weight_dtype).max), int(np.iinfo(shape.psp_dtype).max)
+        self.weight_max, self.psp_max = largest_count(shape.weight_dtype), largest_count(shape.psp_dtype)
         self.settings, self.flags, self.annotations = connectome.settings, dict(connectome.areas), connectome.annotations
         self.rules = dict(zip(silent_until, connectome.plasticity, strict=True))
         self.next_rule = len(self.rules)
@@ -290,6 +291,11 @@ class Resident:
         self._set_power = power
 
     # -- sums that fit -------------------------------------------------------------------------------------------
+    def arithmetic_with(self, settings: Settings | None = None, flags: Mapping[int, Area] | None = None) -> Arithmetic:
+        """How terms are computed, now or with other settings or with other flags of some areas."""
+        rules = (settings or self.settings).rules
+        return Arithmetic.of(self.shape.weight_dtype, self.shape.psp_dtype, {**self.flags, **(flags or {})}, rules)
+
     @contextmanager
     def keeping(self, bound: SumBound) -> Iterator[None]:
         """Around an edit: this is the bound on the sums once it is made."""

@@ -42,6 +42,8 @@ BRANCHES = (
     "leaked",
     "nothing to remove",
     "nothing to reweight",
+    "real",
+    "real, rounded to 2^-32",
     "rectified",
     "removed",
     "reweighted",
@@ -53,6 +55,7 @@ BRANCHES = (
     "target absent",
     "ticked",
     "unlucky",
+    "unrounded potential",
 )
 """What the scalar model counts: each branch of a burst, and what edits found."""
 

@@ -59,7 +59,8 @@ def test_what_a_network_holds(file: Path) -> None:
     assert told["power_neurons"] == 2
     assert told["threshold"]["max"] == 4
     assert told["rules"] == {
-        "refractory_clock": "candidate", "rectify_input": False, "potential_floor": -2.0, "potential_ceiling": None, "reset": "all"
+        "refractory_clock": "candidate", "rectify_input": False, "potential_floor": -2.0, "potential_ceiling": None, "reset": "all",
+        "mp_driven_rounding": True,
     }  # fmt: skip
     assert told["settings"] == {"contribution_scale": 1.0, "power_amount": 3.0, "random_seed": 5}
     text = invoke("info", file, "--backend", "reference").stdout

@@ -226,8 +226,8 @@ REFUSED: list[tuple[Callable[[Connectome], object], type[Exception], str]] = [
     (lambda c: c.reserve(neurons=20, synapses=-5), NetworkError, "synapse_capacity: -5"),
     (lambda c: Connectome(2**30 + 1), CapacityError, "1,073,741,825"),
     (lambda c: Connectome(1.5), NetworkError, "neuron_capacity: 1.5"),  # type: ignore[arg-type]
-    (lambda c: Connectome(1, weight_dtype=np.int16), NetworkError, "weight_dtype: .*int16.* neither uint8 nor uint16"),
-    (lambda c: Connectome(1, psp_dtype="float32"), NetworkError, "psp_dtype: 'float32'"),
+    (lambda c: Connectome(1, weight_dtype=np.int16), NetworkError, "weight_dtype: .*int16.* none of uint8, uint16 and float32"),
+    (lambda c: Connectome(1, psp_dtype="float64"), NetworkError, "psp_dtype: 'float64'"),
     (lambda c: SynapseBatch(*([c.synapses.source] * 4), c.synapses.inhibitory[:1]), NetworkError, r"different lengths: \[1, 3\]"),
 ]
 

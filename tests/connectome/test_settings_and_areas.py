@@ -20,8 +20,8 @@ def test_defaults_are_those_of_the_semantics() -> None:
     ("preset", "rules"),
     [
         ("seed", Rules()),
-        ("feagi-2.6", Rules("burst", True, 0.0, 255.0, "candidates")),
-        ("feagi-2.6-fp32", Rules("burst", True, -math.inf, math.inf, "candidates")),
+        ("feagi-2.6", Rules("burst", True, 0.0, 255.0, "candidates", mp_driven_rounding=False)),
+        ("feagi-2.6-fp32", Rules("burst", True, -math.inf, math.inf, "candidates", mp_driven_rounding=False)),
     ],
 )
 def test_presets(preset: str, rules: Rules) -> None:

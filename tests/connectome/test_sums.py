@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_npu.connectome import Area, NetworkError, SumOverflowError, SynapseBatch
-from gpu_npu.connectome.sums import check_sums, fixed_point_bits, largest_product, largest_sums
+from gpu_npu.connectome import Area, NetworkError, Rules, SumOverflowError, SynapseBatch
+from gpu_npu.connectome.sums import Arithmetic, check_sums, largest_sums
 
 N = 6
 AREAS = {0: Area(), 1: Area(psp_uniform=False), 2: Area(mp_driven_psp=True), 3: Area(psp_uniform=False, mp_driven_psp=True)}
@@ -59,7 +59,7 @@ def test_largest_sums(rows: list[tuple[int, int, int, int, bool]], cut: int, bit
     areas = AREAS if bits else {0: Area(), 2: Area(mp_driven_psp=True)}
     wanted = by_hand(rows, areas, bits, reach, NEURON_AREAS)
     batches = [batch_of(rows[:cut]), batch_of(rows[cut:])]
-    found = largest_sums(batches, NEURON_AREAS, areas, bits, reach)
+    found = largest_sums(batches, NEURON_AREAS, areas, arithmetic(areas), reach)
     assert found == wanted and all(type(value) is int for value in found)
     assert wanted[1] <= wanted[0] << bits
 
@@ -68,26 +68,49 @@ def test_largest_sums(rows: list[tuple[int, int, int, int, bool]], cut: int, bit
 def test_the_simple_bound_holds_wherever_neurons_move(
     rows: list[tuple[int, int, int, int, bool]], reach: dict[tuple[int, int], int], moved: list[int]
 ) -> None:
-    simple, _ = largest_sums([batch_of(rows)], NEURON_AREAS, AREAS, 32, reach)
-    assert largest_sums([batch_of(rows)], np.array(moved, np.uint32), AREAS, 32, reach)[1] <= simple << 32
+    simple, _ = largest_sums([batch_of(rows)], NEURON_AREAS, AREAS, arithmetic(AREAS), reach)
+    assert largest_sums([batch_of(rows)], np.array(moved, np.uint32), AREAS, arithmetic(AREAS), reach)[1] <= simple << 32
 
 
 def test_fractions_carry_into_whole_units() -> None:
     rows = [(1, 2, 2, 1, False)] * 3
     areas = {1: AREAS[1]}
-    assert largest_sums([batch_of(rows)], NEURON_AREAS, areas, 32) == (6, 3 * (((2 << 32) + 1) // 3))
+    assert largest_sums([batch_of(rows)], NEURON_AREAS, areas, arithmetic(areas)) == (6, 3 * (((2 << 32) + 1) // 3))
 
 
 def test_sums_beyond_64_bits_do_not_wrap() -> None:
     rows = [(0, 1, 65535, 32767, False)] * 70_000
-    assert largest_sums([batch_of(rows)], NEURON_AREAS, AREAS, 32) == (70_000 * 65535 * 32767, 70_000 * 65535 * 32767 << 32)
+    assert largest_sums([batch_of(rows)], NEURON_AREAS, AREAS, arithmetic(AREAS)) == (70_000 * 65535 * 32767, 70_000 * 65535 * 32767 << 32)
     assert 70_000 * 65535 * 32767 << 32 > 2**78
 
 
-def test_fixed_point_bits() -> None:
-    assert fixed_point_bits({}) == 0
-    assert fixed_point_bits({0: Area(), 1: Area(mp_driven_psp=True)}) == 0
-    assert fixed_point_bits(AREAS) == 32
+def test_sums_have_fraction_bits_where_something_is_divided_or_has_fractions() -> None:
+    assert arithmetic({}) == Arithmetic(False, 0, 65535**2)
+    driven = {0: Area(), 1: Area(mp_driven_psp=True)}
+    assert arithmetic(driven) == Arithmetic(False, 0, 65535**2)
+    assert arithmetic(AREAS) == Arithmetic(False, 32, 65535**2)
+    assert Arithmetic.of(np.uint8, np.uint8, driven, Rules(mp_driven_rounding=False)) == Arithmetic(True, 32, 255**2)
+    assert Arithmetic.of(np.uint8, np.float32, {}, Rules()).real
+
+
+def test_terms_with_fractions_are_summed_as_they_are_delivered() -> None:
+    """Each to the nearest 2^-32; three times a third of 1.5 is not quite 1.5, and the bound is above."""
+    batch = SynapseBatch(*(np.array(x) for x in ([1] * 3, [2] * 3)), *np.float32([[1.5] * 3, [1] * 3]), np.zeros(3, np.bool_))
+    real = Arithmetic.of(np.float32, np.float32, AREAS, Rules())
+    assert largest_sums([batch], NEURON_AREAS, {1: AREAS[1]}, real) == (6, 3 << 31)
+    tiny = SynapseBatch(*(np.array(x) for x in ([0], [2])), *np.float32([[2.0**-20], [2.0**-13]]), np.zeros(1, np.bool_))
+    assert largest_sums([tiny], NEURON_AREAS, {}, real) == (1, 0)
+    large = SynapseBatch(*(np.array(x) for x in ([0, 0], [2, 2])), *np.float32([[2.0**20] * 2, [2.0**10] * 2]), np.zeros(2, np.bool_))
+    with pytest.raises(SumOverflowError, match="neuron 2: "):
+        check_sums([large], NEURON_AREAS, AREAS, real, 2)
+    beyond = SynapseBatch(large.source, large.target, *np.float32([[3e38] * 2, [1e3] * 2]), large.inhibitory)
+    with pytest.raises(NetworkError, match=r"weight 3.0+5\d+e\+38 \* psp 1000\.0 = inf is not below"):
+        check_sums([beyond], NEURON_AREAS, {}, real, 2)
+
+
+
+def arithmetic(areas: dict[int, Area], dtype: Any = np.uint16) -> Arithmetic:
+    return Arithmetic.of(dtype, dtype, areas, Rules())
 
 
 def untouchable() -> Iterator[SynapseBatch]:
@@ -97,11 +120,12 @@ def untouchable() -> Iterator[SynapseBatch]:
 
 def test_a_uniform_network_is_proven_without_a_look() -> None:
     """While even the largest products that the dtypes allow cannot reach 2**63 together."""
-    most, u8 = (2**63 - 1) // 65535**2, largest_product(np.uint8, np.uint8)
-    assert check_sums(untouchable(), NEURON_AREAS, {0: Area()}, most) is None
-    assert check_sums([batch_of([(0, 1, 2, 3, True)])], NEURON_AREAS, {0: Area()}, most + 1) == 6
-    assert check_sums(untouchable(), NEURON_AREAS, {0: Area()}, 2**46, largest_product=u8) is None
-    assert check_sums([batch_of([(0, 1, 2, 3, True)])], NEURON_AREAS, {0: Area()}, 2**48, largest_product=u8) == 6
+    most, areas = (2**63 - 1) // 65535**2, {0: Area()}
+    u16, u8 = arithmetic(areas), arithmetic(areas, np.uint8)
+    assert check_sums(untouchable(), NEURON_AREAS, areas, u16, most) is None
+    assert check_sums([batch_of([(0, 1, 2, 3, True)])], NEURON_AREAS, areas, u16, most + 1) == 6
+    assert check_sums(untouchable(), NEURON_AREAS, areas, u8, 2**46) is None
+    assert check_sums([batch_of([(0, 1, 2, 3, True)])], NEURON_AREAS, areas, u8, 2**48) == 6
 
 
 def test_the_limit_is_exact() -> None:
@@ -109,36 +133,36 @@ def test_the_limit_is_exact() -> None:
     rows = [(0, 4, 65535, 32767, False), (0, 4, 65535, 1, False), (0, 4, 1, 32767, False), (0, 4, 1, 1, True)]
     total = sum(weight * psp for _, _, weight, psp, inhibitory in rows if not inhibitory)
     assert total == 2**31 - 1
-    assert check_sums([batch_of(rows)], NEURON_AREAS, {1: AREAS[1]}, len(rows)) == total
+    assert check_sums([batch_of(rows)], NEURON_AREAS, {1: AREAS[1]}, arithmetic(AREAS), len(rows)) == total
     with pytest.raises(SumOverflowError, match=rf"^neuron 4: its synaptic input in one burst could reach {2**63} .*less than {2**63}"):
-        check_sums([batch_of([*rows, (5, 4, 1, 1, False)])], NEURON_AREAS, AREAS, len(rows) + 1)
+        check_sums([batch_of([*rows, (5, 4, 1, 1, False)])], NEURON_AREAS, AREAS, arithmetic(AREAS), len(rows) + 1)
 
 
 def test_a_fraction_is_what_counts_not_the_simple_bound() -> None:
     """A source of a non-uniform area shares out: its 40 synapses to one target are worth one."""
     rows = [(1, 2, 32768, 32768, False)] * 40
-    assert check_sums([batch_of(rows)], NEURON_AREAS, AREAS, 40) == 40 * 2**30
+    assert check_sums([batch_of(rows)], NEURON_AREAS, AREAS, arithmetic(AREAS), 40) == 40 * 2**30
     with pytest.raises(SumOverflowError, match="neuron 2: "):
-        check_sums([batch_of([(0, *row[1:]) for row in rows])], NEURON_AREAS, AREAS, 40)
+        check_sums([batch_of([(0, *row[1:]) for row in rows])], NEURON_AREAS, AREAS, arithmetic(AREAS), 40)
 
 
 def test_a_product_that_is_too_large_is_named() -> None:
     good = [(0, 1, 65535, 32768, False)]
-    assert check_sums([batch_of(good)], NEURON_AREAS, AREAS, 1) == 65535 * 32768
+    assert check_sums([batch_of(good)], NEURON_AREAS, AREAS, arithmetic(AREAS), 1) == 65535 * 32768
     rows = [(0, 1, 1, 1, False), (5, 3, 65535, 32769, True)]
     with pytest.raises(NetworkError, match=rf"synapse 5 -> 3: weight 65535 \* psp 32769 = {65535 * 32769} is not below 2\*\*31"):
-        check_sums([batch_of(rows)], NEURON_AREAS, AREAS, 2)
+        check_sums([batch_of(rows)], NEURON_AREAS, AREAS, arithmetic(AREAS), 2)
     # The psp that is stored does not matter where the potential drives it.
-    assert check_sums([batch_of([(2, 3, 65535, 65535, True)])], NEURON_AREAS, AREAS, 1) == 65535 * 65535
+    assert check_sums([batch_of([(2, 3, 65535, 65535, True)])], NEURON_AREAS, AREAS, arithmetic(AREAS), 1) == 65535 * 65535
 
 
 def test_a_weight_counts_as_what_a_rule_can_make_of_it() -> None:
     rows = [(0, 4, 1, 32767, False)] * 2
-    assert check_sums([batch_of(rows)], NEURON_AREAS, AREAS, 2, {(0, 2): 65535}) == 2 * 65535 * 32767
+    assert check_sums([batch_of(rows)], NEURON_AREAS, AREAS, arithmetic(AREAS), 2, {(0, 2): 65535}) == 2 * 65535 * 32767
     with pytest.raises(
         SumOverflowError, match=rf"neuron 4: its synaptic input in one burst could reach {2 * 65535 * 32767 << 32} .* plasticity rules"
     ):
-        check_sums([batch_of(rows)], NEURON_AREAS, AREAS, 2, {(0, 1): 65535})
+        check_sums([batch_of(rows)], NEURON_AREAS, AREAS, arithmetic(AREAS), 2, {(0, 1): 65535})
     rows = [(0, 4, 1, 32769, False)]
     with pytest.raises(NetworkError, match=r"weight 65535 \* psp 32769 .* \(the weight is 1; a plasticity rule can raise it\)"):
-        check_sums([batch_of(rows)], NEURON_AREAS, AREAS, 1, {(0, 1): 65535})
+        check_sums([batch_of(rows)], NEURON_AREAS, AREAS, arithmetic(AREAS), 1, {(0, 1): 65535})

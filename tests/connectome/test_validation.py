@@ -104,7 +104,7 @@ def test_dtypes_of_weights_as_numpy_takes_them(dtype: Any) -> None:
 
 @pytest.mark.parametrize("dtype", [None, "uint32", "weights", float, np.int16, 16, ">u2"])
 def test_other_dtypes_are_refused(dtype: Any) -> None:
-    with pytest.raises(NetworkError, match="^weight_dtype: .* is neither uint8 nor uint16"):
+    with pytest.raises(NetworkError, match="^weight_dtype: .* is none of uint8, uint16 and float32"):
         check_count_dtype(dtype, "weight_dtype")
 
 

@@ -461,24 +461,10 @@ def test_what_is_changed_or_left_out_is_counted(tmp_path: Path) -> None:
 
 
 def test_fractions(tmp_path: Path) -> None:
-    path = File(synapses={"weight": [0.5, 2.7, NAN, 3], "psp": [499.99, 500, 9, 1]}).write(tmp_path)
-    scaled = read_export(path)
-    assert scaled.connectome.synapses.weight.tolist() == [5, 27, 30] and scaled.connectome.synapses.psp.tolist() == [49999, 50000, 100]
-    assert (scaled.report.weight_unit, scaled.report.psp_unit) == (0.1, 0.01) and scaled.report.weights_rounded == 0
-    assert scaled.connectome.settings.contribution_scale == np.float32(0.001)
-    assert scaled.report.counts["fractional_weight"] == 2 and scaled.report.counts["fractional_psp"] == 1
-    rounded = read_export(path, NetworkOptions(fractions="round"))
-    assert rounded.connectome.synapses.weight.tolist() == [1, 3, 3] and rounded.connectome.synapses.psp.tolist() == [500, 500, 1]
-    assert rounded.connectome.settings.contribution_scale == 1
-    assert (rounded.report.weights_rounded, rounded.report.psps_rounded) == (2, 1)
-    exact = read_export(path, NetworkOptions(fractions="refuse"))
-    assert np.array_equal(exact.connectome.synapses.weight, scaled.connectome.synapses.weight)
-    path = File(synapses={"weight": [1e6, 0.123, 1, 3]}).write(tmp_path)
-    with pytest.raises(NetworkError, match=r"brain.connectome: weight 0.123"):
-        read_export(path, NetworkOptions(fractions="refuse"))
-    best = read_export(path)
-    assert best.report.weights_rounded == 1 + 1 and best.report.counts["weight_over"] == 1
-    assert any("above 65,535" in line for line in best.report.warnings)
+    network = read_export(File(synapses={"weight": [0.5, 2.7, NAN, 3], "psp": [499.99, 500, 9, 1]}).write(tmp_path)).connectome
+    assert network.synapses.weight.tolist() == np.float32([0.5, 2.7, 3]).tolist()
+    assert network.synapses.psp.tolist() == np.float32([499.99, 500, 1]).tolist()
+    assert network.settings.contribution_scale == 1
 
 
 def test_delays(tmp_path: Path) -> None:

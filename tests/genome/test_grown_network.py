@@ -74,39 +74,41 @@ def test_delays() -> None:
         grow(late, NetworkOptions(delays="refuse"))
 
 
-def test_fractions_have_a_common_unit() -> None:
-    areas = {"cAAAAA": area((1, 1, 1), {"cBBBBB": [rule(psc=0.4), rule(psc=-3)]}, psp=2.5), "cBBBBB": area((1, 1, 1))}
-    brain = grow(genome(areas), NetworkOptions(fractions="refuse"))
-    network = brain.connectome
-    assert network.synapses.psp.tolist() == [5, 5] and sorted(network.synapses.weight.tolist()) == [2, 15]
-    assert network.settings.contribution_scale == np.float32(0.1)
-    assert brain.report.weights_rounded == brain.report.psps_rounded == 0
-    assert (brain.report.weight_unit, brain.report.psp_unit) == (0.2, 0.5)
+def test_fractions_stay_float32() -> None:
+    areas = {"cAAAAA": area((1, 1, 1), {"cBBBBB": [rule(psc=0.4), rule(psc=-3)]}, psp=2.7), "cBBBBB": area((1, 1, 1))}
+    network = grow(genome(areas)).connectome
+    assert network.weight_dtype is network.psp_dtype is np.float32 and network.settings.contribution_scale == 1
+    assert network.synapses.psp.tolist() == [np.float32(2.7)] * 2
+    assert sorted(network.synapses.weight.tolist()) == [np.float32(0.4), 3]
 
 
-def test_what_has_none_is_rounded_counted_and_said_or_refused() -> None:
-    areas = {"cAAAAA": area((1, 1, 2), {"cBBBBB": [rule(psc=0.4), rule(psc=1e6)]}), "cBBBBB": area((1, 1, 2))}
-    brain = grow(genome(areas))
-    assert brain.report.weights_rounded == 4
-    assert any("2 weights have fractions, 2 are above 65,535" in line and "4 were rounded" in line for line in brain.report.warnings)
-    assert brain.connectome.synapses.weight.max() == 65535
-    with pytest.raises(NetworkError, match="weight"):
-        grow(genome(areas), NetworkOptions(fractions="refuse"))
+def test_a_weight_beyond_16_bits_is_a_float_too_and_what_cannot_be_summed_is_refused() -> None:
+    def grown(weight: float) -> Connectome:
+        to = {"cBBBBB": [rule(psc=1), rule(psc=weight)]}
+        return grow(genome({"cAAAAA": area((1, 1, 2), to, psp=2), "cBBBBB": area((1, 1, 2))})).connectome
+
+    assert grown(65535).weight_dtype is np.uint16
+    network = grown(1e6)
+    assert network.weight_dtype is np.float32 and network.psp_dtype is np.uint8 and network.synapses.weight.max() == 1e6
+    with pytest.raises(NetworkError, match=r"weight 2000000000\.0 \* psp 2\.0 = 4000000000\.0 is not below"):
+        grown(2e9)
 
 
-def test_sums_of_a_non_uniform_network_stay_in_bounds() -> None:
-    """Weights and psps as fine as 16 bits allow would be too much for one neuron that 200 synapses reach."""
+@pytest.mark.parametrize(("rules", "expected"), [("feagi-2.6", [0, 3, 255, 255]), ("feagi-2.6-fp32", [-5, 3, 300, 1e9])])
+def test_thresholds_are_brought_into_what_potentials_can_be(rules: str, expected: list[float]) -> None:
+    limits = {"fthlim-f": 0}, {"fthlim-f": 200}, {"fthlim-f": 255}, {"fthlim-f": 900}
+    names = [f"c{letter * 5}" for letter in "ABCD"]
     areas = {
-        "cAAAAA": area((100, 1, 1), {"cCCCCC": [rule("all_to_0-0-0", 1000.123)]}, psp=999.991),
-        "cBBBBB": area((100, 1, 1), {"cCCCCC": [rule("all_to_0-0-0", 777.457)]}, psp=123.457),
-        "cCCCCC": area((1, 1, 1)),
+        name: area((1, 1, 1), threshold=threshold, **limit) for name, threshold, limit in zip(names, (-5, 3, 300, 1e9), limits, strict=True)
     }
-    brain = grow(genome(areas))
-    brain.connectome.validate()
-    assert brain.report.weights_rounded == brain.report.psps_rounded == 200
-    synapses, scale = brain.connectome.synapses, brain.connectome.settings.contribution_scale
-    delivered = synapses.weight.astype(float) * synapses.psp * scale
-    np.testing.assert_allclose(delivered, np.repeat([1000.123 * 999.991, 777.457 * 123.457], 100), rtol=1e-2)
+    brain = grow(genome(areas), NetworkOptions(rules=rules))
+    ids = [int(np.flatnonzero(brain.neurons.threshold == np.float32(threshold))[0]) for threshold in (-5, 3, 300, 1e9)]
+    neurons, cut = brain.connectome.neurons, rules == "feagi-2.6"
+    assert neurons.threshold[ids].tolist() == expected
+    assert neurons.threshold_limit[ids].tolist() == ([np.inf, 200, 255, 255] if cut else [np.inf, 200, 255, 900])
+    assert (brain.report.thresholds_clamped, brain.report.threshold_limits_clamped) == ((3, 1) if cut else (0, 0))
+    assert ("3 neurons have a threshold outside 0..255 (-5 to 1e+09), brought into it" in brain.report.warnings) == cut
+    assert brain.neurons.threshold[ids].tolist() == [-5, 3, 300, 1e9]
 
 
 def test_every_parameter_arrives() -> None:

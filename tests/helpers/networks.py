@@ -45,6 +45,8 @@ SWITCHES = (
     "psp_per_source",
     "nonuniform",
     "driven",
+    "unrounded",
+    "fractions",
     "scaled",
     "inhibitory",
     "leak",
@@ -128,11 +130,14 @@ class Maker:
         self.on = plan.switches.__contains__
         self.capacity = plan.neurons + plan.reserved
         # The largest sum of a target must stay below 2**31 where an area may become non-uniform.
-        top = 255 if self.on("nonuniform") else 65535
+        self.fractions = self.on("fractions") and not self.on(PLASTIC) and self.chance(0.5)
+        top = 255 if self.on("nonuniform") or self.on("unrounded") or self.fractions else 65535
         self.weight_dtype: Any = np.uint16 if self.on("weight16") else np.uint8
         self.psp_dtype: Any = np.uint16 if self.on("psp16") else np.uint8
         self.weight_top, self.psp_top = (top if self.on(name) else 255 for name in ("weight16", "psp16"))
-        self.psp_of = self.rng.integers(0, self.psp_top + 1, 2**16)
+        if self.fractions:
+            self.weight_dtype, self.psp_dtype = [(np.float32, np.uint8), (np.float32, np.float32), (np.uint16, np.float32)][plan.seed % 3]
+        self.psp_of = self.counts(2**16, self.psp_top, self.psp_dtype)
         # What one synapse typically delivers; thresholds, injections and bounds are of this order, so that much fires.
         self.contribution = self.weight_top / 2 * self.psp_top / 2 / (max(plan.degree, 1) if self.on("nonuniform") else 1)
         self.settings = self.some_settings()
@@ -156,6 +161,15 @@ class Maker:
             chosen = np.where(self.rng.random(count) < 0.08, self.rng.choice(np.array(rare, dtype), count), chosen)
         return chosen.astype(dtype)
 
+    def counts(self, count: int, top: int, dtype: Any) -> NDArray[Any]:
+        """Weights or psps up to `top`; floats are whole numbers, fractions, and some so small that terms are rounded to 2^-32."""
+        whole = self.rng.integers(0, top + 1, count)
+        if dtype is not np.float32:
+            return whole.astype(dtype)
+        share = self.rng.choice([1.0, 1.0, 2.0**-9, 2.0**-20], count)
+        values: NDArray[Any] = np.where(self.rng.random(count) < 0.3, whole, top * self.rng.random(count) * share)
+        return values.astype(np.float32)
+
     def some_settings(self) -> Settings:
         scale = float(self.rng.choice([1 / 65025, 0.37, 1e-3])) if self.on("scaled") else 1.0
         unit = self.contribution * scale
@@ -164,6 +178,7 @@ class Maker:
             rectify_input=self.on("rectify") and self.chance(0.8),
             potential_floor=float(self.rng.choice([-unit, -0.1 * unit, 0.0])) if self.on("floor") else -np.inf,
             potential_ceiling=float(self.rng.choice([unit, 3 * unit, 3 * unit, 255.0])) if self.on("ceiling") else np.inf,
+            mp_driven_rounding=not (self.on("unrounded") and self.chance(0.7)),
             reset="candidates" if self.on("candidates_reset") and self.chance(0.8) else "all",
         )
         return Settings(rules, scale, float(self.rng.choice([0, 1, 3])) * unit, int(self.rng.integers(0, 2**32)))
@@ -237,10 +252,10 @@ class Maker:
             target[:] = source
         same = self.rng.random(count) < 0.1  # parallel synapses, though the network is wide
         source[same], target[same] = source[:1].repeat(same.sum()), target[:1].repeat(same.sum())
-        weight = self.rng.integers(0, self.weight_top + 1, count).astype(self.weight_dtype)
-        psp = self.psp_of[source % 2**16] if self.on("psp_per_source") else self.rng.integers(0, self.psp_top + 1, count)
+        weight = self.counts(count, self.weight_top, self.weight_dtype)
+        psp = self.psp_of[source % 2**16] if self.on("psp_per_source") else self.counts(count, self.psp_top, self.psp_dtype)
         inhibitory = self.rng.random(count) < (0.3 if self.on("inhibitory") else 0)
-        return SynapseBatch(source, target, weight, psp.astype(self.psp_dtype), inhibitory)
+        return SynapseBatch(source, target, weight, psp, inhibitory)
 
     # -- the network -------------------------------------------------------------------------------------------------
     def make_network(self) -> Connectome:
@@ -402,7 +417,7 @@ class Maker:
             self.pairs.update(zip(batch.source.tolist(), batch.target.tolist(), strict=True))
         if self.chance(0.4):
             source, target = self.some_pairs(int(self.rng.choice([1, 5, 50])))
-            weight = self.rng.integers(0, self.weight_top + 1, len(source)).astype(self.weight_dtype)
+            weight = self.counts(len(source), self.weight_top, self.weight_dtype)
             self.step("reweight_synapses", source, target, weight)
         if self.chance(0.3):
             self.remove(int(self.rng.choice([1, 5, 50])))

@@ -128,8 +128,8 @@ class Neuron:
 class Synapse:
     source: int
     target: int
-    weight: int
-    psp: int
+    weight: Any
+    psp: Any
     inhibitory: bool
     valid: bool = True
     residue: int = 0
@@ -159,7 +159,7 @@ class ScalarModel:
                 self.neurons[j].set(name, getattr(connectome.neurons, name)[j])
         s = connectome.synapses
         self.synapses = [
-            Synapse(int(s.source[x]), int(s.target[x]), int(s.weight[x]), int(s.psp[x]), bool(s.inhibitory[x]), bool(s.valid[x]))
+            Synapse(int(s.source[x]), int(s.target[x]), exact(s.weight[x]), exact(s.psp[x]), bool(s.inhibitory[x]), bool(s.valid[x]))
             for x in range(s.count)
         ]
         for batch in synapses or ():
@@ -249,7 +249,9 @@ class ScalarModel:
             if self.neurons[j].valid:
                 ext[j] = fl32(ext.get(j, Fraction(0)) + exact(self.settings.power_amount))
                 power += 1
-        bits = 0 if all(area.psp_uniform for area in self.areas.values()) else 32
+        unrounded = not rules.mp_driven_rounding
+        real = np.float32 in (self.weight_dtype, self.psp_dtype) or (unrounded and any(a.mp_driven_psp for a in self.areas.values()))
+        bits = 32 if real or not all(area.psp_uniform for area in self.areas.values()) else 0
         for i, potential in before.items():
             if not self.neurons[i].valid:
                 self.seen["deleted under way"] += 1
@@ -265,8 +267,16 @@ class ScalarModel:
                     self.seen["inhibited"] += s.inhibitory
                     self.seen["delivered from before"] += s.held is not None
                     weight = s.weight if s.held is None else s.held
-                    m = weight * (half_away(min(max(potential, Fraction(0)), Fraction(255))) if area.mp_driven_psp else s.psp)
-                    term = m * 2**bits if area.psp_uniform else (m * 2**bits + k // 2) // k
+                    clamped = min(max(potential, Fraction(0)), Fraction(255))
+                    m = weight * (s.psp if not area.mp_driven_psp else clamped if unrounded else half_away(clamped))
+                    if real:
+                        real_term = fl32(m) if area.psp_uniform else fl32(fl32(m) / fl32(k))
+                        term = round(real_term * 2**bits)  # ties to even
+                        self.seen["real"] += 1
+                        self.seen["real, rounded to 2^-32"] += term != real_term * 2**bits
+                        self.seen["unrounded potential"] += area.mp_driven_psp and clamped != half_away(clamped)
+                    else:
+                        term = m * 2**bits if area.psp_uniform else (m * 2**bits + k // 2) // k
                     syn[s.target] = syn.get(s.target, 0) + (-term if s.inhibitory else term)
                     terms += 1
         scale = fl32(exact(self.settings.contribution_scale) / 2**bits)
@@ -499,7 +509,7 @@ class ScalarModel:
     def add_synapses(self, batch: SynapseBatch) -> None:
         for x in range(len(batch)):
             self.synapses.append(
-                Synapse(int(batch.source[x]), int(batch.target[x]), int(batch.weight[x]), int(batch.psp[x]), bool(batch.inhibitory[x]))
+                Synapse(int(batch.source[x]), int(batch.target[x]), exact(batch.weight[x]), exact(batch.psp[x]), bool(batch.inhibitory[x]))
             )
 
     def _oldest(self, source: int, target: int) -> Synapse | None:
@@ -523,7 +533,7 @@ class ScalarModel:
             if found:
                 self.seen["residue reset"] += found.residue != 0
                 self.seen["reweighted what was held back"] += found.held is not None
-                found.weight, found.residue, found.held = int(w), 0, None
+                found.weight, found.residue, found.held = exact(w), 0, None
             answers.append(found is not None)
         return np.array(answers, bool)
 
@@ -533,8 +543,8 @@ class ScalarModel:
         return SynapseBatch(
             np.array([s.source for s in chosen], np.uint32),
             np.array([s.target for s in chosen], np.uint32),
-            np.array([s.weight for s in chosen], self.weight_dtype),
-            np.array([s.psp for s in chosen], self.psp_dtype),
+            np.array([float(s.weight) for s in chosen]).astype(self.weight_dtype),
+            np.array([float(s.psp) for s in chosen]).astype(self.psp_dtype),
             np.array([s.inhibitory for s in chosen], bool),
         )
 

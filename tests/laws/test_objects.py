@@ -38,7 +38,6 @@ from gpu_npu.backends.reference import ReferencePlatform
 from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.connectome.generators import RandomSynapses, fixed_out_degree
 from gpu_npu.connectome.synapses import SynapseChain
-from gpu_npu.genome.pack import pack_synapses
 from gpu_npu.io import save, stream
 from gpu_npu.npu.sizing import plan_memory
 from gpu_npu.objects import LONGEST, OneLine
@@ -160,7 +159,6 @@ def things(tmp_path: Path) -> Iterator[dict[str, Any]]:
             "snapshot": snapshot,
             "flight": snapshot.flight,
             "scheduled": Scheduled.none(),
-            "packed": pack_synapses(np.ones(500), np.ones(500), np.zeros(500)),
             "recorder": recorder,
             "closed recorder": closed,
             "recording": load_recording(tmp_path / "closed.npz"),

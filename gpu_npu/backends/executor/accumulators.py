@@ -12,8 +12,8 @@ from gpu_npu.backends.layout import ARRAY
 from gpu_npu.backends.memory import cell_bits, count_bits
 from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.checks import settle
-from gpu_npu.connectome import Area, SynapseBatch
-from gpu_npu.connectome.sums import fixed_point_bits
+from gpu_npu.connectome import Area, Settings, SynapseBatch
+from gpu_npu.connectome.sums import Arithmetic
 from gpu_npu.errors import CapacityError
 
 
@@ -34,11 +34,13 @@ class Accumulators(Store):
         """Whether arrivals are counted in an array of their own."""
         return bool(self.arrays["arrivals"].nbytes)
 
-    def set_unit(self, contribution_scale: float, areas: Mapping[int, Area]) -> None:
-        """What a unit of a sum is worth; before the flags of areas change, as it may need memory."""
-        bits = fixed_point_bits(areas)
+    def set_unit(self, settings: Settings, areas: Mapping[int, Area]) -> None:
+        """How terms are computed, and what a unit of a sum is worth; before the flags of areas change, as it may need memory."""
+        arithmetic = Arithmetic.of(self._shape.weight_dtype, self._shape.psp_dtype, areas, settings.rules)
+        bits, contribution_scale = arithmetic.bits, settings.contribution_scale
         self._count_arrivals(bits, self._in_degree)
-        self.state["fraction_bits"] = bits
+        self.state["fraction_bits"], self.state["real_terms"] = bits, arithmetic.real
+        self.state["round_driven"] = settings.rules.mp_driven_rounding
         self.state["unit"] = settle(np.array([np.float32(float(contribution_scale) * 2.0**-bits)], np.float32))
 
     def make_room(self, in_degree: int) -> None:

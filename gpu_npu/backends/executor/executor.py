@@ -23,7 +23,7 @@ from gpu_npu.backends.executor.context import Context, Store
 from gpu_npu.backends.executor.fired import FireStore, bit_set
 from gpu_npu.backends.executor.listing import list_rows
 from gpu_npu.backends.executor.loading import load_rows
-from gpu_npu.backends.executor.neurons import NeuronStore
+from gpu_npu.backends.executor.neurons import NeuronStore, area_flags
 from gpu_npu.backends.executor.plasticity import Plasticity
 from gpu_npu.backends.executor.rows import RowStore
 from gpu_npu.backends.executor.schedule import ScheduleWindow
@@ -174,13 +174,13 @@ class Executor(Backend):
         state["rectify_input"] = rules.rectify_input
         state["potential_floor"], state["potential_ceiling"] = rules.potential_floor, rules.potential_ceiling
         state["power_amount"], state["random_seed"] = settings.power_amount, settings.random_seed
-        self._accumulators.set_unit(settings.contribution_scale, self._neurons.areas)
+        self._accumulators.set_unit(settings, self._neurons.areas)
 
     def set_area(self, area: int, flags: Area) -> None:
         areas = self._neurons.areas
         with self._neurons.setting_area(area, flags):
-            if flags.psp_uniform != areas.get(area, Area()).psp_uniform:
-                self._accumulators.set_unit(self._settings.contribution_scale, {**areas, area: flags})
+            if area_flags(flags) != area_flags(areas.get(area, Area())):
+                self._accumulators.set_unit(self._settings, {**areas, area: flags})
 
     # -- neurons -------------------------------------------------------------------------------------------------
     def add_neurons(self, neurons: U32, columns: FieldValues) -> None:

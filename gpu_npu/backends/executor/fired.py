@@ -13,7 +13,7 @@ from gpu_npu.backends.flight import Flight
 from gpu_npu.backends.layout import ARRAY, QUEUE_HEADER, WORD_NEURONS
 
 ARRAYS = (
-    "input", "fire_potential", "candidate_bits", "tile_count", "queue", "queue_potential", "queue_psp", "queue_task", "fired_bits"
+    "input", "fire_potential", "candidate_bits", "tile_count", "queue", "queue_potential", "queue_task", "fired_bits"
 )  # fmt: skip
 
 
@@ -103,8 +103,6 @@ class FireStore(Store):
         for burst, (ids, potentials) in ((flight.burst, flight.fired), (flight.burst - 1, flight.previous)):
             self.upload("queue", ids, self.queue_at(burst))
             self.upload("queue_potential", potentials, burst % 2 * self.neurons)
-            psp = np.floor(np.clip(potentials, 0, 255).astype(np.float64) + 0.5).astype(np.uint8)
-            self.upload("queue_psp", psp, burst % 2 * self.neurons)
         # The other queue is the next burst's to fill: its header is that of an empty one.
         self.upload("queue", np.array([self.count], np.uint32), self.queue_at() - QUEUE_HEADER)
         for burst, ids in enumerate(flight.ledger, flight.burst - len(flight.ledger) + 1):

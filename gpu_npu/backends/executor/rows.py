@@ -217,7 +217,8 @@ class RowStore:
         """Entries of the rows `ids` before and after the addition, which of them move, and where the last of those will end in
         the arena, which is made large enough."""
         added = np.diff(first)
-        lowest, highest = (extreme.reduceat(psp, first[:-1]).astype(np.uint32) for extreme in (np.minimum, np.maximum))
+        values = psp.view(np.uint32) if psp.dtype == np.float32 else psp
+        lowest, highest = (extreme.reduceat(values, first[:-1]).astype(np.uint32) for extreme in (np.minimum, np.maximum))
         while True:
             old = self._read(ids)
             if int((old["length"] + added).max()) > MAX_ROW:

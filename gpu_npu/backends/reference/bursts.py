@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpu_npu.arrays import F32, U32, U64, Flags, Indices, without
 from gpu_npu.backends.base import BurstOutput, Phases
@@ -15,7 +17,6 @@ from gpu_npu.backends.reference.staging import Staging, add_in_order
 from gpu_npu.checks import settle
 from gpu_npu.connectome import Connectome, NeuronArray
 from gpu_npu.connectome.fields import POTENTIAL_OF_FORCED
-from gpu_npu.connectome.sums import fixed_point_bits
 
 ALWAYS_EXCITABLE = np.float32(0.999)
 """From this excitability on a neuron fires at threshold without a draw."""
@@ -106,7 +107,8 @@ def propagate(network: Connectome, queue: Queue, candidate: Flags) -> tuple[U64,
     # synapses leaving a source, counts those to targets that do not exist; they deliver nothing.
     exists = valid[queue[0]]
     sources, potentials = queue[0][exists], queue[1][exists]
-    bits = fixed_point_bits(network.areas)
+    arithmetic = network.arithmetic
+    bits = np.uint64(arithmetic.bits)
     sums: U64 = np.zeros(size, np.uint64)
     if not len(sources):
         return sums, 0
@@ -117,17 +119,27 @@ def propagate(network: Connectome, queue: Queue, candidate: Flags) -> tuple[U64,
     slots = slots[valid[synapses.target[slots]]]
     source, target = synapses.source[slots], synapses.target[slots]
 
-    # p: the synapse's psp, or the potential at which the source fired, clamped to 0..255 and rounded half away
-    # from zero. (Below 256 adding a half is exact in float64 wherever it can matter.)
+    # p: the synapse's psp, or the potential at which the source fired, clamped to 0..255 and, unless a rule says otherwise,
+    # rounded half away from zero. (Below 256 adding a half is exact in float64 wherever it can matter.)
     driven = _sources_where(network, sources, [a for a, flags in network.areas.items() if flags.mp_driven_psp])
-    rounded = np.zeros(size, np.uint64)
-    rounded[sources] = np.floor(np.clip(potentials, 0, 255).astype(np.float64) + 0.5).astype(np.uint64)
-    p = np.where(driven[source], rounded[source], synapses.psp[slots].astype(np.uint64))
+    delivered = np.zeros(size, np.float64)
+    delivered[sources] = np.clip(potentials, 0, 255)
+    if network.settings.rules.mp_driven_rounding:
+        delivered[sources] = np.floor(delivered[sources] + 0.5)
+    kind: Any = np.float32 if arithmetic.real else np.uint64
+    p = np.where(driven[source], delivered[source].astype(kind), synapses.psp[slots].astype(kind))
 
-    # m = weight * p; the term is m * 2^F where psp is uniform, else floor((m * 2^F + floor(k / 2)) / k).
-    m = (synapses.weight[slots].astype(np.uint64) * p) << np.uint64(bits)
+    # m = weight * p, divided by k where psp is not uniform. Real terms: fl32 of each step, to the nearest 2^-32 (rint: ties to
+    # even). Others: m * 2^F, or floor((m * 2^F + floor(k / 2)) / k).
     shared = _sources_where(network, sources, [a for a, flags in network.areas.items() if not flags.psp_uniform])[source]
-    m[shared] = (m[shared] + k[source[shared]] // np.uint64(2)) // k[source[shared]]
+    m: NDArray[Any] = synapses.weight[slots].astype(kind) * p
+    if arithmetic.real:
+        m = settle(m)
+        m[shared] = settle(np.divide(m[shared], k[source[shared]], dtype=np.float32))
+        m = np.rint(m.astype(np.float64) * 2.0**32).astype(np.uint64)
+    else:
+        m <<= bits
+        m[shared] = (m[shared] + k[source[shared]] // np.uint64(2)) // k[source[shared]]
 
     # Exact sums. Unsigned arithmetic wraps, so adding the negative subtracts; the true sum fits 64 bits.
     np.add.at(sums, target, np.where(synapses.inhibitory[slots], np.negative(m), m))
@@ -138,7 +150,7 @@ def propagate(network: Connectome, queue: Queue, candidate: Flags) -> tuple[U64,
 def candidate_potentials(network: Connectome, injected: Injected, sums: U64) -> tuple[U32, F32]:
     """The fire candidates, ascending, and I = fl32(ext + fl32(fl32(syn) * fl32(contribution_scale * 2^-F)))."""
     with np.errstate(over="ignore", under="ignore"):
-        unit = network.settings.contribution_scale / 2.0 ** fixed_point_bits(network.areas)
+        unit = network.settings.contribution_scale / 2.0**network.arithmetic.bits
         scale = settle(np.array([unit], np.float64).astype(np.float32))
         ids = np.flatnonzero(injected.candidate)
         synaptic = settle(sums[ids].view(np.int64).astype(np.float32) * scale)
