@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from gpu_npu.backends import kernels
-from gpu_npu.backends.devices.limits import cpu_workers
 from gpu_npu.backends.toolchain import cache, compiler, nvrtc
 from gpu_npu.backends.toolchain.driver import ask as ask_driver
 from gpu_npu.connectome import STATE_FIELDS, Area, Connectome
 from gpu_npu.connectome.generators import fixed_out_degree
 from gpu_npu.errors import BackendUnavailableError, NpuError
 from gpu_npu.extras import install_command, is_complete
+from gpu_npu.limits import cpu_workers
 from gpu_npu.npu import NPU
 from gpu_npu.objects import OneLine
 

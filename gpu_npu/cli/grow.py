@@ -14,6 +14,7 @@ from gpu_npu.io.outputs import check_outputs
 
 from .networks import REPLACED, tell
 from .progress import Bar
+from .reading import memory_limit_option
 from .status import program
 
 
@@ -44,7 +45,8 @@ from .status import program
     show_default=True,
     help="If synapses have a delay above one burst: take it as one, or refuse the genome.",
 )
-def grow(genome: str, out: Path, seed: int, rules: str, bad_rules: str, delays: str) -> None:
+@memory_limit_option
+def grow(genome: str, out: Path, seed: int, rules: str, bad_rules: str, delays: str, memory_limit: int | None) -> None:
     """Grow GENOME (a JSON file of FEAGI) and write the network, with its areas and their names, to a file for run and info."""
     check_outputs([("--out", out)], [("GENOME", Path(genome))])
     with Bar() as bar:
@@ -56,7 +58,7 @@ def grow(genome: str, out: Path, seed: int, rules: str, bad_rules: str, delays: 
             bar.at(done)
 
         options = NetworkOptions(rules, delays)
-        grown = grow_genome(genome, options, seed=seed, bad_rules=bad_rules, progress=progress)
+        grown = grow_genome(genome, options, seed=seed, bad_rules=bad_rules, memory_limit=memory_limit, progress=progress)
         bar.step(f"writing {out}")
         save(grown.connectome, out)
     tell([*grown.report.warnings, *_without_effect(grown, seed)])

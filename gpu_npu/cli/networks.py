@@ -71,10 +71,11 @@ def read(name: str, reading: Mapping[str, Any] | None = None) -> Connectome | Gr
     if kind is CHECKPOINT:
         raise click.BadParameter(f"{name} is a checkpoint of a run; --resume {name} goes on from it", param_hint="NETWORK")
     made: Grown | Imported
+    limit = (reading or {}).get("memory_limit")
     if kind is GENOME and not SONATA.recognises(look(name)):
-        made = grow(name)
+        made = grow(name, memory_limit=limit)
     elif kind is EXPORT:
-        made = read_export(name)
+        made = read_export(name, memory_limit=limit)
     else:
         return load(name, tell=lambda text: tell([text]), **(reading or {}))
     tell(made.report.warnings)

@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+
+
+def count_of_bytes(value: str) -> int:
+    """A number of bytes: 4000000000, 4GB or 4GiB."""
+    found = re.fullmatch(r"(\d{1,18})(?:([kMGT])(i?)B?)?", value.strip())
+    if found is None:
+        raise click.BadParameter(f"{value!r} is no number of bytes, such as 4000000000 or 4GiB")
+    number, unit, binary = found.groups()
+    return int(number) * int((1024 if binary else 1000) ** (" kMGT".index(unit) if unit else 0))
+
+
+memory_limit_option = click.option(
+    "--memory-limit",
+    type=count_of_bytes,
+    metavar="BYTES",
+    help="Memory that reading the file may take, such as 16GiB.  [default: 1 GiB and 64 times the file, at most 3/4 of what is free]",
+)
+
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 OPTIONS = (
@@ -21,6 +40,7 @@ OPTIONS = (
     click.option("--areas-by", metavar="COLUMN", help="Column of the annotations that makes areas."),
     click.option("--transpose", is_flag=True, help="The columns of a matrix are the sources, not its rows."),
     click.option("--array", metavar="NAME", help="The matrix to take, of a file that has several."),
+    memory_limit_option,
 )
 NAMES = ("column", "unit", "clip", "electrical", "neurons", "annotations", "transmitter", "areas_by", "transpose", "array")
 
@@ -30,7 +50,7 @@ def reading_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def call(*args: Any, **values: Any) -> None:
-        taken = {name: values.pop(name) for name in NAMES}
+        taken = {name: values.pop(name) for name in (*NAMES, "memory_limit")}
         command(*args, reading=_reading(taken), **values)
 
     made: Callable[..., None] = call
@@ -53,6 +73,7 @@ def _reading(values: dict[str, Any]) -> dict[str, Any]:
         "areas": values["areas_by"],
         "transposed": values["transpose"],
         "array": values["array"],
+        "memory_limit": values["memory_limit"],
     }
 
 

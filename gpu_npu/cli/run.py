@@ -143,7 +143,10 @@ def run(context: click.Context, /, **values: Any) -> None:
 
 def _plan(options: Options) -> Plan:
     """What is to be run, as it was begun where it is resumed."""
-    plan = Plan(name=str(options.network_name)) if options.resume is None else Plan.resume(options.resume)
+    if options.resume is None:
+        plan = Plan(name=str(options.network_name))
+    else:
+        plan = Plan.resume(options.resume, memory_limit=options.reading["memory_limit"])
     every = options.checkpoint_every or plan.every
     if options.checkpoint is not None and every is None:
         raise click.UsageError("--checkpoint says where to; how often? Give --checkpoint-every N")

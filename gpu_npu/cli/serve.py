@@ -24,6 +24,7 @@ from gpu_npu.streams.places import cortical_ids
 
 from .networks import REPLACED, backend_options, file_of, read
 from .progress import Bar
+from .reading import memory_limit_option
 from .status import fail, program, status_of, told
 from .stimulus import files_named, neurons
 from .stop import Stop
@@ -95,6 +96,7 @@ class Options(OneLine):
     backend: str
     device: int | None
     ledger_window: int
+    memory_limit: int | None
 
     @property
     def kept(self) -> Path | None:
@@ -134,6 +136,7 @@ class Options(OneLine):
 @click.option("--checkpoint-every", type=click.FloatRange(min=1), metavar="SECONDS", help="Write it every so often, too.")
 @click.option("--resume", type=FILE, metavar="FILE", help="Go on from this checkpoint, in place of a NETWORK.")
 @backend_options
+@memory_limit_option
 def serve(**values: Any) -> None:
     """Run NETWORK (as for run) until SIGTERM or Ctrl-C, which end the service after the current burst, with exit status 0.
 
@@ -192,8 +195,8 @@ def _network(options: Options) -> tuple[NPU, str, Ids]:
     with Bar() as bar:
         bar.step(f"reading {options.resume or options.network_name}")
         if options.resume is not None:
-            return _resumed(options.resume, options.power, **place)
-        return _loaded(str(options.network_name), options.power, fire_ledger_window=options.ledger_window, **place)
+            return _resumed(options.resume, options, **place)
+        return _loaded(str(options.network_name), options, fire_ledger_window=options.ledger_window, **place)
 
 
 def _serve(service: Service, server: Server, stop: Stop, options: Options) -> None:
@@ -212,28 +215,28 @@ def _serve(service: Service, server: Server, stop: Stop, options: Options) -> No
         raise EngineError("the HTTP server ended")
 
 
-def _loaded(name: str, power: tuple[str, ...], **options: Any) -> tuple[NPU, str, Ids]:
+def _loaded(name: str, options: Options, **place: Any) -> tuple[NPU, str, Ids]:
     """The network of this name in an NPU."""
-    made = read(name)
+    made = read(name, {"memory_limit": options.memory_limit})
     connectome, ids = (made, None) if isinstance(made, Connectome) else (made.connectome, cortical_ids(made))
-    driven = _driven(connectome, power)
-    npu = NPU.from_connectome(connectome, **options)
+    driven = _driven(connectome, options.power)
+    npu = NPU.from_connectome(connectome, **place)
     npu.set_power_neurons(driven)
     return npu, name, ids
 
 
-def _resumed(path: Path, power: tuple[str, ...], **options: Any) -> tuple[NPU, str, Ids]:
+def _resumed(path: Path, options: Options, **place: Any) -> tuple[NPU, str, Ids]:
     """The run in a checkpoint, its power neurons too where no others are named; of a service, or of anything else."""
-    snapshot = Snapshot.read(path)
+    snapshot = Snapshot.read(path, memory_limit=options.memory_limit)
     try:
         noted = snapshot.notes.get(NOTE, {"network": str(path), "cortical_ids": None})
         name, texts = str(noted["network"]), noted["cortical_ids"]
         ids = None if texts is None else {int(area): bytes.fromhex(text) for area, text in texts.items()}
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path}: its note of a service cannot be read: {error!r}") from error
-    driven = _driven(snapshot.network, power)
-    npu = NPU.from_snapshot(snapshot, **options)
-    if power:
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
+        raise CheckpointError(f"{path}: its note of a service cannot be read: {error!r:.200}") from error
+    driven = _driven(snapshot.network, options.power)
+    npu = NPU.from_snapshot(snapshot, **place)
+    if options.power:
         npu.set_power_neurons(driven)
     return npu, name, ids
 

@@ -89,7 +89,7 @@ def told(error: BaseException) -> str:
 
 def _way_out(error: NpuError) -> str:
     """What the error says to a caller in Python, where that is an option here too: delays='one' is --delays one."""
-    keyword = re.match(r"""(\w+)=['"]([\w.-]+)['"] (.+)""", error.python)
+    keyword = re.match(r"""(\w+)=['"]?([\w.-]+)['"]? (.+)""", error.python)
     return "" if keyword is None else f"; --{keyword[1].replace('_', '-')} {keyword[2]} {keyword[3]}"
 
 

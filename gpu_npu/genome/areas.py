@@ -255,4 +255,5 @@ class CorticalArea(OneLine):
     @property
     def title(self) -> str:
         """Genome's id and name, for messages."""
-        return f"{self.genome_id or self.text!s} ({self.name})" if self.name else self.genome_id or self.text
+        identity = f"{self.genome_id or self.text:.40}"
+        return f"{identity} ({self.name:.60})" if self.name else identity

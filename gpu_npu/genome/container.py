@@ -7,7 +7,6 @@ against the bytes that are there.
 
 from __future__ import annotations
 
-import json
 import struct
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,9 @@ from numpy.typing import NDArray
 
 from gpu_npu.errors import FileFormatError, MissingPackageError
 from gpu_npu.extras import install_command
+from gpu_npu.io.budget import Budget
 from gpu_npu.io.kinds import EXPORT, another
+from gpu_npu.io.strict_json import parse_json
 
 from .fnv import fnv1a64
 
@@ -32,13 +33,13 @@ LZ4_LARGEST = 0x7E000000
 LARGEST_MANIFEST = 2**20
 
 
-def open_container(path: Path) -> tuple[int, dict[str, Any], bytes | memoryview]:
+def open_container(path: Path, budget: Budget) -> tuple[int, dict[str, Any], bytes | memoryview]:
     """(version, manifest, payload), the checksum verified and the payload decompressed."""
     with path.open("rb") as file:
         head = file.read(len(MAGIC))
         if head != MAGIC:
             raise another(path, EXPORT, f"begins with {head!r}, not with {MAGIC!r}")
-        reader = Reader(path, file.read(), "file")
+        reader = Reader(path, budget.read(file, "the export"), "file")
     version = reader.integer("I", "version")
     if version not in VERSIONS:
         raise FileFormatError(f"{path}: its container is of version {version}, and this release reads {', '.join(map(str, VERSIONS))}")
@@ -57,7 +58,10 @@ def open_container(path: Path) -> tuple[int, dict[str, Any], bytes | memoryview]
     payload = reader.rest()
     if fnv1a64(payload) != checksum:
         raise FileFormatError(f"{path}: the checksum of its {len(payload):,} bytes of payload is wrong: truncated or corrupt")
-    return version, manifest, _decompressed(path, payload, size) if flags & LZ4 else payload
+    if not flags & LZ4:
+        return version, manifest, payload
+    budget.take(size, "its payload, unpacked,")
+    return version, manifest, _decompressed(path, payload, size)
 
 
 def _decompressed(path: Path, payload: memoryview, size: int) -> bytes:
@@ -80,8 +84,8 @@ def _decompressed(path: Path, payload: memoryview, size: int) -> bytes:
 
 def json_object(path: Path, text: bytes | memoryview, what: str) -> dict[str, Any]:
     try:
-        value = json.loads(bytes(text))
-    except (ValueError, RecursionError) as error:
+        value = parse_json(bytes(text))
+    except ValueError as error:
         raise FileFormatError(f"{path}: the {what} is no JSON that can be read: {error}") from error
     if not isinstance(value, dict):
         raise FileFormatError(f"{path}: the {what} is {type(value).__name__}, not an object")

@@ -21,6 +21,7 @@ from gpu_npu.connectome import STATE_FIELDS, Area, Connectome
 from gpu_npu.connectome.fields import NEURON_FIELDS
 from gpu_npu.connectome.validation import check_field
 from gpu_npu.errors import FileFormatError, NetworkError, NpuError
+from gpu_npu.io.budget import Budget
 from gpu_npu.objects import OneLine
 
 from .container import Reader, open_container
@@ -84,16 +85,21 @@ class Imported(OneLine):
     report: ImportReport
 
 
-def read_export(path: str | os.PathLike[str], options: NetworkOptions = DEFAULTS) -> Imported:
+def read_export(
+    path: str | os.PathLike[str], options: NetworkOptions = DEFAULTS, *, memory_limit: int | None = None
+) -> Imported:
     """Read a `.connectome` file of version 1, 2 or 3.
 
+    memory_limit: as of `Budget.of`. CapacityError: it takes more.
     FileFormatError: truncated, corrupt, another format or version, or contents that are no network.
     MissingPackageError: it is compressed, and the package lz4 is missing. NetworkError: what an option refuses.
     OSError: the file cannot be read.
     """
     path = Path(path)
-    version, manifest, data = open_container(path)
+    budget = Budget.of(path, memory_limit)
+    version, manifest, data = open_container(path, budget)
     payload = Payload.read(Reader(path, data, "payload"), version)
+    budget.take_network(len(payload.neurons["valid"]), len(payload.synapses["valid"]))
     if manifest.get("connectome_schema_version", payload.version) != payload.version:
         raise FileFormatError(
             f"{path}: the manifest says schema version {manifest['connectome_schema_version']!r}, the payload is of {payload.version}"

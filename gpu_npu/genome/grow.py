@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from gpu_npu.checks import check_integer
 from gpu_npu.connectome import Area, Connectome
 from gpu_npu.connectome.fields import MAX_NEURONS
 from gpu_npu.errors import CapacityError, NetworkError
+from gpu_npu.io.budget import allowance, gib
 from gpu_npu.objects import OneLine
 
 from .areas import CorticalArea
@@ -53,7 +55,7 @@ def grow(
     seed: int = 0,
     bad_rules: str = "abandon",
     absent_targets: str = "skip",
-    memory_limit: int = 8 * 2**30,
+    memory_limit: int | None = None,
     progress: Progress | None = None,
 ) -> Grown:
     """Grow a genome, from its file or from the object in it.
@@ -61,7 +63,8 @@ def grow(
     seed: for mappings of which a share is drawn (`synapse_attractivity`).
     bad_rules: a mapping rule that cannot be applied takes the rest of its source area's rules with it, as in FEAGI
     ("abandon"), or not ("skip"). absent_targets: mappings to areas that do not exist make nothing, as in FEAGI ("skip"),
-    or are an error ("refuse"). memory_limit: bytes; a genome that needs more is refused.
+    or are an error ("refuse"). memory_limit: bytes; a genome that needs more is refused. None: what a file of its size may take
+    (gpu_npu/io/budget.py).
 
     FileFormatError: the genome is damaged, or has a value that its key cannot have. CapacityError: it is too large.
     NetworkError: something that was to be refused. OSError: the file cannot be read.
@@ -70,10 +73,12 @@ def grow(
     one_of("absent_targets", absent_targets, "skip", "refuse")
     seed = check_integer(seed, "seed")
     report = Report()
-    read = read_genome(genome, report)
+    if memory_limit is None:
+        memory_limit = allowance(0 if isinstance(genome, Mapping) else Path(genome).stat().st_size)
+    read = read_genome(genome, report, memory_limit)
     _check_neurons(read.areas, memory_limit)
     wiring = Wiring(read.areas, read.morphologies, seed, abandon=bad_rules == "abandon")
-    planned = plan(wiring, report)
+    planned = plan(wiring, report, memory_limit)
     absent = [one for one in planned if one.target < 0]
     if absent and absent_targets == "refuse":
         raise NetworkError(
@@ -86,9 +91,9 @@ def grow(
     size = neurons * NEURON_BYTES + bound * SYNAPSE_BYTES
     if bound and size > memory_limit:
         raise CapacityError(
-            f"growing {neurons:,} neurons and up to {bound:,} synapses takes about {_gib(size)}, more than the limit of"
-            f" {_gib(memory_limit)}; {_largest(read.areas, planned)}",
-            python="memory_limit=... raises it",
+            f"growing {neurons:,} neurons and up to {bound:,} synapses takes about {gib(size)}, more than the limit of"
+            f" {gib(memory_limit)}; {_largest(read.areas, planned)}",
+            python=f"memory_limit={size} allows it",
         )
     if progress is not None:
         progress("neurons", 0, neurons)
@@ -116,8 +121,8 @@ def _check_neurons(areas: tuple[CorticalArea, ...], memory_limit: int) -> None:
     if total > MAX_NEURONS:
         raise CapacityError(f"{total:,} neurons are more than {MAX_NEURONS:,}, the most that synapses can name; {size}")
     raise CapacityError(
-        f"growing {total:,} neurons takes about {_gib(total * NEURON_BYTES)}, more than the limit of {_gib(memory_limit)}; {size}",
-        python="memory_limit=... raises it",
+        f"growing {total:,} neurons takes about {gib(total * NEURON_BYTES)}, more than the limit of {gib(memory_limit)}; {size}",
+        python=f"memory_limit={total * NEURON_BYTES} allows it",
     )
 
 
@@ -138,7 +143,3 @@ def _note_run_time(areas: tuple[CorticalArea, ...], mappings: tuple[GrownMapping
 def _largest(areas: tuple[CorticalArea, ...], planned: list[PlannedRule]) -> str:
     one = max(planned, key=lambda one: one.bound)
     return f"the largest mapping is {areas[one.source].title} -> {areas[one.target].title} by {one.rule.morphology}: up to {one.bound:,}"
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:,.1f} GiB"

@@ -95,37 +95,16 @@ def _is_element(value: object) -> bool:
 # -- relations -----------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False, repr=False)
 class Relation(OneLine):
-    """Pairs of coordinates on one axis: source[i] with target[i]; or, `crossed`, every source with every target
-    (other than itself, `unequal`)."""
+    """Pairs of coordinates on one axis: at most `count`, known without making them; `make` gives (source, target)."""
 
-    source: I64
-    target: I64
-    crossed: bool = False
-    unequal: bool = False
-
-    @property
-    def count(self) -> int:
-        """Pairs, as they would be written out."""
-        if not self.crossed:
-            return len(self.source)
-        same = len(np.intersect1d(sorted_unique(self.source), sorted_unique(self.target), assume_unique=True)) if self.unequal else 0
-        return len(self.source) * len(self.target) - same
-
-    def pairs(self) -> tuple[I64, I64]:
-        """(source, target), written out."""
-        if not self.crossed:
-            return self.source, self.target
-        source, target = np.repeat(self.source, len(self.target)), np.tile(self.target, len(self.source))
-        if self.unequal:
-            keep = source != target
-            source, target = source[keep], target[keep]
-        return source, target
+    count: int
+    make: Callable[[], tuple[I64, I64]]
 
 
-def _paired(source: I64, target: I64, size: int) -> Relation:
+def _paired(source: I64, target: I64, size: int) -> tuple[I64, I64]:
     """Pairs whose target lies on an axis of this size."""
     inside = (target >= 0) & (target < size)
-    return Relation(source[inside], target[inside])
+    return source[inside], target[inside]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -137,14 +116,14 @@ class Block(OneLine):
 
     @property
     def count(self) -> int:
-        """Pairs, as they would be written out."""
+        """Pairs, at most."""
         return math.prod(relation.count for relation in self.relations)
 
     def pairs(self, source: Size, target: Size) -> tuple[I64, I64]:
         """Voxel numbers, (x * Y + y) * Z + z, of all pairs."""
         from_, to = np.zeros(1, np.int64), np.zeros(1, np.int64)
         for axis, relation in enumerate(self.relations):
-            s, t = relation.pairs()
+            s, t = relation.make()
             from_ = (from_[:, None] + s * _stride(source, self.axes[axis])).ravel()
             to = (to[:, None] + t * _stride(target, axis)).ravel()
         return from_, to
@@ -178,21 +157,29 @@ def _each(relation: Callable[[int, int], Relation], source: Size, target: Size, 
 def _shift(step: int) -> Callable[[int, int], Relation]:
     def relation(source: int, target: int) -> Relation:
         low, high = max(0, -step), min(source, target - step)
-        at = np.arange(low, max(low, high), dtype=np.int64)
-        return Relation(at, at + step)
+
+        def make() -> tuple[I64, I64]:
+            at = np.arange(low, high, dtype=np.int64)
+            return at, at + step
+
+        return Relation(max(0, high - low), make)
 
     return relation
 
 
 def _project(source: int, target: int) -> Relation:
     """Scale the axis, in float32: S > D: d = floor(s / (S/D)); S < D: every d with floor(d / (D/S)) = s."""
-    if source >= target:
-        s = np.arange(source, dtype=np.int64)
-        return _paired(s, s if source == target else _scaled(s, source, target), target)
-    d = np.arange(target, dtype=np.int64)
-    s = _scaled(d, target, source)
-    inside = s < source
-    return Relation(s[inside], d[inside])
+
+    def make() -> tuple[I64, I64]:
+        if source >= target:
+            s = np.arange(source, dtype=np.int64)
+            return _paired(s, s if source == target else _scaled(s, source, target), target)
+        d = np.arange(target, dtype=np.int64)
+        s = _scaled(d, target, source)
+        inside = s < source
+        return s[inside], d[inside]
+
+    return Relation(max(source, target), make)
 
 
 def _scaled(at: I64, large: int, small: int) -> I64:
@@ -202,39 +189,68 @@ def _scaled(at: I64, large: int, small: int) -> I64:
 
 
 def _centre(source: int, target: int) -> Relation:
-    s = np.arange(source, dtype=np.int64)
-    return _paired(s, s + (target - 1) // 2 - (source - 1) // 2, target)
+    return _shift((target - 1) // 2 - (source - 1) // 2)(source, target)
+
+
+def _of_source(function: Callable[[I64, int], I64]) -> Callable[[int, int], Relation]:
+    """Every coordinate of the source with function(coordinate, size of the target)."""
+
+    def relation(source: int, target: int) -> Relation:
+        def make() -> tuple[I64, I64]:
+            s = np.arange(source, dtype=np.int64)
+            return s, function(s, target)
+
+        return Relation(source, make)
+
+    return relation
 
 
 def _clamp(source: int, target: int) -> Relation:
-    s = np.arange(source, dtype=np.int64)
-    return Relation(s, np.minimum(s, target - 1))
+    return _of_source(lambda s, size: np.minimum(s, size - 1))(source, target)
 
 
 def _wrap(source: int, target: int) -> Relation:
-    s = np.arange(source, dtype=np.int64)
-    return Relation(s, s % target)
+    return _of_source(lambda s, size: s % size)(source, target)
 
 
 def _unwrap(source: int, target: int) -> Relation:
-    d = np.arange(target, dtype=np.int64)
-    return Relation(d % source, d)
+    def make() -> tuple[I64, I64]:
+        d = np.arange(target, dtype=np.int64)
+        return d % source, d
+
+    return Relation(target, make)
 
 
 def _point(source: int, target: int) -> Relation:
-    return Relation(np.array([source], np.int64), np.array([target], np.int64))
+    return Relation(1, lambda: (np.array([source], np.int64), np.array([target], np.int64)))
 
 
 def _decode(source: int, target: int) -> Relation:
     """Set bit b of s -> target - 1 - b, for bits that are on the axis."""
-    values = [_with_bit(source, bit) for bit in range(min(target, source.bit_length()))]
-    return Relation(_joined(values), _joined([np.full(len(s), target - 1 - bit, np.int64) for bit, s in enumerate(values)]))
+    bits = range(min(target, source.bit_length()))
+
+    def make() -> tuple[I64, I64]:
+        values = [_with_bit(source, bit) for bit in bits]
+        return _joined(values), _joined([np.full(len(s), target - 1 - bit, np.int64) for bit, s in enumerate(values)])
+
+    return Relation(sum(_count_with_bit(source, bit) for bit in bits), make)
 
 
 def _encode(source: int, target: int) -> Relation:
     """s stands for bit source - 1 - s -> every d with that bit set."""
-    values = [_with_bit(target, bit) for bit in range(min(source, target.bit_length(), 32))]
-    return Relation(_joined([np.full(len(d), source - 1 - bit, np.int64) for bit, d in enumerate(values)]), _joined(values))
+    bits = min(source, 32)
+    decoded = _decode(target, bits)
+
+    def make() -> tuple[I64, I64]:
+        d, s = decoded.make()
+        return s + (source - bits), d
+
+    return Relation(decoded.count, make)
+
+
+def _count_with_bit(size: int, bit: int) -> int:
+    """How many of 0..size - 1 have this bit set."""
+    return (size >> bit + 1 << bit) + max(0, (size & (2 << bit) - 1) - (1 << bit))
 
 
 def _with_bit(size: int, bit: int) -> I64:
@@ -249,15 +265,27 @@ def _joined(parts: list[I64]) -> I64:
 
 def _element(source_element: Element, target_element: Element, source: int, target: int) -> Relation:
     """One axis of a pattern."""
-    if isinstance(source_element, int):
-        s = np.array([source_element] if source_element < source else [], np.int64)
-    else:
-        s = np.arange(source, dtype=np.int64)
-    if isinstance(target_element, int):
-        return Relation(s, np.array([target_element] if target_element < target else [], np.int64), crossed=True)
+    from_, to = _along(source_element, source), _along(target_element, target)
     if target_element == "?":
-        return _paired(s, s, target)
-    return Relation(s, np.arange(target, dtype=np.int64), crossed=True, unequal=target_element == "!")
+        return Relation(min(len(from_), target), lambda: _paired(_integers(from_), _integers(from_), target))
+    unequal = target_element == "!"
+    same = len(range(max(from_.start, to.start), min(from_.stop, to.stop))) if unequal else 0
+
+    def make() -> tuple[I64, I64]:
+        s, t = np.repeat(_integers(from_), len(to)), np.tile(_integers(to), len(from_))
+        keep = s != t if unequal else slice(None)
+        return s[keep], t[keep]
+
+    return Relation(len(from_) * len(to) - same, make)
+
+
+def _along(element: Element, size: int) -> range:
+    """The coordinates of an axis that an element of a pattern means."""
+    return range(element, min(element + 1, max(size, element))) if isinstance(element, int) else range(size)
+
+
+def _integers(coordinates: range) -> I64:
+    return np.arange(coordinates.start, coordinates.stop, dtype=np.int64)
 
 
 # -- rules ---------------------------------------------------------------------------------------------------------
@@ -391,6 +419,12 @@ AT_RUN_TIME = frozenset({"episodic_memory", "memory_replay", "episodic_scan"})
 """Their work is done while the brain runs; they make no synapses."""
 TO_FIRST = frozenset({"first_to_last", "last_to_first"})
 """They end in the first neuron of the target's voxel; all others in the last."""
+
+
+def part_count(name: str, definitions: Mapping[str, Morphology]) -> int:
+    """How many parts `parts_of` makes, at most."""
+    found = None if name in CORE else definitions.get(name)
+    return 1 if found is None else len(found.vectors) + len(found.patterns)
 
 
 def parts_of(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import reprlib
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,9 @@ from typing import Any
 
 from gpu_npu.checks import is_integer, is_real
 from gpu_npu.errors import FileFormatError
+from gpu_npu.io.budget import Budget
 from gpu_npu.io.kinds import GENOME, another
+from gpu_npu.io.strict_json import parse_json
 from gpu_npu.objects import OneLine
 
 from . import areas as read
@@ -66,12 +67,13 @@ class Genome(OneLine):
     morphologies: Mapping[str, Morphology]
 
 
-def read_genome(source: str | os.PathLike[str] | Mapping[str, Any], report: Report) -> Genome:
+def read_genome(source: str | os.PathLike[str] | Mapping[str, Any], report: Report, memory_limit: int | None = None) -> Genome:
     """A genome from a JSON file, or from the object that such a file holds.
 
-    FileFormatError: no JSON, cut short, another version, or a value that its key cannot have. OSError: not readable.
+    memory_limit: as of `Budget.of`. FileFormatError: no JSON, cut short, another version, or a value that its key cannot have.
+    CapacityError: too large a file. OSError: not readable.
     """
-    root, where = (source, "genome") if isinstance(source, Mapping) else (_parse(Path(source)), str(source))
+    root, where = (source, "genome") if isinstance(source, Mapping) else (_parse(Path(source), memory_limit), str(source))
     try:
         return _genome(root, report)
     except FileFormatError as error:
@@ -87,11 +89,13 @@ def shown(value: object) -> str:
 
 
 # -- the file ------------------------------------------------------------------------------------------------------
-def _parse(path: Path) -> Any:
+def _parse(path: Path, memory_limit: int | None) -> Any:
+    budget = Budget.of(path, memory_limit)
+    with path.open("rb") as file:
+        text = budget.read(file, "the genome")
+    budget.take_json(len(text), "the genome")
     try:
-        return json.loads(path.read_bytes())
-    except RecursionError as error:
-        raise FileFormatError(f"{path}: JSON nested too deep to be read; {MAX_DEPTH} levels are taken") from error
+        return parse_json(text)
     except ValueError as error:
         raise another(path, GENOME, error) from error
 

@@ -8,13 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_npu.errors import CapacityError
+from gpu_npu.io.budget import SMALL, gib
 from gpu_npu.objects import OneLine
 
 from .areas import CorticalArea, Rule
-from .morphologies import AT_RUN_TIME, CORE, TO_FIRST, Morphology, Part, Unusable, parts_of, voxel_pairs
+from .morphologies import AT_RUN_TIME, CORE, TO_FIRST, Morphology, Part, Unusable, part_count, parts_of, voxel_pairs
 from .neuroembryogenesis import first_neurons
 from .report import Report
 from .tables import SynapseTable
+
+PART_BYTES = 8192
+"""Of the memory limit, for each vector or pattern that a rule applies: it takes some tens of microseconds."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,23 +68,25 @@ class PlannedRule(OneLine):
     """It makes at most so many synapses."""
 
 
-def plan(wiring: Wiring, report: Report) -> list[PlannedRule]:
-    """What is to be done with every rule; nothing large is made.
+def plan(wiring: Wiring, report: Report, memory_limit: int) -> list[PlannedRule]:
+    """What is to be done with every rule; nothing is made, everything is counted.
 
-    Rules that cannot be applied, and those that they take with them, are told in the report.
+    Rules that cannot be applied, and those that they take with them, are told in the report. CapacityError: more vectors and
+    patterns are to be applied than the limit allows.
     """
     rows, planned = wiring.rows(), []
+    _check_parts(wiring, memory_limit)
     for source, area in enumerate(wiring.areas):
         bad: str | None = None
         lost: list[Rule] = []
         for rule in area.rules:
             target = rows.get(rule.target, -1) if rule.target is not None else -1
-            name = f"{area.title} -> {rule.target_text} by {rule.morphology}"
+            name = f"{area.title} -> {rule.target_text:.60} by {rule.morphology:.60}"
             if bad is not None:
                 lost.append(rule)
             elif target < 0:
                 report.absent_targets += 1
-                report.warn(f"mapping {name}: there is no area {rule.target_text!r}; the mapping makes no synapses")
+                report.warn(f"mapping {name}: there is no area {rule.target_text!r:.60}; the mapping makes no synapses")
             else:
                 try:
                     bound = _bound(wiring, source, target, rule)
@@ -94,10 +101,22 @@ def plan(wiring: Wiring, report: Report) -> list[PlannedRule]:
             planned.append(PlannedRule(source, target, rule, False, 0))
         if lost:
             report.lost_rules += len(lost)
-            names = ", ".join(f"{rule.target_text} by {rule.morphology}" for rule in lost[:10])
+            names = ", ".join(f"{rule.target_text:.60} by {rule.morphology:.60}" for rule in lost[:10])
             more = f" and {len(lost) - 10:,} more" if len(lost) > 10 else ""
             report.warn(f"area {area.title}: FEAGI abandons an area's mappings at the first bad one ({bad}); lost here: {names}{more}")
     return planned
+
+
+def _check_parts(wiring: Wiring, memory_limit: int) -> None:
+    """CapacityError where rules together apply more vectors and patterns than can be gone through in seconds."""
+    parts = sum(part_count(rule.morphology, wiring.morphologies) for area in wiring.areas for rule in area.rules)
+    rules = sum(len(area.rules) for area in wiring.areas)
+    if parts > rules and parts * PART_BYTES > max(memory_limit, SMALL):
+        raise CapacityError(
+            f"{rules:,} mapping rules apply {parts:,} vectors and patterns; a limit of {gib(memory_limit)} of memory allows"
+            f" {memory_limit // PART_BYTES:,}",
+            python=f"memory_limit={parts * PART_BYTES} allows it",
+        )
 
 
 def _makes_synapses(wiring: Wiring, rule: Rule) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import io
+import math
+import os
 import struct
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -15,11 +17,45 @@ from numpy.typing import NDArray
 
 from gpu_npu.errors import FileFormatError, problem_of
 
+from .budget import Budget
 from .formats import Given
 from .kinds import ARCHIVE, another
 
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, NotImplementedError, RuntimeError, OSError)
 """What zipfile and NumPy raise for damaged archives; NotImplementedError and RuntimeError come from flipped flag bits."""
+
+
+_BAD_HEADER = (*_DAMAGE, KeyError, TypeError, OverflowError, AttributeError, SyntaxError, tokenize.TokenError, MemoryError, RecursionError)
+"""And of a header of .npy that was made up: it is an expression of Python."""
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Of compression. The others unpack a few hundred bytes to gigabytes, and NumPy writes none of them."""
+PIECE = 2**20
+"""Bytes."""
+
+
+def _header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """(shape, whether in Fortran's order, dtype) of a .npy of `size` bytes, seen to be numbers or text that fill it."""
+    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    shape, fortran, dtype = headers[np.lib.format.read_magic(file)](file)
+    if dtype.hasobject:
+        raise ValueError("Object arrays cannot be loaded")
+    if not dtype.itemsize or any(type(length) is not int or length < 0 for length in shape):
+        raise ValueError(f"{dtype} of shape {shape}, where numbers are needed")
+    if math.prod(shape) * dtype.itemsize != size - file.tell():
+        raise ValueError(f"{size - file.tell():,} bytes for {dtype} of shape {shape}")
+    return shape, fortran, dtype
+
+
+def read_npy(path: Path, memory_limit: int | None = None, what: str = "array") -> NDArray[Any]:
+    """The array in a .npy file. FileFormatError: damaged. CapacityError: it takes more than `memory_limit`, as of `Budget.of`."""
+    budget = Budget.of(path, memory_limit)
+    with path.open("rb") as file:
+        try:
+            shape, fortran, dtype = _header(file, os.fstat(file.fileno()).st_size)
+        except _BAD_HEADER as error:
+            raise FileFormatError(f"{path}: not a readable {what}: {error}") from error
+        budget.take(math.prod(shape) * dtype.itemsize, f"an array of shape {shape}")
+        return np.fromfile(file, dtype, math.prod(shape)).reshape(shape, order="F" if fortran else "C")
 
 
 def has_array(given: Given, *names: str) -> bool:
@@ -41,18 +77,12 @@ def has_arrays(given: Given) -> str:
 class Column:
     """An array of one dimension in an archive, read piece by piece. The zip's CRC is checked with the last piece."""
 
-    def __init__(self, archive: Archive, name: str, file: IO[bytes]) -> None:
-        self._archive, self._name, self._file = archive, name, file
-        try:
-            headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-            shape, _, self.dtype = headers[np.lib.format.read_magic(file)](file)
-        except (*_DAMAGE, KeyError) as error:
-            raise self._corrupt(error) from error
-        if self.dtype.hasobject:
-            raise self._corrupt(f"{self.dtype} where numbers are needed")
+    def __init__(self, archive: Archive, name: str) -> None:
+        self._archive, self._name = archive, name
+        self._file, shape, _, self.dtype = archive.open_array(name)
         if len(shape) != 1:
             raise archive.error(f"array {name!r} has shape {shape}, not one dimension")
-        self.length = int(shape[0])
+        self.length = shape[0]
 
     def read(self, count: int) -> NDArray[Any]:
         """The next `count` items."""
@@ -71,10 +101,14 @@ class Column:
 
 class Archive:
     """The arrays of a .npz file by name, each read whole, so that the zip's CRC is checked before a byte is believed; or
-    piece by piece."""
+    piece by piece. What they take of memory is counted before it is taken.
 
-    def __init__(self, path: Path) -> None:
+    memory_limit: as of `Budget.of`. CapacityError: more than that.
+    """
+
+    def __init__(self, path: Path, memory_limit: int | None = None) -> None:
         self.path = path
+        self.budget = Budget.of(path, memory_limit)
         self._file = path.open("rb")
         try:
             self._zip = zipfile.ZipFile(self._file)
@@ -100,35 +134,55 @@ class Archive:
     @property
     def names(self) -> str:
         """The names of all arrays, for messages."""
-        return ", ".join(self.array_names) or "nothing"
+        return f"{', '.join(self.array_names):.2000}" or "nothing"
 
     def error(self, what: object) -> FileFormatError:
         """A FileFormatError that names the file."""
         return FileFormatError(f"{self.path}: {problem_of(what) if isinstance(what, BaseException) else what}")
 
-    def array(self, name: str, shape: tuple[int, ...] | None = None, dtype: Any = None) -> NDArray[Any]:
-        """An array, of this shape and dtype where they are given; of any shape of one dimension where no shape is."""
+    def open_array(self, name: str) -> tuple[IO[bytes], tuple[int, ...], bool, np.dtype[Any]]:
+        """(the items as a file, shape, whether they lie in Fortran's order, dtype), seen to belong together."""
         if name not in self:
             raise self.error(f"array {name!r} is missing; the file has: {self.names}")
+        info = self._zip.getinfo(f"{name}.npy")
+        if info.compress_type not in METHODS:
+            method = zipfile.compressor_names.get(info.compress_type, info.compress_type)  # type: ignore[attr-defined]
+            raise self.error(f"array {name!r} is compressed by {method}; numpy.savez_compressed, by deflate, is read")
         try:
-            array: NDArray[Any] = np.lib.format.read_array(io.BytesIO(self._zip.read(f"{name}.npy")), allow_pickle=False)
+            file = self._zip.open(info)
+            shape, fortran, dtype = _header(file, info.file_size)
+        except _BAD_HEADER as error:
+            raise self.error(f"array {name!r} is corrupt: {error}") from error
+        return file, shape, fortran, dtype
+
+    def check_all(self) -> None:
+        """See that every array can be opened and that all together may be held: for a reader that is not of this package."""
+        for name in self.array_names:
+            _, shape, _, dtype = self.open_array(name)
+            self.budget.take(math.prod(shape) * dtype.itemsize, f"array {name!r} of shape {shape}")
+
+    def array(self, name: str, shape: tuple[int, ...] | None = None, dtype: Any = None) -> NDArray[Any]:
+        """An array, of this shape and dtype where they are given; of any shape of one dimension where no shape is."""
+        file, found, fortran, code = self.open_array(name)
+        if dtype is not None and code != dtype:
+            raise self.error(f"array {name!r} has dtype {code}, not {np.dtype(dtype)}")
+        if (len(found) != 1) if shape is None else (found != shape):
+            raise self.error(f"array {name!r} has shape {found}, not {'one dimension' if shape is None else shape}")
+        size = math.prod(found) * code.itemsize
+        self.budget.take(size, f"array {name!r} of shape {found}")
+        data = np.empty(size, np.uint8)
+        try:
+            for at in range(0, size, PIECE):
+                piece = file.read(min(PIECE, size - at))
+                data[at : at + PIECE] = np.frombuffer(piece, np.uint8, min(PIECE, size - at))
+            file.read(1)  # an empty array has a CRC too
         except _DAMAGE as error:
             raise self.error(f"array {name!r} is corrupt: {error}") from error
-        if dtype is not None and array.dtype != dtype:
-            raise self.error(f"array {name!r} has dtype {array.dtype}, not {np.dtype(dtype)}")
-        if (array.ndim != 1) if shape is None else (array.shape != shape):
-            raise self.error(f"array {name!r} has shape {array.shape}, not {'one dimension' if shape is None else shape}")
-        return array
+        return data.view(code).reshape(found, order="F" if fortran else "C")
 
     def column(self, name: str, length: int | None = None, dtype: Any = None) -> Column:
         """An array of one dimension to be read piece by piece, of this length and dtype where they are given."""
-        if name not in self:
-            raise self.error(f"array {name!r} is missing; the file has: {self.names}")
-        try:
-            file = self._zip.open(f"{name}.npy")
-        except _DAMAGE as error:
-            raise self.error(f"array {name!r} is corrupt: {error}") from error
-        column = Column(self, name, file)
+        column = Column(self, name)
         if dtype is not None and column.dtype != dtype:
             raise self.error(f"array {name!r} has dtype {column.dtype}, not {np.dtype(dtype)}")
         if length is not None and column.length != length:
@@ -140,6 +194,7 @@ class Archive:
         value = self.array(name, ())
         if value.dtype.kind != "U":
             raise self.error(f"{name!r} has dtype {value.dtype}, not a string")
+        self.budget.take_json(value.itemsize // 4, repr(name))
         return str(value)
 
     def integer(self, name: str) -> int:

@@ -24,7 +24,7 @@ A = TypeVar("A", NDArray[Any], Column)
 
 
 def _stream(given: Given, reading: Reading) -> tuple[Connectome, SynapseSource]:
-    with Archive(given.path) as archive:
+    with Archive(given.path, reading.memory_limit) as archive:
         return _read(archive, reading)
 
 
@@ -46,6 +46,7 @@ def _read(archive: Archive, reading: Reading) -> tuple[Connectome, SynapseSource
         raise archive.error(f"'count' has {count.length} values for {indices.length} of 'indices'")
     if len(sign) != n:
         raise archive.error(f"'sign' has {len(sign)} values for {n} neurons")
+    archive.budget.take_network(n, 0)
     network = Connectome(n, weight_dtype=np.uint16)
     network.add_neurons(n, **reading.fields)
     network.set_annotations(_annotations(archive, n))

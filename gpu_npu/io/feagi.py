@@ -16,7 +16,7 @@ def _is_feagi(given: Given) -> bool:
 
 def _load(given: Given, reading: Reading) -> Connectome:
     genome = importlib.import_module("gpu_npu.genome")
-    made = (genome.read_export if given.head.startswith(b"FEAGI") else genome.grow)(given.path)
+    made = (genome.read_export if given.head.startswith(b"FEAGI") else genome.grow)(given.path, memory_limit=reading.memory_limit)
     for warning in made.report.warnings:
         reading.tell(f"{given.name}: {warning}")
     network: Connectome = made.connectome

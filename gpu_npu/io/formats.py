@@ -17,6 +17,8 @@ from gpu_npu.errors import FileFormatError, MissingPackageError
 from gpu_npu.extras import install_command
 from gpu_npu.objects import OneLine, one_line
 
+from .budget import Budget
+
 Fields = Mapping[str, ArrayLike]
 """Neuron fields that the caller gives, by name."""
 
@@ -45,6 +47,8 @@ class Reading(OneLine):
     """Of a matrix: whether its columns are the sources, in place of its rows."""
     array: str | None = None
     """The name of the matrix in a file that holds several."""
+    memory_limit: int | None = None
+    """Bytes of memory that reading may take; None: by the size of the file and what is free (gpu_npu/io/budget.py)."""
     fields: Fields = field(default_factory=dict)
     """Neuron fields, each one value for all neurons or one for each."""
     tell: Callable[[str], object] = logging.getLogger("gpu_npu.io").warning
@@ -108,6 +112,8 @@ def in_memory(stream: Stream) -> Callable[[Given, Reading], Connectome]:
 
     def load(given: Given, reading: Reading) -> Connectome:
         network, synapses = stream(given, reading)
+        if given.is_file:
+            Budget.of(given.path, reading.memory_limit).take_network(network.neuron_capacity, synapses.total)
         network.reserve(synapses=synapses.total)
         for batch in synapses:
             network.synapses.append(batch)

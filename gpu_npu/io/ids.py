@@ -17,9 +17,11 @@ from gpu_npu.checks import check_ids
 from gpu_npu.connectome import Annotations
 from gpu_npu.errors import FileFormatError, NetworkError, NeuronIndexError
 
-from .archive import Archive
+from .archive import Archive, read_npy
 
 _BETWEEN = re.compile(r"[\s,;\[\]]+")
+SPARE = 2**20
+"""Ids that a list may name beside each one twice."""
 _RANGE = re.compile(r"(\d{1,20})-(\d{1,20})")
 
 
@@ -64,15 +66,11 @@ def read_ids(path: str | os.PathLike[str], capacity: int, key: str | None = None
         if key is not None and not head.startswith(b"PK"):
             raise FileFormatError(f"{path}: it is no .npz file, so it has no array {key!r}")
         if head == np.lib.format.MAGIC_PREFIX:
-            file.seek(0)
-            try:
-                values: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-            except (ValueError, EOFError, OverflowError) as error:
-                raise FileFormatError(f"{path}: not a readable array of ids: {error}") from error
+            values = read_npy(path, what="array of ids")
             return each_once(check_ids(values, capacity, str(path), find), str(path))
     if head.startswith(b"PK") or path.suffix == ".npz":
         with Archive(path) as archive:
-            names = archive.names.split(", ")
+            names = archive.array_names
             name = key or ("stim" if "stim" in names else names[0] if len(names) == 1 else None)
             if name is None:
                 raise FileFormatError(f"{path}: which array holds the ids? It has {archive.names}; name one: {path}:NAME")
@@ -104,6 +102,8 @@ def _append(found: array[int], items: Iterable[str], capacity: int, what: str, l
         first, last = _span(item, what)
         if not 0 <= first <= last < capacity:
             raise NeuronIndexError.outside(what, min(first, last, 0) or max(first, last), capacity)
+        if len(found) + last - first >= 2 * capacity + SPARE:
+            raise NetworkError(f"{what}: with {item:.40} more than {2 * capacity + SPARE:,} ids, in a network that has {capacity:,}")
         found.extend(range(first, last + 1))
 
 

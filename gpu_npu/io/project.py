@@ -29,9 +29,13 @@ from .archive import Archive, has_array
 from .atomic import replacing
 from .formats import Fields, Format, Given, Reading
 from .sealed import Sealed
+from .strict_json import parse_json
 
 FORMAT = "gpu_npu network"
 VERSION = 2
+MOST_SYNAPSES = 2**44
+SLOT_BYTES = 15
+"""Memory of a slot that is reserved for a synapse, at most."""
 
 
 def save(connectome: Connectome, path: str | os.PathLike[str], *, compressed: bool = False) -> None:
@@ -71,7 +75,7 @@ def network_arrays(connectome: Connectome) -> dict[str, NDArray[Any]]:
 
 def _load(given: Given, reading: Reading) -> Connectome:
     """What `save` wrote."""
-    with Archive(given.path) as archive:
+    with Archive(given.path, reading.memory_limit) as archive:
         _check_format(archive, reading.fields)
         return read_network(archive)
 
@@ -92,11 +96,15 @@ def read_network(archive: Archive | Sealed) -> Connectome:
     """The network of `network_values` and `network_arrays`, checked as `Connectome.validate` does."""
     capacity = archive.integer("synapse_capacity")
     slots = archive.array("synapse_source", dtype=np.uint32).shape
+    if capacity > MOST_SYNAPSES:
+        raise archive.error(f"'synapse_capacity' {capacity} is more than {MOST_SYNAPSES:,}, which no machine holds")
     if slots[0] > capacity:
         raise archive.error(f"{slots[0]} synapses are more than 'synapse_capacity' {capacity}")
     batch = SynapseBatch(*(archive.array(f"synapse_{name}", slots, field.dtype) for name, field in SYNAPSE_FIELDS.items()))
     valid = archive.array("synapse_valid", slots, np.bool_)
     network = _without_synapses(archive, batch.weight.dtype, batch.psp.dtype)
+    archive.budget.take(capacity * SLOT_BYTES, f"room for {capacity:,} synapses")
+    archive.budget.take_network(0, slots[0])
     try:
         network.reserve(synapses=capacity)
         network.synapses.append(batch)
@@ -116,6 +124,7 @@ def _without_synapses(archive: Archive | Sealed, weight_dtype: Any, psp_dtype: A
     }
     columns["valid"] = archive.array("neuron_valid", (n,), np.bool_)
     columns["created"] = archive.array("neuron_created", (n,), np.bool_)
+    archive.budget.take_network(n, 0)
     try:
         network = Connectome(
             n,
@@ -135,7 +144,7 @@ def _without_synapses(archive: Archive | Sealed, weight_dtype: Any, psp_dtype: A
 
 def _stream(given: Given, reading: Reading) -> tuple[Connectome, SynapseSource]:
     """What `save` wrote: the network without its synapses, and those that are not removed, as a source."""
-    with Archive(given.path) as archive:
+    with Archive(given.path, reading.memory_limit) as archive:
         _check_format(archive, reading.fields)
         return _streamed(archive)
 
@@ -195,28 +204,28 @@ def _settings_text(settings: Settings) -> str:
 
 def _settings(text: str) -> Settings:
     try:
-        values = json.loads(text)
+        values = parse_json(text)
         rules = {name: value for name, value in values.pop("rules").items() if value is not None}
         return Settings(rules=Rules(**rules), **values)
     except NetworkError:
         raise
     except (TypeError, KeyError, AttributeError, ValueError) as error:
-        raise NetworkError(f"'settings' cannot be read: {error!r} in {text!r}") from error
+        raise NetworkError(f"'settings' cannot be read: {error!r:.200} in {text!r:.200}") from error
 
 
 def _areas(text: str) -> dict[int, Area]:
     try:
-        return {int(area): Area(**flags) for area, flags in json.loads(text).items()}
+        return {int(area): Area(**flags) for area, flags in parse_json(text).items()}
     except NetworkError:
         raise
     except (TypeError, AttributeError, ValueError) as error:
-        raise NetworkError(f"'areas' cannot be read: {error!r} in {text!r}") from error
+        raise NetworkError(f"'areas' cannot be read: {error!r:.200} in {text!r:.200}") from error
 
 
 def _plasticity(text: str) -> list[PlasticityRule]:
     try:
         rules: list[PlasticityRule] = []
-        for values in json.loads(text):
+        for values in parse_json(text):
             name = values.pop("rule")
             if name not in RULES:
                 raise NetworkError(f"'plasticity': {name!r} is not one of {', '.join(RULES)}")
@@ -225,7 +234,7 @@ def _plasticity(text: str) -> list[PlasticityRule]:
     except NetworkError:
         raise
     except (TypeError, KeyError, AttributeError, ValueError) as error:
-        raise NetworkError(f"'plasticity' cannot be read: {error!r} in {text!r}") from error
+        raise NetworkError(f"'plasticity' cannot be read: {error!r:.200} in {text!r:.200}") from error
 
 
 PROJECT = Format(

@@ -22,7 +22,9 @@ from gpu_npu.checks import is_integer
 from gpu_npu.errors import CheckpointError, problem_of
 
 from .atomic import replacing
+from .budget import Budget
 from .kinds import CHECKPOINT, another
+from .strict_json import parse_json
 
 MAGIC = b"\x89GPUNPU\n"
 VERSION = 1
@@ -65,11 +67,13 @@ def _aligned(size: int) -> int:
 class Sealed:
     """What `write_sealed` wrote, checked as a whole before any of it is believed; the arrays are read when asked for.
 
-    CheckpointError: not such a file, of another version, truncated or changed. OSError: not readable.
+    memory_limit: as of `Budget.of`. CheckpointError: not such a file, of another version, truncated or changed. CapacityError:
+    it takes more memory than that. OSError: not readable.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], memory_limit: int | None = None) -> None:
         self.path = Path(path)
+        self.budget = Budget.of(self.path, memory_limit)
         self._file = self.path.open("rb")
         try:
             self._begin()
@@ -80,7 +84,8 @@ class Sealed:
     def _begin(self) -> None:
         header = self._check(self._file)
         try:
-            content = json.loads(header)
+            self.budget.take_json(len(header), "its header")
+            content = parse_json(header)
             self._values: dict[str, Any] = dict(content["values"])
             self._places = {name: (str(code), tuple(map(int, shape)), int(at)) for name, (code, shape, at) in content["arrays"].items()}
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -134,14 +139,15 @@ class Sealed:
         """A string."""
         value = self._value(name)
         if not isinstance(value, str):
-            raise self.error(f"{name!r} is {value!r}, not a string")
+            raise self.error(f"{name!r} is {value!r:.60}, not a string")
+        self.budget.take_json(len(value), repr(name))
         return value
 
     def integer(self, name: str) -> int:
         """An integer of 0 or more."""
         value = self._value(name)
         if not is_integer(value) or value < 0:
-            raise self.error(f"{name!r} is {value!r}, not an integer of 0 or more")
+            raise self.error(f"{name!r} is {value!r:.60}, not an integer of 0 or more")
         return value
 
     def _value(self, name: str) -> Any:
@@ -161,6 +167,7 @@ class Sealed:
         count = math.prod(found)
         if min(found, default=0) < 0 or at < 0 or self._start + at + count * np.dtype(code).itemsize > self._end:
             raise self.error(f"array {name!r} of shape {found} at {at} reaches beyond the file")
+        self.budget.take(count * np.dtype(code).itemsize, f"array {name!r} of shape {found}")
         self._file.seek(self._start + at)
         array = np.fromfile(self._file, code, count)
         return array.astype(array.dtype.newbyteorder("="), copy=False).reshape(found)

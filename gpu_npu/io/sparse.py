@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gpu_npu.connectome import Connectome, SynapseSource
 from gpu_npu.errors import NetworkError
 
-from .archive import Archive, has_array
+from .archive import Archive, has_array, read_npy
 from .edges import stream_edges
 from .formats import Format, Given, Reading, in_memory, missing
 from .tables import ArraysTable
@@ -52,6 +52,8 @@ def _sparse_file(given: Given, reading: Reading) -> tuple[Connectome, SynapseSou
         import scipy.sparse
     except ImportError as error:
         raise missing(error, f"reading {given.name}", "matrices") from error
+    with Archive(given.path, reading.memory_limit) as archive:
+        archive.check_all()
     try:
         matrix = scipy.sparse.load_npz(given.path)
         matrix.check_format(full_check=True) if hasattr(matrix, "check_format") else None
@@ -63,11 +65,7 @@ def _sparse_file(given: Given, reading: Reading) -> tuple[Connectome, SynapseSou
 
 
 def _dense_file(given: Given, reading: Reading) -> tuple[Connectome, SynapseSource]:
-    try:
-        matrix = np.load(given.path, allow_pickle=False)
-    except (ValueError, EOFError, OverflowError) as error:
-        raise given.error(f"not a readable array: {error}") from error
-    return stream_matrix(matrix, given.name, reading)
+    return stream_matrix(read_npy(given.path, reading.memory_limit), given.name, reading)
 
 
 def _is_sparse_file(given: Given) -> bool:

@@ -20,17 +20,20 @@ from numpy.typing import NDArray
 
 from gpu_npu.arrays import U32
 from gpu_npu.backends.flight import Flight, Learning, Scheduled
-from gpu_npu.checks import check_ids, check_potentials
+from gpu_npu.checks import check_ids, check_integer, check_potentials
 from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Connectome, FeagiRule, PairRule
 from gpu_npu.connectome.fields import CountType
 from gpu_npu.errors import NetworkError, NpuError
 from gpu_npu.io.project import network_arrays, network_values, read_network
 from gpu_npu.io.sealed import Sealed, write_sealed
+from gpu_npu.io.strict_json import parse_json
 from gpu_npu.objects import described
 
 QUEUES = ("fired", "previous", "candidates", "staged")
 """Of a Flight: ids with potentials."""
 ENDS = ("source", "target")
+LAST_BURST = 2**61
+"""No run comes so far: a burst a nanosecond would take 73 years. Numbers up to twice this are held everywhere."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,9 @@ class Snapshot:
     def __post_init__(self) -> None:
         """The parts must belong together: NetworkError or NeuronIndexError."""
         flight, n = self.flight, self.network.neuron_capacity
+        check_integer(flight.burst, "burst", 0, LAST_BURST)
+        check_integer(self.fire_ledger_window, "fire_ledger_window", 1, LAST_BURST)
+        check_integer(self.next_rule, "next_rule", 0, LAST_BURST)
         for name in QUEUES:
             ids, potentials = getattr(flight, name)
             check_ids(ids, n, name)
@@ -94,8 +100,10 @@ class Snapshot:
             raise NetworkError(f"scheduled: {len(burst):,} bursts for {len(neuron):,} ids and {len(potential):,} potentials")
         if bool((burst[1:] < burst[:-1]).any() or (burst[:1] <= self.burst).any()):
             raise NetworkError(f"scheduled: its bursts do not ascend, or are not after burst {self.burst}")
-        if bool(np.isinf(potential).any()):
-            raise NetworkError("scheduled: a potential is infinite")
+        if len(burst) and int(burst[-1]) >= 2 * LAST_BURST:
+            raise NetworkError(f"scheduled: burst {burst[-1]:,} is beyond {2 * LAST_BURST - 1:,}")
+        if not bool(np.isfinite(potential).all()):
+            raise NetworkError("scheduled: a potential is not finite")
 
     def _check_memory(self) -> None:
         learning, rules = self.flight.learning, self.network.plasticity
@@ -108,6 +116,8 @@ class Snapshot:
         n = self.network.neuron_capacity if rules else 0
         arrays: dict[str, NDArray[Any]] = {"last_fired": learning.last_fired, "run": learning.run}
         arrays |= {f"trace {i} of rule {handle}": pair[i] for handle, pair in learning.traces.items() for i in range(2)}
+        for handle, burst in learning.silent_until.items():
+            check_integer(burst, f"first burst of rule {handle}", -1, 2 * LAST_BURST)
         for name, array in arrays.items():
             if len(array) != n:
                 raise NetworkError(f"{name}: {len(array):,} values for {n:,} ids of a network with {len(rules)} rules")
@@ -159,9 +169,10 @@ class Snapshot:
         write_sealed(path, values, arrays)
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> Snapshot:
-        """What `write` wrote. CheckpointError: truncated, changed, of another version, or not a checkpoint. OSError: not readable."""
-        with Sealed(path) as file:
+    def read(cls, path: str | os.PathLike[str], *, memory_limit: int | None = None) -> Snapshot:
+        """What `write` wrote. CheckpointError: truncated, changed, of another version, or not a checkpoint. CapacityError: it takes
+        more memory than `memory_limit` (gpu_npu/io/budget.py says how many bytes where it is None). OSError: not readable."""
+        with Sealed(path, memory_limit) as file:
             network = read_network(file)
             network.freeze()
             offset, fired = file.array("ledger_offset", dtype=np.int64), file.array("ledger_fired", dtype=np.uint32)
@@ -196,7 +207,7 @@ class Snapshot:
                     dict(_json(file, "notes")),
                     extra,
                 )
-            except (NpuError, ValueError, TypeError) as error:
+            except (NpuError, ValueError, TypeError, OverflowError) as error:
                 raise file.error(error) from error
 
 
@@ -215,6 +226,6 @@ def _learning(file: Sealed, weight_dtype: CountType) -> Learning:
 def _json(file: Sealed, name: str) -> Any:
     text = file.text(name)
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError as error:
-        raise NetworkError(f"{name!r} cannot be read: {error} in {text!r}") from error
+        raise NetworkError(f"{name!r} cannot be read: {error} in {text!r:.200}") from error

@@ -80,10 +80,10 @@ class Plan(OneLine):
             raise NetworkError(f"bursts: {self.bursts:,} are less than the {self.behind:,} that the run has behind it")
 
     @classmethod
-    def resume(cls, path: Path) -> Plan:
+    def resume(cls, path: Path, *, memory_limit: int | None = None) -> Plan:
         """To go on from a checkpoint with the bursts, the record and the checkpoints the run was begun with; or from a
         checkpoint of anything else. CheckpointError, OSError."""
-        snapshot = Snapshot.read(path)
+        snapshot = Snapshot.read(path, memory_limit=memory_limit)
         begun = noted(path, snapshot)
         record = Path(begun["record"]) if begun.get("record") else None
         name, every = str(begun.get("network", path.name)), begun.get("every")

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gpu_npu import BackendUnavailableError
-from gpu_npu.backends.devices import limits
+from gpu_npu import BackendUnavailableError, limits
 from gpu_npu.backends.devices.cpu import CpuDevice
-from gpu_npu.backends.devices.limits import cpu_workers, host_memory
+from gpu_npu.limits import cpu_workers, host_memory
 
 GIB = 2**30
 

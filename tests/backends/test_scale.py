@@ -12,13 +12,13 @@ import pytest
 from gpu_npu import NPU, CapacityError, Connectome, SynapseBatch
 from gpu_npu.backends.devices.cpu import CpuDevice
 from gpu_npu.backends.devices.emulated import EmulatedDevice
-from gpu_npu.backends.devices.limits import host_memory
 from gpu_npu.backends.executor import DevicePlatform
 from gpu_npu.backends.executor.context import Context
 from gpu_npu.backends.executor.rows import MAX_ROW, RowStore, check_degrees
 from gpu_npu.backends.layout import BLOCK_ALIGNMENT, PSP_EACH, ROW_DTYPE
 from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.connectome.generators import RandomSynapses
+from gpu_npu.limits import host_memory
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is reserved without being there as Linux does it")
 MAP_NORESERVE = 0x4000

@@ -69,7 +69,7 @@ assert npu.process_burst([0]).neuron_count == 1
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, cwd=ROOT, env=environment, timeout=120)
 
 
-GROUND = ("gpu_npu.arrays", "gpu_npu.checks", "gpu_npu.errors", "gpu_npu.objects", "gpu_npu.extras")
+GROUND = ("gpu_npu.arrays", "gpu_npu.checks", "gpu_npu.errors", "gpu_npu.objects", "gpu_npu.extras", "gpu_npu.limits")
 """What every room may import."""
 
 ROOMS = {
@@ -78,6 +78,7 @@ ROOMS = {
     "gpu_npu.objects": "",
     "gpu_npu.checks": "",
     "gpu_npu.extras": "",
+    "gpu_npu.limits": "",
     "gpu_npu.connectome": "",
     "gpu_npu.io": "connectome",
     "gpu_npu.genome": "connectome io",
@@ -95,14 +96,14 @@ ROOMS = {
     "gpu_npu.backends.devices": "backends.kernels backends.toolchain",
     "gpu_npu.backends.executor": "connectome backends.shape backends.flight backends.base backends.scheduled backends.layout"
     " backends.memory backends.devices",
-    "gpu_npu.backends.reference": "connectome backends.shape backends.flight backends.base backends.scheduled backends.devices.limits",
+    "gpu_npu.backends.reference": "connectome backends.shape backends.flight backends.base backends.scheduled",
     "gpu_npu.backends.select": "backends.shape backends.base backends.memory backends.devices backends.executor backends.reference",
     "gpu_npu.npu.sha256": "",
     "gpu_npu.npu.results": "npu.sha256 connectome",
     "gpu_npu.npu.snapshot": "connectome io backends.flight",
     "gpu_npu.npu.sizing": "connectome backends.shape backends.select",
     "gpu_npu.npu": "annotate connectome npu.results npu.snapshot npu.sizing backends.base backends.select backends.shape",
-    "gpu_npu.doctor": "connectome npu backends.kernels backends.toolchain backends.devices.limits",
+    "gpu_npu.doctor": "connectome npu backends.kernels backends.toolchain",
     "gpu_npu.recordings": "connectome io npu.results",
     "gpu_npu.streams": "connectome genome npu",
     "gpu_npu.engine": "connectome io timing npu streams",

@@ -13,9 +13,9 @@ from numpy.typing import DTypeLike
 
 from gpu_npu.backends import toolchain
 from gpu_npu.backends.devices.base import Device, Host, Launch
-from gpu_npu.backends.devices.limits import cpu_workers, host_memory
 from gpu_npu.backends.kernels import Program
 from gpu_npu.errors import KernelError, NetworkError
+from gpu_npu.limits import cpu_workers, host_memory
 
 PAGE = 4096
 DLPACK_CPU = 1

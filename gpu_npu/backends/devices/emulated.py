@@ -18,9 +18,9 @@ from numpy.typing import DTypeLike
 
 from gpu_npu.backends.devices.base import Device, Host, Launch
 from gpu_npu.backends.devices.cpu import CpuLibrary, PreparedBatch
-from gpu_npu.backends.devices.limits import host_memory
 from gpu_npu.backends.kernels import Program
 from gpu_npu.errors import KernelError, NetworkError
+from gpu_npu.limits import host_memory
 
 GUARD = 256
 """Bytes before and after an array; also its alignment, as on a GPU."""

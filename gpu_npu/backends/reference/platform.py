@@ -20,7 +20,7 @@ class ReferencePlatform(Platform):
         return DESCRIPTION
 
     def free_and_total(self) -> tuple[int, int]:
-        from gpu_npu.backends.devices.limits import host_memory
+        from gpu_npu.limits import host_memory
 
         return host_memory()
 
