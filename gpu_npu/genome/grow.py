@@ -27,6 +27,8 @@ from .tables import NeuronTable, SynapseTable
 NEURON_BYTES = 200
 SYNAPSE_BYTES = 120
 """Memory that growing takes for each of them: tables, what is needed on the way, and the connectome."""
+OBJECT_LIMIT = 8 * 2**30
+"""Bytes that growing a genome may take which is no file but an object, at most."""
 
 Progress = Callable[[str, int, int], object]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -64,7 +66,7 @@ def grow(
     bad_rules: a mapping rule that cannot be applied takes the rest of its source area's rules with it, as in FEAGI
     ("abandon"), or not ("skip"). absent_targets: mappings to areas that do not exist make nothing, as in FEAGI ("skip"),
     or are an error ("refuse"). memory_limit: bytes; a genome that needs more is refused. None: what a file of its size may take
-    (gpu_npu/io/budget.py).
+    (gpu_npu/io/budget.py), or OBJECT_LIMIT.
 
     FileFormatError: the genome is damaged, or has a value that its key cannot have. CapacityError: it is too large.
     NetworkError: something that was to be refused. OSError: the file cannot be read.
@@ -74,7 +76,7 @@ def grow(
     seed = check_integer(seed, "seed")
     report = Report()
     if memory_limit is None:
-        memory_limit = allowance(0 if isinstance(genome, Mapping) else Path(genome).stat().st_size)
+        memory_limit = min(OBJECT_LIMIT, allowance(2**40)) if isinstance(genome, Mapping) else allowance(Path(genome).stat().st_size)
     read = read_genome(genome, report, memory_limit)
     _check_neurons(read.areas, memory_limit)
     wiring = Wiring(read.areas, read.morphologies, seed, abandon=bad_rules == "abandon")
