@@ -205,12 +205,8 @@ def _of_source(function: Callable[[I64, int], I64]) -> Callable[[int, int], Rela
     return relation
 
 
-def _clamp(source: int, target: int) -> Relation:
-    return _of_source(lambda s, size: np.minimum(s, size - 1))(source, target)
-
-
-def _wrap(source: int, target: int) -> Relation:
-    return _of_source(lambda s, size: s % size)(source, target)
+_clamp = _of_source(lambda s, size: np.minimum(s, size - 1))
+_wrap = _of_source(lambda s, size: s % size)
 
 
 def _unwrap(source: int, target: int) -> Relation:
