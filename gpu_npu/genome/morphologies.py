@@ -188,10 +188,6 @@ def _scaled(at: I64, large: int, small: int) -> I64:
     return scaled
 
 
-def _centre(source: int, target: int) -> Relation:
-    return _shift((target - 1) // 2 - (source - 1) // 2)(source, target)
-
-
 def _of_source(function: Callable[[I64, int], I64]) -> Callable[[int, int], Relation]:
     """Every coordinate of the source with function(coordinate, size of the target)."""
 
@@ -397,7 +393,7 @@ CORE: dict[str, Callable[[Size, Size], list[Part]]] = {
     "transpose_xy": _transposed(1, 0, 2),
     "transpose_xz": _transposed(2, 1, 0),
     "transpose_yz": _transposed(0, 2, 1),
-    "centered_projector": lambda source, target: _each(_centre, source, target),
+    "centered_projector": lambda source, target: _each(lambda s, t: _shift((t - 1) // 2 - (s - 1) // 2)(s, t), source, target),
     "tile": _tile,
     "sweeper": _sweep,
     "first_to_last": _corner(source=False),
