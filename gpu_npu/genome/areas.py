@@ -124,6 +124,7 @@ KEYS = (
     Key("mp_psp-b", "mp_driven_psp", flag, "mp_driven_psp"),
     Key("mp_acc-b", "mp_charge_accumulation", flag, "mp_charge_accumulation"),
     Key("memory-b", "is_mem_type", flag, "memory"),
+    Key("de_gen-f", "degeneration", real, "degeneration"),
     Key("mem__t-i", "longterm_mem_threshold", real, "longterm_threshold"),
     Key("mem_gr-i", "lifespan_growth_rate", real, "lifespan_growth"),
     Key("mem_ls-i", "init_lifespan", real, "initial_lifespan"),
@@ -135,7 +136,6 @@ KEYS = (
     Key("gd_vis-b", "visualization", anything),
     *_axes("2dcor{}-i", "2d_coordinate", anything, "", "xy"),
     Key("synatt-f", "synapse_attractivity", anything),
-    Key("de_gen-f", "degeneration", anything),
     Key("__rand-b", "location_generation_type", anything),
     Key("leak_v-f", "leak_variability", anything),
     Key("pstcrm-f", "postsynaptic_current_max", anything),
@@ -213,6 +213,8 @@ class CorticalArea(OneLine):
     psp_uniform: bool = False
     mp_driven_psp: bool = False
     mp_charge_accumulation: bool = False
+    degeneration: float = 0.0
+    """de_gen-f: how much the psps of its neurons fall as they fire, in FEAGI."""
     memory: bool = False
     longterm_threshold: float = 100.0
     lifespan_growth: float = 1.0

@@ -134,9 +134,13 @@ def _note_run_time(areas: tuple[CorticalArea, ...], mappings: tuple[GrownMapping
     pairs = len(feagi_rules(areas, mappings, report))
     if pairs:
         report.warn(f"the synapses of {pairs:,} pairs of areas learn in FEAGI; here they stay as they are")
-    memories = sum(area.memory or area.id[:1] == b"m" for area in areas)
+    memories = [area.title for area in areas if area.memory or area.id[:1] == b"m"]
     if memories:
-        report.warn(f"{memories:,} areas are memories: the neurons that FEAGI adds to them at run time are left out")
+        report.warn(f"{len(memories):,} areas are memories, and form no patterns here as they do in FEAGI: {', '.join(memories)}")
+    sources = {mapping.source for mapping in mappings if mapping.synapses}
+    falling = [area.title for row, area in enumerate(areas) if area.degeneration > 0 and row in sources]
+    if falling:
+        report.warn(f"{len(falling):,} areas degenerate in FEAGI, as they fire; here their psps stay as they are: {', '.join(falling)}")
     driven = sum(area.mp_driven_psp for area in areas)
     if driven:
         report.warn(f"{driven:,} areas deliver the potential at which they fired; here it is clamped to 0..255")

@@ -147,12 +147,23 @@ def test_thresholds_depend_on_the_place() -> None:
 
 def test_what_happens_at_run_time_is_said() -> None:
     plastic = rule(plasticity_flag=True, plasticity_constant=0.5, ltp_multiplier=2, ltd_multiplier=3, plasticity_window=4)
-    areas = {"cAAAAA": area(to={"cBBBBB": [plastic], "mMMMMM": [rule("episodic_memory")]}, driven=True), "cBBBBB": area(), "mMMMMM": area()}
+    areas = {
+        "cAAAAA": area(to={"cBBBBB": [plastic], "mMMMMM": [rule("episodic_memory")]}, driven=True, **{"de_gen-f": 0.01}),
+        "cBBBBB": area(**{"de_gen-f": 0.5}),
+        "mMMMMM": area(),
+    }
     brain = grow(genome(areas))
     (mapping,) = (m for m in brain.mappings if m.plastic)
     assert (mapping.rule.constant, mapping.rule.ltp, mapping.rule.ltd, mapping.rule.window, mapping.synapses) == (0.5, 2, 3, 4, 8)
     said = "\n".join(brain.report.warnings)
-    for part in ("1 pairs of areas learn", "1 areas are memories", "episodic_memory makes no synapses", "1 areas deliver the potential"):
+    source, memory = (next(one.title for one in brain.areas if text in one.title) for text in ("AAAAA", "MMMMM"))
+    for part in (
+        "1 pairs of areas learn",
+        f"1 areas are memories, and form no patterns here as they do in FEAGI: {memory}\n",
+        "episodic_memory makes no synapses",
+        f"1 areas degenerate in FEAGI, as they fire; here their psps stay as they are: {source}\n",
+        "1 areas deliver the potential",
+    ):
         assert part in said
 
 
