@@ -61,9 +61,11 @@ class Options(OneLine):
     "--schedule",
     multiple=True,
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Inject what an .npz file says: arrays burst (from 1), neuron, potential.",
+    help="Inject what an .npz says (arrays burst, from 1, neuron, potential), or the spikes of a file of SONATA (.h5).",
 )
 @click.option("--potential", type=float, default=1.0, show_default=True, help="Potential injected where none is named.")
+@click.option("--ms", type=float, default=1.0, show_default=True, help="Duration of a burst, by which spikes of SONATA are scheduled.")
+@click.option("--population", metavar="NAME", help="Whose spikes those are, where their file does not say it.")
 @click.option("--silence", multiple=True, metavar="WHAT", help="The synapses that leave these neurons deliver nothing.")
 @click.option("--threshold", type=float, help="Threshold of all neurons, in place of what the network says.")
 @click.option(
@@ -217,7 +219,7 @@ def _without_effect(context: click.Context, given: StimulusOptions, plan: Plan, 
     return [text for text, true in found.items() if true]
 
 
-STIMULI = ("power", "inject", "every", "rate", "poisson", "schedule", "potential")
+STIMULI = ("power", "inject", "every", "rate", "poisson", "schedule", "potential", "ms", "population")
 BEGUN_WITH = ("network_name", *STIMULI, "silence", "threshold", "seed", "ledger_window", *NAMES)
 """What is in a checkpoint, and cannot be given again."""
 

@@ -11,6 +11,7 @@ import click
 
 from gpu_npu import Connectome, NetworkError
 from gpu_npu.arrays import U32
+from gpu_npu.io.kinds import HDF5, kind_of
 from gpu_npu.objects import OneLine
 from gpu_npu.session import Inject, Poisson, Power, Rate, Schedule, Stimulus
 from gpu_npu.session.targets import Named, is_number
@@ -27,6 +28,8 @@ class StimulusOptions(OneLine):
     poisson: tuple[str, ...] = ()
     schedule: tuple[Path, ...] = ()
     potential: float = 1.0
+    ms: float = 1.0
+    population: str | None = None
 
     def files(self) -> list[tuple[str, Path]]:
         """The files that they name, with the options."""
@@ -49,7 +52,13 @@ class StimulusOptions(OneLine):
             ids, (mean, *potential) = _parse(text, "--poisson", network, ("MEAN", "POTENTIAL"), needed=1)
             with _usage(text, "--poisson"):
                 found.append(Poisson(ids, mean, (potential or [self.potential])[0]))
-        return [*found, *(Schedule.read(path, self.potential) for path in self.schedule)]
+        return [*found, *map(self._schedule, self.schedule)]
+
+    def _schedule(self, path: Path) -> Schedule:
+        """Of a .npz, or of spikes of SONATA."""
+        if kind_of(path) is HDF5:
+            return Schedule.sonata(path, self.potential, self.ms, self.population)
+        return Schedule.read(path, self.potential)
 
     @property
     def take_potential(self) -> bool:

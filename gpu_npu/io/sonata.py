@@ -306,6 +306,32 @@ def _network(circuit: Circuit, scale: Scale, reading: Reading) -> Connectome:
     return network
 
 
+def read_spikes(path: Path, population: str | None = None) -> tuple[NDArray[np.str_], NDArray[np.float64]]:
+    """Labels of nodes (`population/17`) and times in ms of a file of spikes, by time. Old files (gids) name no population.
+
+    FileFormatError: no such file, or whose nodes they are is open. MissingPackageError, OSError.
+    """
+    with opened(path) as file:
+        group, key = file["spikes"], "gids"
+        if key not in group:
+            names = [name for name in group if "timestamps" in group[name]]
+            if population is None and len(names) == 1:
+                population = names[0]
+            if population not in names:
+                raise FileFormatError(f"{path}: spikes of the populations {', '.join(names) or 'none'}; name one of them with --population")
+            group, key = group[population], "node_ids"
+        if population is None:
+            raise FileFormatError(f"{path}: an old file, which does not say whose spikes it has; --population NAME says it")
+        nodes, times = group[key][:], np.asarray(group["timestamps"][:], np.float64)
+        if nodes.shape != times.shape or nodes.ndim != 1 or nodes.dtype.kind not in "iu":
+            raise FileFormatError(f"{path}: not as many ids of nodes as times")
+        bad = ~(np.isfinite(times) & (times >= 0))
+        if bad.any():
+            raise FileFormatError(f"{path}: spike {int(np.argmax(bad)):,} is at {times[bad][0]:g} ms, and times begin at 0")
+    order = np.argsort(times, kind="stable")
+    return np.array([f"{population}/{node}" for node in nodes[order].tolist()], np.str_), times[order]
+
+
 def _is_sonata(given: Given) -> bool:
     if not given.is_file or not given.head.lstrip(BEFORE_JSON).startswith(b"{"):
         return False

@@ -23,6 +23,7 @@ from gpu_npu.arrays import F32, F64, I64, U32
 from gpu_npu.checks import check_ids, check_integer, check_potentials, check_real
 from gpu_npu.errors import NetworkError
 from gpu_npu.io.archive import Archive
+from gpu_npu.io.sonata import read_spikes
 from gpu_npu.objects import OneLine, described
 
 from .targets import Target, neurons_of
@@ -174,6 +175,14 @@ class Schedule(OneLine):
             if neurons.dtype.kind == "b":
                 raise archive.error("array 'neuron' is a mask; an id for each of 'burst' is needed")
             return cls(bursts, neurons, archive.array("potential", bursts.shape) if "potential" in archive else potential, str(path))
+
+    @classmethod
+    def sonata(cls, path: str | os.PathLike[str], potential: float = 1.0, ms: float = 1.0, population: str | None = None) -> Schedule:
+        """From a file of spikes of SONATA: a spike at t ms is injected before burst t / ms + 1, rounded down; each burst lasts `ms`."""
+        if not 0 < check_real(ms, "ms", 0, math.inf) < math.inf:
+            raise NetworkError(f"ms: {ms:g} is no duration of a burst")
+        labels, times = read_spikes(Path(path), population)
+        return cls((times / ms * (1 + 1e-12)).astype(np.int64) + 1, labels, potential, str(path))
 
     def bind(self, network: Connectome, number: int) -> Bound:
         """For this network, as number `number` of all stimuli."""

@@ -10,12 +10,15 @@ import h5py
 import libsonata
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from conftest import shared_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_npu import Connectome, FileFormatError, NpuError
+from gpu_npu.cli import main
 from gpu_npu.io import load, stream
+from gpu_npu.session import Schedule
 
 
 @pytest.fixture
@@ -122,3 +125,18 @@ def test_damaged_circuits_are_refused_in_one_line(
     except (NpuError, OSError) as error:
         assert "\n" not in str(error)
     shutil.rmtree(folder)
+
+
+def test_spikes_of_the_old_form_are_a_stimulus(circuit: Path) -> None:
+    spikes = circuit / "inputs" / "external_spike_trains.h5"
+    with h5py.File(spikes) as file:
+        gids, times = file["spikes/gids"][:], file["spikes/timestamps"][:]
+    network = load(circuit / "config.json", tell=lambda text: None, threshold=1.0)
+    bound = Schedule.sonata(spikes, 1.0, 0.5, "external").bind(network, 0)
+    pairs = sorted(zip((times / 0.5).astype(int) + 1, gids + 300, strict=True))
+    assert sorted(pair for burst in range(1, 7000) for pair in zip([burst] * 99, bound.before(burst)[0].tolist(), strict=False)) == pairs
+    with pytest.raises(FileFormatError, match="an old file, which does not say whose spikes it has; --population NAME says it"):
+        Schedule.sonata(spikes)
+    arguments = ["run", str(circuit / "config.json"), "--schedule", str(spikes), "--population", "external", "--bursts", "50", "--json"]
+    result = CliRunner().invoke(main, [*arguments, "--threshold", "1", "--backend", "reference"])
+    assert result.exit_code == 0 and json.loads(result.stdout)["sensory_injections"] == np.count_nonzero(times < 50)
