@@ -17,7 +17,7 @@ from gpu_npu.errors import CapacityError, NetworkError
 from .annotations import Annotations
 from .fields import MAX_NEURONS, CountType, largest_count
 from .neurons import NeuronArray
-from .plasticity import RULES, PlasticityRule, check_rules, reaches
+from .plasticity import RULES, FeagiRule, PlasticityRule, check_rules, reaches
 from .settings import Area, Settings
 from .sums import Arithmetic, check_sums
 from .synapses import SynapseArray
@@ -292,9 +292,10 @@ class Connectome:
         self._writable()
         given = tuple(rules)
         for rule in given:
-            check_learns(self.weight_dtype, self.psp_dtype)
             if not isinstance(rule, tuple(RULES.values())):
                 raise NetworkError(f"plasticity: {rule!r} is no WindowRule, PairRule or FeagiRule; NPU.register_plasticity takes others")
+            if not isinstance(rule, FeagiRule):
+                check_learns(self.weight_dtype, self.psp_dtype)
         check_rules(given, self._weight_max)
         self._plasticity = given
 

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.checks import check_area_id, check_integer, check_real, check_single
+from gpu_npu.checks import check_area_id, check_flag, check_integer, check_real, check_single
 from gpu_npu.errors import NetworkError
 from gpu_npu.objects import described
 
@@ -173,7 +173,9 @@ class FeagiRule(PlasticityRule):
     """In units of weight, float32."""
     down: float
     max_weight: float | None = None
-    """Bounds potentiation alone. None: the largest weight of the network's dtype."""
+    """Bounds potentiation alone. None: the largest weight of a network of integer weights; one of float32 needs a bound."""
+    keeps_sums: bool = False
+    """The bound is none of the model's, but what sums have room for: runs tell when a weight reaches it."""
 
     def __post_init__(self) -> None:
         _areas(self)
@@ -182,6 +184,7 @@ class FeagiRule(PlasticityRule):
             object.__setattr__(self, step, _not_negative(getattr(self, step), step))
         if self.max_weight is not None:
             object.__setattr__(self, "max_weight", _not_negative(self.max_weight, "max_weight"))
+        object.__setattr__(self, "keeps_sums", check_flag(self.keeps_sums, "keeps_sums"))
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -192,9 +195,13 @@ class FeagiRule(PlasticityRule):
         return float(largest) if self.max_weight is None else min(self.max_weight, float(largest))
 
     def reach(self, largest: int) -> int:
-        return int(self.top(largest)) if self.up else 0
+        return math.ceil(self.top(largest)) if self.up else 0
 
     def check(self, largest: int) -> None:
+        if largest > MAX_STEP:  # float32
+            if self.max_weight is None and self.up:
+                raise NetworkError("max_weight: none, and float32 has no largest weight that sums have room for; give one")
+            return
         values = {"up": self.up, "down": self.down, "max_weight": self.top(largest)}
         for what, value in values.items():
             if value != int(value):

@@ -69,9 +69,9 @@ def check_count_dtype(dtype: Any, what: str) -> CountType:
 
 
 def check_learns(*dtypes: CountType) -> None:
-    """NetworkError where weights or psps of these dtypes are none that plasticity rules change."""
+    """NetworkError where weights or psps of these dtypes are none that plasticity rules other than FeagiRules change."""
     if np.float32 in dtypes:
-        raise NetworkError("plasticity: rules change weights that are whole numbers, and this network's weights or psps are float32")
+        raise NetworkError("plasticity: rules but FeagiRules change weights that are whole numbers; here weights or psps are float32")
 
 
 def check_weights(weight: ArrayLike, dtype: Any, n: int, what: str = "weight") -> Counts:

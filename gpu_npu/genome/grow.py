@@ -108,7 +108,7 @@ def grow(
         for row, area in enumerate(read.areas)
     }
     _note_run_time(read.areas, mappings, report)
-    connectome = build(table, synapses, flags, report, options)
+    connectome = build(table, synapses, flags, report, options, feagi_rules(read.areas, mappings, report))
     return Grown(connectome, table, synapses, read.areas, mappings, report, read.title, read.timestep)
 
 
@@ -131,9 +131,6 @@ def _check_neurons(areas: tuple[CorticalArea, ...], memory_limit: int) -> None:
 def _note_run_time(areas: tuple[CorticalArea, ...], mappings: tuple[GrownMapping, ...], report: Report) -> None:
     """What FEAGI does while a brain runs, and this network does not."""
     report.plastic_mappings = sum(mapping.plastic and mapping.synapses > 0 for mapping in mappings)
-    pairs = len(feagi_rules(areas, mappings, report))
-    if pairs:
-        report.warn(f"the synapses of {pairs:,} pairs of areas learn in FEAGI; here they stay as they are")
     memories = [area.title for area in areas if area.memory or area.id[:1] == b"m"]
     if memories:
         report.warn(f"{len(memories):,} areas are memories, and form no patterns here as they do in FEAGI: {', '.join(memories)}")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.arrays import F32, Counts
-from gpu_npu.connectome import Area, Connectome, Rules, Settings
+from gpu_npu.connectome import Area, Connectome, FeagiRule, Rules, Settings
 from gpu_npu.errors import NetworkError
 
+from .plasticity import bounded
 from .report import Report
 from .tables import NO_LIMIT, NeuronTable, SynapseTable
 
@@ -50,16 +51,18 @@ def build(
     areas: Mapping[int, Area],
     report: Report,
     options: NetworkOptions = DEFAULTS,
+    plasticity: Sequence[FeagiRule] = (),
 ) -> Connectome:
     """The connectome, validated; what had to be changed for it is counted in the report.
 
-    Weights and psps are integers where all are whole numbers up to 65,535, else float32. A negative psp turns the synapse's
-    type; leak coefficients and excitabilities are brought into 0..1, thresholds into what the rules can reach. NetworkError:
-    what an option refuses. SumOverflowError: inputs that may be too large.
+    Weights and psps are integers where all are whole numbers up to 65,535, else float32, as are weights that rules change. A
+    negative psp turns the synapse's type; leak coefficients and excitabilities are brought into 0..1, thresholds into what the
+    rules can reach. NetworkError: what an option refuses. SumOverflowError: inputs that may be too large.
     """
     _delays(synapses, options.delays, report)
     rules = Rules.preset(options.rules)
-    weight, psp, negative = _counts(np.abs(synapses.weight)), _counts(np.abs(synapses.psp)), synapses.psp < 0
+    weight, psp, negative = np.abs(synapses.weight), _counts(np.abs(synapses.psp)), synapses.psp < 0
+    weight = weight if plasticity else _counts(weight)
     report.negative_psps = int(np.count_nonzero(negative))
     if report.negative_psps:
         report.warn(f"{report.negative_psps:,} synapses have a negative psp: their type is turned")
@@ -81,6 +84,7 @@ def build(
         coordinates=np.stack([neurons.x, neurons.y, neurons.z], axis=1),
     )
     network.add_synapses(synapses.source, synapses.target, weight, psp, synapses.inhibitory ^ (synapses.weight < 0) ^ negative)
+    network.set_plasticity(bounded(plasticity, network, report))
     network.validate()
     return network
 

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpu_npu.arrays import U32, Flags, sorted_unique
 from gpu_npu.checks import check_area_id, check_count, check_pairs, check_unique
-from gpu_npu.connectome import NEURON_FIELDS, Area, Connectome, PlasticityRule, Settings
+from gpu_npu.connectome import NEURON_FIELDS, Area, Connectome, FeagiRule, PlasticityRule, Settings
 from gpu_npu.connectome.fields import MAX_NEURONS, synapse_dtypes
 from gpu_npu.connectome.neurons import lowest_free
 from gpu_npu.connectome.plasticity import check_rules
@@ -111,7 +111,8 @@ class NetworkEdits(Part):
         resident = self._resident
         if not isinstance(rule, PlasticityRule):
             raise NetworkError(f"plasticity: {rule!r} is not a rule; make a WindowRule, a PairRule, a FeagiRule or a CustomRule")
-        check_learns(resident.shape.weight_dtype, resident.shape.psp_dtype)
+        if not isinstance(rule, FeagiRule):
+            check_learns(resident.shape.weight_dtype, resident.shape.psp_dtype)
         check_rules([*resident.rules.values(), rule], resident.weight_max)
         backend, handle, bound = resident.ready(), resident.next_rule, resident.bound
         if resident.arithmetic_with().bits and rule.reach(resident.weight_max):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpu_npu import Connectome
+from gpu_npu import NPU, Connectome, FeagiRule
 from gpu_npu.objects import one_line
 
 from .activity import Activity
@@ -59,6 +59,22 @@ def findings(network: Connectome, stimuli: Stimuli, totals: Totals, activity: Ac
             python="raise the thresholds (Connectome.write), or lower the weights",
             command=f"--threshold {strength:.15g} would hold it",
         )
+
+
+def bounds_reached(npu: NPU) -> Iterator[Note]:
+    """Whether weights stopped at a bound that is there for the sums and not for the model."""
+    rules = [rule for rule in npu.plasticity.values() if isinstance(rule, FeagiRule) and rule.keeps_sums]
+    if not rules:
+        return
+    synapses, area = npu.synapse_array, npu.get_parameter("cortical_area")
+    source, target = area[synapses.source], area[synapses.target]
+    reached = sum(
+        int(np.count_nonzero((source == rule.source_area) & (target == rule.target_area) & (synapses.weight >= rule.max_weight)))
+        for rule in rules
+    )
+    if reached:
+        bound = max(rule.max_weight or 0.0 for rule in rules)
+        yield Note(f"{reached:,} plastic synapses have the largest weight that sums have room for, {bound:,g}; FEAGI has no such bound")
 
 
 def _unused(stimuli: Stimuli, bursts: int) -> Iterator[Note]:

@@ -23,7 +23,7 @@ from gpu_npu.recordings import Recorder
 
 from .activity import Activity
 from .checkpoints import Checkpoints, Parts, files_of_parts, noted
-from .findings import Totals, findings
+from .findings import Totals, bounds_reached, findings
 from .result import Note, Result
 from .stimuli import Stimuli, Stimulus
 
@@ -379,7 +379,7 @@ class Session(Unique):
         driven = self._counters["sensory_injections"] + self._counters["power_injections"]
         power = self._npu.statistics()["power_neurons"]
         totals = Totals(self.bursts, self._fired, self._fired_last, driven, self._counters["synaptic_injections"], power)
-        return tuple(findings(self._network, self._stimuli, totals, self._activity))
+        return (*findings(self._network, self._stimuli, totals, self._activity), *bounds_reached(self._npu))
 
 
 def _loaded(plan: Plan, network: Connectome, stimuli: Stimuli, place: Place) -> NPU:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,16 @@ def test_long_silence_and_long_windows(backend_factory: Factory) -> None:
 def test_parameters_that_do_not_fit_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(NetworkError, match=message):
         pairs(FeagiRule(**{"source_area": 0, "target_area": 1, "window": 1, "up": 1, "down": 1, **values}))
+
+
+def test_float32_weights_need_a_bound_that_sums_have_room_for() -> None:
+    for up, most, message in ((1, None, "max_weight: none, and float32"), (1, 1e30, "a plasticity rule can raise it"), (0, None, "")):
+        network = Connectome(2, 1, weight_dtype=np.float32)
+        network.add_neurons(2, cortical_area=[0, 1])
+        network.add_synapses(0, 1, 2.5, 3)
+        with pytest.raises(NetworkError, match=message) if message else nullcontext():
+            network.set_plasticity([FeagiRule(0, 1, 1, up, 0.25, most)])
+            network.validate()
 
 
 def test_one_rule_a_pair_of_areas_and_no_other_kinds_beside(backend_factory: Factory) -> None:

@@ -158,7 +158,6 @@ def test_what_happens_at_run_time_is_said() -> None:
     said = "\n".join(brain.report.warnings)
     source, memory = (next(one.title for one in brain.areas if text in one.title) for text in ("AAAAA", "MMMMM"))
     for part in (
-        "1 pairs of areas learn",
         f"1 areas are memories, and form no patterns here as they do in FEAGI: {memory}\n",
         "episodic_memory makes no synapses",
         f"1 areas degenerate in FEAGI, as they fire; here their psps stay as they are: {source}\n",

@@ -130,7 +130,7 @@ class Maker:
         self.on = plan.switches.__contains__
         self.capacity = plan.neurons + plan.reserved
         # The largest sum of a target must stay below 2**31 where an area may become non-uniform.
-        self.fractions = self.on("fractions") and not self.on(PLASTIC) and self.chance(0.5)
+        self.fractions = self.on("fractions") and (self.on(FEAGI) or not self.on(PLASTIC)) and self.chance(0.5)
         top = 255 if self.on("nonuniform") or self.on("unrounded") or self.fractions else 65535
         self.weight_dtype: Any = np.uint16 if self.on("weight16") else np.uint8
         self.psp_dtype: Any = np.uint16 if self.on("psp16") else np.uint8
@@ -353,6 +353,9 @@ class Maker:
         """Windows of a length that history is forgotten in among them."""
         rng = self.rng
         source, target = (int(area) for area in self.pick(AREAS[:2], 2, np.uint32, rare=AREAS))
+        if self.weight_dtype is np.float32:
+            steps = rng.choice([0, 1, 0.3, 2.7, 40.1, 1e-4], 2).tolist()
+            return FeagiRule(source, target, int(rng.choice([1, 1, 2, 3, 5, 9, 70])), *steps, float(self.weight_top * rng.random()))
         unbounded = self.weight_top == int(np.iinfo(self.weight_dtype).max) and self.chance(0.5)
         top = None if unbounded else float(rng.integers(0, self.weight_top + 1))
         window = int(rng.choice([1, 1, 2, 3, 5, 9, 70]))

@@ -133,7 +133,7 @@ class Synapse:
     inhibitory: bool
     valid: bool = True
     residue: int = 0
-    held: int | None = None
+    held: Any = None
     """The weight that the next burst delivers, where a FeagiRule has changed it since."""
 
 
@@ -401,13 +401,14 @@ class ScalarModel:
         if burst < rule.window:
             return
         fired = set().union(*(self.history.get(t, set()) for t in range(max(burst - rule.window, since) + 1, burst + 1)))
-        top = min(255 if self.weight_dtype is np.uint8 else 65535, exact(rule.max_weight) if rule.max_weight is not None else 65535)
+        tops = [exact(rule.max_weight)] if rule.max_weight is not None else []
+        top = min(tops + [int(np.iinfo(self.weight_dtype).max)] if self.weight_dtype is not np.float32 else tops, default=0)
         for s in self.of_mapping(rule):
             ends = (s.source in fired) + (s.target in fired)
             if not ends:
                 continue
             wanted = fl32(s.weight + exact(rule.up)) if ends == 2 else fl32(s.weight - exact(rule.down))
-            after = int(min(wanted, top) if ends == 2 else max(wanted, 0))
+            after = min(wanted, top) if ends == 2 else max(wanted, Fraction(0))
             self.seen["feagi up" if ends == 2 else "feagi down"] += 1
             self.seen["feagi up, in bursts of their own"] += ends == 2 and not {s.source, s.target} <= self.history[burst]
             self.seen["feagi cut"] += after != wanted
@@ -455,7 +456,7 @@ class ScalarModel:
     def flight(self) -> Any:
         """Of it, what is held back."""
         valid = sorted((s for s in self.synapses if s.valid), key=lambda s: (s.source, s.target))
-        delivered = np.array([s.weight if s.held is None else s.held for s in valid], self.weight_dtype)
+        delivered = np.array([float(s.weight if s.held is None else s.held) for s in valid]).astype(self.weight_dtype)
         held = any(s.held not in (None, s.weight) for s in valid)
         return SimpleNamespace(learning=SimpleNamespace(delivered=delivered if held else delivered[:0]))
 

@@ -12,7 +12,7 @@ from gpu_npu.cli import EXIT_STATUS, main
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-PAGES = ("glossary", "engine", "streams", "plasticity", "checkpoints")
+PAGES = ("glossary", "engine", "streams", "plasticity", "checkpoints", "feagi")
 """Of docs, beside the normative one and the one that is drawn from the code."""
 SNIPPETS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 

@@ -264,8 +264,8 @@ class Plasticity:
             self._forget()
             return
         residues = any(isinstance(rule, PairRule) for rule, _ in self._rules.values()) or (self._has_residues and not drop)
-        largest = 256 ** self._rows.dtypes[0].itemsize - 1
-        tables = make_tables(list(self._rules.values()), start=self._start, largest=largest, residues=residues)
+        largest, wide = self._rows.largest_weight, any(dtype.itemsize == 4 for dtype in self._rows.dtypes)
+        tables = make_tables(list(self._rules.values()), start=self._start, largest=largest, residues=residues, wide=wide)
         places = tables.places(self._areas_of())
         tables.note_reach(places)
         sources = np.flatnonzero(tables.arrays["plastic_areas"]["learns"][places]).astype(np.uint32)

@@ -26,6 +26,7 @@ from gpu_npu.backends.layout import (
 )
 from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.connectome import SynapseBatch
+from gpu_npu.connectome.fields import largest_count
 from gpu_npu.errors import CapacityError, DeviceMemoryError
 
 MANY_COMPARISONS = 2**16
@@ -94,6 +95,7 @@ class RowStore:
         """`edit_bytes`: where kernels count bytes that edits touch (u64, on the device)."""
         self.context, self.device, self.state = context, context.device, context.state
         self.dtypes = (np.dtype(shape.weight_dtype), np.dtype(shape.psp_dtype))
+        self.largest_weight = largest_count(shape.weight_dtype)
         self._blocks = Blocks(shape)
         self.neurons, self.edit_bytes = shape.neuron_capacity, edit_bytes
         sizes: list[tuple[int, DTypeLike]] = [(self.neurons, ROW_DTYPE), (self._whole(arena_bytes), np.uint8)]

@@ -83,9 +83,9 @@ class RuleTables:
         return np.asarray(self.arrays["pairs"].reshape(len(self.areas) + 1, -1).any(axis=0))
 
 
-def make_tables(rules: Sequence[Acting], *, start: int, largest: int, residues: bool) -> RuleTables:
+def make_tables(rules: Sequence[Acting], *, start: int, largest: int, residues: bool, wide: bool) -> RuleTables:
     """The tables for these rules, in the order in which they act. start: the burst before the first one that is counted;
-    largest: weight; residues: whether column 0 of a row holds residues."""
+    largest: weight; residues: whether column 0 of a row holds residues; wide: weights or psps have 4 bytes, and are aligned to them."""
     areas = sorted_unique(np.array([area for rule, _ in rules for area in (rule.source_area, rule.target_area)], np.uint32))
     place = {int(area): i + 1 for i, area in enumerate(areas)}
     windows = list(dict.fromkeys((rule.window, silent_until) for rule, silent_until in rules if not isinstance(rule, PairRule)))
@@ -119,6 +119,7 @@ def make_tables(rules: Sequence[Acting], *, start: int, largest: int, residues: 
                 table[name][at] = value
             at += 1
         columns = max(columns, residues + len(mine))
+    columns += columns % 2 if wide else 0
     arrays: dict[str, NDArray[Any]] = {
         "plastic_areas": plastic,
         "pairs": pairs.ravel(),

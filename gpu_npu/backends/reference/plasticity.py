@@ -12,6 +12,7 @@ from gpu_npu.arrays import I64, U32, Counts, Flags, Indices
 from gpu_npu.backends.flight import RUN_MAX, Learning
 from gpu_npu.checks import settle
 from gpu_npu.connectome import Connectome, CustomRule, FeagiRule, PairRule, PlasticityRule, WindowRule
+from gpu_npu.connectome.fields import largest_count
 from gpu_npu.connectome.plasticity import RESIDUE_BITS, TRACE_BITS, decay_table
 
 ONE = 1 << TRACE_BITS
@@ -190,7 +191,7 @@ class Plasticity:
         synapses = network.synapses
         before = synapses.weight[slots]
         source, target, weight = in_any[synapses.source[slots]], in_any[synapses.target[slots]], before.astype(np.float32)
-        top = np.float32(rule.top(int(np.iinfo(synapses.weight.dtype).max)))
+        top = np.float32(rule.top(largest_count(network.weight_dtype)))
         with np.errstate(over="ignore"):
             up = np.minimum(settle(weight + np.float32(rule.up)), top)
             down = np.maximum(settle(weight - np.float32(rule.down)), np.float32(0))
