@@ -19,6 +19,7 @@ from gpu_npu.npu.sizing import MemoryPlan, plan_memory
 from .networks import backend_options, network
 from .progress import Bar
 from .reading import reading_options
+from .terminal import shown
 
 AREAS_SHOWN = 20
 """In the table; JSON has all of them."""
@@ -181,5 +182,5 @@ def _print(facts: dict[str, Any], plan: MemoryPlan) -> None:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(shown, row))
     Console(highlight=False, markup=False).print(table)

@@ -18,6 +18,8 @@ from gpu_npu.io.beginning import look
 from gpu_npu.io.kinds import CHECKPOINT, EMPTY, EXPORT, GENOME, UNKNOWN, kind_of
 from gpu_npu.io.sonata import SONATA
 
+from .terminal import shown
+
 REPLACED = "a file that is there is replaced"
 """For --help: the one rule of all outputs (gpu_npu.io.atomic)."""
 
@@ -96,7 +98,7 @@ def network(name: str, reading: Mapping[str, Any] | None = None) -> Connectome:
 def tell(warnings: Iterable[str]) -> None:
     """What a user should know, a line each on stderr."""
     for warning in warnings:
-        click.echo(f"Note: {warning}", err=True)
+        click.echo(f"Note: {shown(warning)}", err=True)
 
 
 def backend_options(command: Callable[..., None]) -> Callable[..., None]:

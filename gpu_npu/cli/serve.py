@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import stat
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -22,7 +23,7 @@ from gpu_npu.npu.snapshot import Snapshot
 from gpu_npu.objects import OneLine
 from gpu_npu.streams.places import cortical_ids
 
-from .networks import REPLACED, backend_options, file_of, read
+from .networks import REPLACED, backend_options, file_of, read, tell
 from .progress import Bar
 from .reading import memory_limit_option
 from .status import fail, program, status_of, told
@@ -56,6 +57,8 @@ def read_token(path: Path | None) -> str | None:
     if path is None:
         return None
     token = path.read_text(encoding="utf-8", errors="replace").strip()
+    if path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        tell([f"{path}: others on this machine can read the token; chmod 600 {path} keeps it"])
     if len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
         raise click.BadParameter(
             f"{path}: a token is {SHORTEST_TOKEN} or more letters, digits or signs, without a space; openssl rand -hex 32 makes one",

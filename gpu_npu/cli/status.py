@@ -26,6 +26,8 @@ from gpu_npu import (
 )
 from gpu_npu.errors import problem_of
 
+from .terminal import shown
+
 USAGE = 2
 EXIT_STATUS: dict[type[Exception], int] = {
     FileFormatError: 3,
@@ -83,8 +85,8 @@ def told(error: BaseException) -> str:
         text = problem_of(error) + (_way_out(error) if isinstance(error, NpuError) else "")
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
     if isinstance(error, click.UsageError) and error.ctx is not None:
-        first += f" (see {error.ctx.command_path} --help)"
-    return first
+        return f"{shown(first)} (see {error.ctx.command_path} --help)"
+    return shown(first)
 
 
 def _way_out(error: NpuError) -> str:

@@ -10,6 +10,8 @@ from rich.table import Table
 import gpu_npu
 from gpu_npu.session import Note, Result
 
+from .terminal import shown
+
 TARGETS = {"propagation": 0.5e-3, "dynamics": 2e-3, "burst": 5e-3}
 """Seconds; what the project set out to stay below."""
 TARGET_HZ = 30.0
@@ -67,7 +69,7 @@ def print_result(result: Result, *, graded: bool) -> None:
     table.add_column(no_wrap=True, min_width=15)
     table.add_column(overflow="fold")
     for row in (*_about(result), *_activity(result), *_times(result), *_files(result), *(("note", _told(note)) for note in result.notes)):
-        table.add_row(*row)
+        table.add_row(*map(shown, row))
     console = Console(highlight=False, markup=False)
     console.print(table)
     if graded:

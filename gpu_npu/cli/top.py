@@ -19,6 +19,7 @@ from rich.text import Text
 from gpu_npu import FileFormatError
 
 from .serve import PORT, read_token, token_option
+from .terminal import shown
 
 PATIENCE = 3.0
 """Seconds for an answer."""
@@ -126,7 +127,7 @@ def picture(before: dict[str, Any], status: dict[str, Any], seconds: float) -> G
     facts.add_column(no_wrap=True)
     facts.add_column(overflow="fold")
     for row in rows:
-        facts.add_row(*row)
+        facts.add_row(*map(shown, row))
     return Group(facts, Text(), _areas(before, status, seconds))
 
 
@@ -148,7 +149,7 @@ def _areas(before: dict[str, Any], status: dict[str, Any], seconds: float) -> Ta
     table.add_column("")
     most = max((rate for rate, _ in rates), default=0) or 1
     for rate, area in rates[:AREAS_SHOWN]:
-        table.add_row(str(area["id"]), area["name"], f"{rate:,.0f}", "█" * round(BAR * rate / most))
+        table.add_row(str(area["id"]), shown(area["name"]), f"{rate:,.0f}", "█" * round(BAR * rate / most))
     if len(rates) > AREAS_SHOWN:
         table.add_row("", f"and {len(rates) - AREAS_SHOWN:,} more", "", "")
     return table
