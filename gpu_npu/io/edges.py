@@ -218,10 +218,20 @@ def _stream(given: Given, reading: Reading) -> tuple[Connectome, SynapseSource]:
     return stream_edges(_table(given), reading)
 
 
+def _load(given: Given, reading: Reading) -> Connectome:
+    network = in_memory(_stream)(given, reading)
+    synapses = network.synapses
+    pairs = (synapses.source.astype(np.uint64) << np.uint64(32)) | synapses.target
+    again = len(pairs) - len(sorted_unique(pairs))
+    if again:
+        reading.tell(f"{given.name}: {again:,} rows name a pair of neurons that another row names; they are synapses of their own")
+    return network
+
+
 EDGES = Format(
     "an edge list (CSV, TSV, Parquet, Feather, a table, or arrays)",
     lambda given: _is_arrays(given) or arrow.is_table(given),
     _stream,
-    in_memory(_stream),
+    _load,
     {".csv": write_csv, ".parquet": write_parquet, ".feather": write_feather},
 )

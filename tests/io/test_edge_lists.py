@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from conftest import shared_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpu_npu import NPU, Connectome, FileFormatError, NetworkError, NpuError
+from gpu_npu import NPU, Connectome, FileFormatError, MissingPackageError, NetworkError, NpuError
 from gpu_npu.io import load, save, stream, write
 
 ROOTS = [720575940603266592, 2**63 + 5, 720575940603266593]
@@ -344,3 +345,25 @@ def test_matrices_of_matlab(tmp_path: Path, notes: list[str]) -> None:
     (tmp_path / "one.mat").write_bytes(content[:200])
     with pytest.raises(FileFormatError, match="one.mat: (damaged, or cut short|no square matrix)"):
         load(tmp_path / "one.mat", tell=notes.append)
+
+
+def test_pairs_that_are_there_twice_are_told(tmp_path: Path, notes: list[str]) -> None:
+    network = load(text(tmp_path, "pre,post,weight\n1,2,3\n2,1,4\n1,2,5\n"), tell=notes.append)
+    assert edges_of(network) == [(1, 2, 3), (1, 2, 5), (2, 1, 4)]
+    assert "1 rows name a pair of neurons that another row names" in notes[-1]
+
+
+@pytest.mark.parametrize(("package", "extra"), [("pyarrow", "tables"), ("scipy", "matrices"), ("networkx", "matrices"), ("h5py", "sonata")])
+def test_a_package_that_is_missing_is_told_with_what_installs_it(
+    package: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text(tmp_path, "pre,post\n1,2\n", "pyarrow")
+    scipy.sparse.save_npz(tmp_path / "scipy.npz", scipy.sparse.eye_array(2).tocsr())
+    nx.write_graphml(nx.DiGraph([(1, 2)]), tmp_path / "networkx")
+    (tmp_path / "nodes.h5").touch()
+    text(tmp_path, '{"networks": {"nodes": [{"nodes_file": "nodes.h5"}]}}', "h5py")
+    for name in [name for name in sys.modules if name.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingPackageError, match=rf"needs {package}.*, which is not installed: .*\[{extra}\]"):
+        load(tmp_path / ("scipy.npz" if package == "scipy" else package), tell=lambda text: None)
