@@ -25,7 +25,7 @@ from gpu_npu.streams.places import cortical_ids
 
 from .networks import REPLACED, backend_options, file_of, read, tell
 from .progress import Bar
-from .reading import memory_limit_option
+from .reading import files_read, reading_options
 from .status import fail, program, status_of, told
 from .stimulus import files_named, neurons
 from .stop import Stop
@@ -99,7 +99,7 @@ class Options(OneLine):
     backend: str
     device: int | None
     ledger_window: int
-    memory_limit: int | None
+    reading: dict[str, Any]
 
     @property
     def kept(self) -> Path | None:
@@ -119,7 +119,7 @@ class Options(OneLine):
             raise click.UsageError("--checkpoint-every needs --checkpoint FILE")
         if self.kept is not None:
             tokens = [] if self.token_file is None else [("--token-file", self.token_file)]
-            inputs = [*file_of(self.network_name), *files_named(self.power, "--power"), *tokens]
+            inputs = [*file_of(self.network_name), *files_named(self.power, "--power"), *files_read(self.reading), *tokens]
             check_outputs([("--checkpoint", self.kept)], inputs)
 
 
@@ -139,7 +139,7 @@ class Options(OneLine):
 @click.option("--checkpoint-every", type=click.FloatRange(min=1), metavar="SECONDS", help="Write it every so often, too.")
 @click.option("--resume", type=FILE, metavar="FILE", help="Go on from this checkpoint, in place of a NETWORK.")
 @backend_options
-@memory_limit_option
+@reading_options
 def serve(**values: Any) -> None:
     """Run NETWORK (as for run) until SIGTERM or Ctrl-C, which end the service after the current burst, with exit status 0.
 
@@ -220,7 +220,7 @@ def _serve(service: Service, server: Server, stop: Stop, options: Options) -> No
 
 def _loaded(name: str, options: Options, **place: Any) -> tuple[NPU, str, Ids]:
     """The network of this name in an NPU."""
-    made = read(name, {"memory_limit": options.memory_limit})
+    made = read(name, options.reading)
     connectome, ids = (made, None) if isinstance(made, Connectome) else (made.connectome, cortical_ids(made))
     driven = _driven(connectome, options.power)
     npu = NPU.from_connectome(connectome, **place)
@@ -230,7 +230,7 @@ def _loaded(name: str, options: Options, **place: Any) -> tuple[NPU, str, Ids]:
 
 def _resumed(path: Path, options: Options, **place: Any) -> tuple[NPU, str, Ids]:
     """The run in a checkpoint, its power neurons too where no others are named; of a service, or of anything else."""
-    snapshot = Snapshot.read(path, memory_limit=options.memory_limit)
+    snapshot = Snapshot.read(path, memory_limit=options.reading["memory_limit"])
     try:
         noted = snapshot.notes.get(NOTE, {"network": str(path), "cortical_ids": None})
         name, texts = str(noted["network"]), noted["cortical_ids"]
