@@ -44,10 +44,10 @@ __device__ __forceinline__ void deliver_pieces(const State& s, const Piece& mine
             u32 i = at + __shfl_sync(FULL_MASK, shift, (int)owner);
             u32 capacity = __shfl_sync(FULL_MASK, mine.capacity, (int)owner), psp = __shfl_sync(FULL_MASK, mine.psp, (int)owner);
             u32 form = __shfl_sync(FULL_MASK, mine.form, (int)owner);
-            const u8* block = (const u8*)__shfl_sync(FULL_MASK, (u64)mine.block, (int)owner);
+            u8* block = at_global_address(__shfl_sync(FULL_MASK, global_address(mine.block), (int)owner));
             owners[u] = owner;
             if (at >= total) continue;
-            Slots slots = slots_at(s, (u8*)block, capacity, form & 1, form >> 1);
+            Slots slots = slots_at(s, block, capacity, form & 1, form >> 1);
             target[u] = READ_ONLY(slots.target + i);
             if (TERMS == TERMS_REAL) m[u] = __float_as_uint(real_product_of(s, slots.weight, slots.psp, i, psp));
             else m[u] = product_of(s, slots.weight, slots.psp, i, psp);

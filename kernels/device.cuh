@@ -10,6 +10,8 @@
 #define OWNED_EXISTS 1
 #define READ_ONLY(pointer) (*(pointer))
 __device__ __forceinline__ void prefetch(const void* p) { __builtin_prefetch(p); }
+__device__ __forceinline__ u64 global_address(const void* p) { return (u64)p; }
+__device__ __forceinline__ u8* at_global_address(u64 address) { return (u8*)address; }
 __device__ __forceinline__ u8* shared_memory() { return cuemu::dynamic_shared(); }
 __device__ __forceinline__ u32 shared_memory_bytes() { return cuemu::dynamic_shared_bytes(); }
 __device__ __forceinline__ u64 device_clock() { return cuemu_clock(); }
@@ -22,6 +24,9 @@ __device__ __forceinline__ void grid_barrier(u64*) { cuemu_grid_barrier(); }
 __device__ __forceinline__ void prefetch(const void*) {}
 // The dynamic shared memory of the block, aligned to 16, and how many bytes of it the launch gave.
 extern __shared__ __align__(16) u8 dynamic_shared[];
+// A pointer into global memory as a number, and back: after a shuffle too it is then read by LDG, not by LD.
+__device__ __forceinline__ u64 global_address(const void* p) { return __cvta_generic_to_global(p); }
+__device__ __forceinline__ u8* at_global_address(u64 address) { return (u8*)__cvta_global_to_generic(address); }
 __device__ __forceinline__ u8* shared_memory() { return dynamic_shared; }
 __device__ __forceinline__ u32 shared_memory_bytes() {
     u32 bytes;
