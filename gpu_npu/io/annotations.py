@@ -14,6 +14,7 @@ from gpu_npu.errors import NetworkError
 
 from .archive import Archive
 from .sealed import Sealed
+from .strict_json import parse_json
 
 
 def annotation_values(annotations: Annotations) -> dict[str, int | str]:
@@ -37,7 +38,7 @@ def read_annotations(archive: Archive | Sealed) -> Annotations:
         return Annotations()
     text = archive.text("annotations")
     try:
-        said = json.loads(text)
+        said = parse_json(text)
         count, kind, names = int(said["count"]), said["labels"], [str(name) for name in said["columns"]]
     except (ValueError, TypeError, KeyError) as error:
         raise archive.error(f"'annotations' cannot be read: {error!r} in {text!r:.80}") from error

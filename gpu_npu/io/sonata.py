@@ -6,7 +6,6 @@ Specification: github.com/AllenInstitute/sonata, docs/SONATA_DEVELOPER_GUIDE.md.
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +20,10 @@ from gpu_npu.connectome.fields import MAX_NEURONS, CountType
 from gpu_npu.errors import CapacityError, FileFormatError, NpuError
 from gpu_npu.objects import one_line
 
+from .budget import Budget
 from .formats import Format, Given, Reading, in_memory, missing
 from .kinds import BEFORE_JSON
+from .strict_json import parse_json
 from .weights import Rounding, Scale, Survey
 
 EDGES_AT_A_TIME = 2**20
@@ -90,11 +91,20 @@ def read_circuit(path: Path) -> Circuit:
         raise FileFormatError(f"{path}: no circuit of SONATA that can be read: {error!r:.200}") from error
 
 
+def _json(path: Path) -> Any:
+    """The value in a file of JSON, counted before it is read. ValueError: none."""
+    budget = Budget.of(path)
+    with path.open("rb") as file:
+        text = budget.read(file, "the configuration")
+    budget.take_json(len(text), "the configuration")
+    return parse_json(text)
+
+
 def _configured(path: Path) -> dict[str, Any]:
     """The networks of a configuration, with every name of its manifest replaced. A simulation names the circuit."""
     for _ in range(3):
         try:
-            said = json.loads(path.read_bytes())
+            said = _json(path)
             manifest = {name: str(value) for name, value in said.get("manifest", {}).items()}
             networks = said.get("networks")
             if isinstance(networks, dict) and isinstance(networks.get("nodes"), list):
@@ -103,6 +113,8 @@ def _configured(path: Path) -> dict[str, Any]:
                     for kind in ("nodes", "edges")
                 }
             path = Path(_resolved(said["network"], manifest, path))
+        except CapacityError:
+            raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise FileFormatError(f"{path}: no configuration of SONATA: {error!r:.200}") from error
     raise FileFormatError(f"{path}: its 'network' names one configuration after another, and none has nodes")

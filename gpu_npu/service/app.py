@@ -155,6 +155,11 @@ def _answer(status: int) -> Callable[[Request, Exception], JSONResponse]:
     return lambda request, error: _problem(status, problem_of(error))
 
 
+def _not_written(request: Request, error: Exception) -> JSONResponse:
+    """Why a file cannot be written; where it lies is nobody's business."""
+    return _problem(507, getattr(error, "strerror", None) or ANSWERS[507])
+
+
 def _invalid(request: Request, error: Exception) -> JSONResponse:
     """What is wrong where. What was sent is not sent back: it may be large, or no JSON."""
     problems = error.errors() if isinstance(error, RequestValidationError) else []
@@ -178,7 +183,7 @@ def make_app(service: Service, *, token: str | None = None, hosts: frozenset[str
     app.add_exception_handler(NpuError, _answer(400))
     app.add_exception_handler(EngineError, _answer(409))
     app.add_exception_handler(Busy, _answer(503))
-    app.add_exception_handler(OSError, _answer(507))
+    app.add_exception_handler(OSError, _not_written)
 
     def state() -> State:
         return State(state=engine.state, frequency=engine.frequency)
