@@ -6,6 +6,31 @@
 // countdown under the burst clock.
 #include "physics.cuh"
 #include "burst_view.cuh"
+#include "rows.cuh"
+
+// The psps of a neuron that fired in the burst before, and has delivered by now, fall as its area says.
+__device__ __forceinline__ float fallen(u32 psp, float step) { return settle(fmaxf(__uint_as_float(psp) - step, 0.0f)); }
+__device__ __forceinline__ void degenerate(const State& s, u32 j) {
+    const u32 area = s.cortical_area[j];
+    float step = 0.0f;
+    for (u32 a = 0; a < s.degenerating_areas; ++a)
+        if (s.degenerating_area[a] == area) step = s.degeneration[a];
+    if (step == 0.0f) return;
+    Row row = s.rows[j];
+    if (row.psp != PSP_EACH) {
+        s.rows[j].psp = __float_as_uint(fallen(row.psp, step));
+        return;
+    }
+    u32* psps = (u32*)slots_of(s, row).psp;
+    for (u32 i = 0; i < row.length; ++i) psps[i] = __float_as_uint(fallen(psps[i], step));
+}
+
+// Before a network starts again.
+KERNEL degenerate_fired(const State base) {
+    const State s = at_next_burst(base);
+    Range mine = split(s.previous_queue[0], thread_index(), thread_count());
+    for (u64 i = mine.first; i < mine.last; i += mine.step) degenerate(s, s.previous_queue[QUEUE_HEADER + i]);
+}
 
 struct Word {
     u32 candidates, active, forgetful, powered;  // a bit a neuron; forgetful: starts from 0
@@ -166,6 +191,11 @@ __device__ __forceinline__ void step_neurons(const State& s) {
 #endif
     Range mine = split(s.words, warp_index(), warp_count(), TILE_WORDS);
     for (u64 word = mine.first; word < mine.last; word += mine.step) {
+        if (s.degenerating_areas)
+            where_true(s.previous_bits[word], [&](u32 bit) {
+                degenerate(s, (u32)word * WORD_NEURONS + bit);
+                return false;
+            });
         Word now = classify(s, (u32)word);
 #if WARP_SIZE == 1
         if (not_again) --not_again;

@@ -176,6 +176,7 @@ AXES = {
     "ledger_slot": "burst that the ledger keeps",
     "control_cell": "CONTROL_*",
     "byte": "of the arena",
+    "degenerating": "area whose psps fall",
     "area": "that rules name, and one for all others",
     "rule": "plasticity rule",
     "window_kind": "windows of rules that are alike count once",
@@ -246,6 +247,8 @@ ARRAYS: tuple[Array, ...] = (
     Array("control", "u8", ("control_cell",), "control", "CONTROL_* cells: where the run stands"),
     Array("rows", "Row", ("neuron",), "rows", "row table: the synapses leaving each neuron"),
     Array("arena", "u1", ("byte",), "rows", "blocks of the rows: targets u32, columns u16, then weights and psps, the wider first"),
+    Array("degenerating_area", "u4", ("degenerating",), "control", "areas whose psps fall as their neurons fire"),
+    Array("degeneration", "f4", ("degenerating",), "control", "and by how much"),
     Array("edit_bytes", "u8", (), "control", "bytes of rows read and written by edits"),
 )  # fmt: skip
 
@@ -304,6 +307,7 @@ SCALARS = (
     ("arrival_bits", "u4", "low bits of an accumulator that count arrivals; 0: arrivals[] does"),
     ("burst_clock", "u4", "refractory_clock is 'burst'"),
     ("reset_candidates", "u4", "reset is 'candidates'"),
+    ("degenerating_areas", "u4", "length of degenerating_area"),
     ("rectify_input", "u4", "negative input of accumulating neurons counts as 0"),
     ("potential_floor", "f4", "lowest V"),
     ("potential_ceiling", "f4", "highest V"),
@@ -361,6 +365,7 @@ def axis_lengths(
         "ledger_slot": max(shape.ledger_window, 2),  # of this burst and of the one before, at least
         "control_cell": len(CONTROL),
         "byte": arena_bytes,
+        "degenerating": 0,
     }
 
 

@@ -15,6 +15,7 @@ from gpu_npu.checks import check_area_id, check_ids, check_integer, check_pairs,
 from gpu_npu.errors import CapacityError, NetworkError
 
 from .annotations import Annotations
+from .degeneration import check_degeneration
 from .fields import MAX_NEURONS, CountType, largest_count
 from .neurons import NeuronArray
 from .plasticity import RULES, FeagiRule, PlasticityRule, check_rules, reaches
@@ -267,6 +268,7 @@ class Connectome:
         self._writable()
         if not isinstance(flags, Area):
             raise NetworkError(f"area {area!r}: {flags!r} is not an Area")
+        check_degeneration(flags, self.psp_dtype)
         self._areas[check_area_id(area)] = flags
 
     def set_annotations(self, annotations: Annotations) -> None:

@@ -24,6 +24,8 @@ class Area(OneLine):
     """The psp is the potential at which the source fired, clamped to 0..255, and rounded unless a rule says otherwise."""
     power: bool = False
     """Its neurons are power neurons."""
+    degeneration: float = 0.0
+    """The psps of a neuron fall by so much, to 0 at the least, once a spike of it is delivered; psps must be float32."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
@@ -34,6 +36,9 @@ class Area(OneLine):
             raise NetworkError(f"name of an area: {self.name!r} has a lone surrogate character, which UTF-8 cannot encode") from error
         for flag in ("psp_uniform", "mp_driven_psp", "power"):
             object.__setattr__(self, flag, check_flag(getattr(self, flag), flag))
+        object.__setattr__(self, "degeneration", check_single(self.degeneration, "degeneration"))
+        if self.degeneration < 0:
+            raise NetworkError(f"degeneration: {self.degeneration:g} is below 0")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from gpu_npu.errors import CapacityError, NetworkError
 from gpu_npu.io.budget import allowance, gib
 from gpu_npu.objects import OneLine
 
-from .areas import CorticalArea
+from .areas import REAL_LIMIT, CorticalArea
 from .network import DEFAULTS, NetworkOptions, build, one_of
 from .neuroembryogenesis import first_neurons, grow_neurons
 from .plasticity import feagi_rules
@@ -103,8 +103,15 @@ def grow(
     if progress is not None:
         progress("neurons", neurons, neurons)
     synapses, mappings = grow_synapses(wiring, planned, None if progress is None else lambda done, all_: progress("mappings", done, all_))
+    sources = {mapping.source for mapping in mappings if mapping.synapses}
     flags = {
-        row: Area(area.name or area.text, psp_uniform=area.psp_uniform, mp_driven_psp=area.mp_driven_psp, power=area.is_power)
+        row: Area(
+            area.name or area.text,
+            psp_uniform=area.psp_uniform,
+            mp_driven_psp=area.mp_driven_psp,
+            power=area.is_power,
+            degeneration=_degeneration(area) if row in sources else 0.0,
+        )
         for row, area in enumerate(read.areas)
     }
     _note_run_time(read.areas, mappings, report)
@@ -134,13 +141,14 @@ def _note_run_time(areas: tuple[CorticalArea, ...], mappings: tuple[GrownMapping
     memories = [area.title for area in areas if area.memory or area.id[:1] == b"m"]
     if memories:
         report.warn(f"{len(memories):,} areas are memories, and form no patterns here as they do in FEAGI: {', '.join(memories)}")
-    sources = {mapping.source for mapping in mappings if mapping.synapses}
-    falling = [area.title for row, area in enumerate(areas) if area.degeneration > 0 and row in sources]
-    if falling:
-        report.warn(f"{len(falling):,} areas degenerate in FEAGI, as they fire; here their psps stay as they are: {', '.join(falling)}")
     driven = sum(area.mp_driven_psp for area in areas)
     if driven:
         report.warn(f"{driven:,} areas deliver the potential at which they fired; here it is clamped to 0..255")
+
+
+def _degeneration(area: CorticalArea) -> float:
+    """A psp below 0, which becomes an inhibition, is 0 after the first firing."""
+    return 0.0 if area.degeneration <= 0 else area.degeneration if area.psp >= 0 else REAL_LIMIT
 
 
 def _largest(areas: tuple[CorticalArea, ...], planned: list[PlannedRule]) -> str:

@@ -63,6 +63,8 @@ def build(
     rules = Rules.preset(options.rules)
     weight, psp, negative = np.abs(synapses.weight), _counts(np.abs(synapses.psp)), synapses.psp < 0
     weight = weight if plasticity else _counts(weight)
+    if any(area.degeneration for area in areas.values()):
+        psp = psp.astype(np.float32)
     report.negative_psps = int(np.count_nonzero(negative))
     if report.negative_psps:
         report.warn(f"{report.negative_psps:,} synapses have a negative psp: their type is turned")

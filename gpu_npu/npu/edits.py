@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from gpu_npu.arrays import U32, Flags, sorted_unique
 from gpu_npu.checks import check_area_id, check_count, check_pairs, check_unique
 from gpu_npu.connectome import NEURON_FIELDS, Area, Connectome, FeagiRule, PlasticityRule, Settings
+from gpu_npu.connectome.degeneration import check_degeneration
 from gpu_npu.connectome.fields import MAX_NEURONS, synapse_dtypes
 from gpu_npu.connectome.neurons import lowest_free
 from gpu_npu.connectome.plasticity import check_rules
@@ -83,12 +84,14 @@ class NetworkEdits(Part):
         mp_driven_psp: bool | None = None,
         power: bool | None = None,
         name: str | None = None,
+        degeneration: float | None = None,
     ) -> None:
         """Change some flags of an area; those left out stay. SumOverflowError where sums may then not fit."""
         area, resident = check_area_id(area), self._resident
         before = resident.flags.get(area, Area())
-        given = {"psp_uniform": psp_uniform, "mp_driven_psp": mp_driven_psp, "power": power, "name": name}
+        given = {"psp_uniform": psp_uniform, "mp_driven_psp": mp_driven_psp, "power": power, "name": name, "degeneration": degeneration}
         after = replace(before, **{flag: value for flag, value in given.items() if value is not None})  # type: ignore[arg-type]
+        check_degeneration(after, resident.shape.psp_dtype)
         backend, bound = resident.ready(), resident.bound
         if (after.psp_uniform, after.mp_driven_psp) != (before.psp_uniform, before.mp_driven_psp):
             fixed = resident.arithmetic_with(flags={area: after}).bits
@@ -117,7 +120,7 @@ class NetworkEdits(Part):
         backend, handle, bound = resident.ready(), resident.next_rule, resident.bound
         if resident.arithmetic_with().bits and rule.reach(resident.weight_max):
             bound = SumBound()
-            bound.prove(resident.to_connectome(), [*resident.rules.values(), rule])
+            bound.prove(resident.to_connectome(as_delivered=True), [*resident.rules.values(), rule])
         with resident.keeping(bound):
             backend.add_rule(handle, rule, resident.burst_count)
         resident.rules[handle] = rule

@@ -147,7 +147,7 @@ class NPU(Bursts, NetworkEdits, NeuronEdits, SynapseEdits, Queries, Unique):
             raise NetworkError(
                 f"rule {custom[0]} is a CustomRule, which keeps its state to itself", python=f"unregister_plasticity({custom[0]}) ends it"
             )
-        network = resident.to_connectome()
+        network = resident.to_connectome(as_delivered=True)
         network.freeze()
         flight, initial = resident.open().flight(), InitialState(resident.shape.neuron_capacity, resident.initial.values).values
         keeps = (resident.shape.ledger_window, resident.listed_power, initial, resident.next_rule)

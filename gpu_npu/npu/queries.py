@@ -36,14 +36,14 @@ class Queries(Part):
     def outgoing_synapses(self, neurons: ArrayLike) -> SynapseBatch:
         """Synapses that leave these neurons, ascending by source, then target, then age."""
         ids = sorted_unique(self._resident.ids(neurons))
-        return self._gathered(self._resident.ready().synapses_from(ids))
+        return self._gathered(self._resident.shown(self._resident.ready().synapses_from(ids)))
 
     @guarded
     @annotated("transfer")
     def incoming_synapses(self, neurons: ArrayLike) -> SynapseBatch:
         """Synapses that end in these neurons, in the same order."""
         ids = sorted_unique(self._resident.ids(neurons))
-        return self._resident.ready().synapses_to(ids)
+        return next(self._resident.shown([self._resident.ready().synapses_to(ids)]))
 
     def _gathered(self, batches: Iterable[SynapseBatch]) -> SynapseBatch:
         shape = self._resident.shape
@@ -151,7 +151,7 @@ class Queries(Part):
         then target, then age."""
         shape = self._resident.shape
         synapses = SynapseArray(shape.synapse_capacity, shape.neuron_capacity, shape.weight_dtype, shape.psp_dtype)
-        for batch in self._resident.ready().synapses_from():
+        for batch in self._resident.shown(self._resident.ready().synapses_from()):
             synapses.append(batch)
         return synapses
 

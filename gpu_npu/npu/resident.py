@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -16,7 +16,8 @@ from gpu_npu.backends.base import Backend
 from gpu_npu.backends.select import BackendChoice, open_platform
 from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.checks import check_ids
-from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Area, Connectome, Settings, SynapseSource
+from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Area, Connectome, Settings, SynapseBatch, SynapseSource
+from gpu_npu.connectome.degeneration import fallen_batch, falls
 from gpu_npu.connectome.fields import MAX_NEURONS, largest_count
 from gpu_npu.connectome.plasticity import RULES
 from gpu_npu.connectome.sums import Arithmetic
@@ -200,9 +201,20 @@ class Resident:
         backend = self.ready()
         return np.flatnonzero((backend.read("cortical_area") == area) & backend.read("valid")).astype(np.uint32)
 
+    def shown(self, batches: Iterable[SynapseBatch]) -> Iterator[SynapseBatch]:
+        """Synapses as a backend has them, for the next delivery, with the fall of psps that comes after it."""
+        if not any(flags.degeneration for flags in self.flags.values()):
+            yield from batches
+            return
+        backend = self.ready()
+        step = falls(backend.fire_queue()[0], backend.read("cortical_area"), self.flags)
+        for batch in batches:
+            yield fallen_batch(batch, step)
+
     @annotated("transfer")
-    def to_connectome(self) -> Connectome:
-        """The network as it stands, on the host; without rules written in Python."""
+    def to_connectome(self, *, as_delivered: bool = False) -> Connectome:
+        """The network as it stands, on the host; without rules written in Python. as_delivered: with the psps of the next delivery,
+        not with those after it."""
         backend, shape = self.ready(), self.shape
         network = Connectome(
             shape.neuron_capacity,
@@ -217,7 +229,8 @@ class Resident:
         ids = np.flatnonzero(created)
         network.create_neurons(ids, **{name: backend.read(name)[ids] for name in NEURON_FIELDS})
         network.delete_neurons(np.flatnonzero(created & ~valid))
-        for batch in backend.synapses_from():
+        batches = backend.synapses_from()
+        for batch in batches if as_delivered else self.shown(batches):
             network.synapses.append(batch)
         network.set_annotations(self.annotations)
         return network
@@ -309,7 +322,7 @@ class Resident:
 
     def proven(self, edit: Callable[[Connectome], object]) -> SumBound:
         """See on a host copy of the network that the sums still fit after this edit; the bound on them."""
-        network, bound = self.to_connectome(), SumBound()
+        network, bound = self.to_connectome(as_delivered=True), SumBound()
         edit(network)
         bound.prove(network, self.rules.values())
         return bound

@@ -42,6 +42,7 @@ BRANCHES = (
     "leaked",
     "nothing to remove",
     "nothing to reweight",
+    "psp fell",
     "real",
     "real, rounded to 2^-32",
     "rectified",

@@ -201,10 +201,18 @@ class ScalarModel:
             self.neurons.append(Neuron())
 
     def reset(self, state: Mapping[str, Any]) -> None:
+        self.degenerate()
         for name in STATE_FIELDS:
             for neuron, value in zip(self.neurons, state[name], strict=True):
                 neuron.set(name, value)
         self._forget()
+
+    def degenerate(self) -> None:
+        for s in self.synapses:
+            area = self.areas.get(self.neurons[s.source].cortical_area, Area())
+            if s.source in self.fired and area.degeneration:
+                s.psp = max(Fraction(0), fl32(s.psp - exact(area.degeneration)))
+                self.seen["psp fell"] += 1
 
     def compact(self) -> None:
         self.synapses = [s for s in self.synapses if s.valid]
@@ -279,6 +287,7 @@ class ScalarModel:
                         term = m * 2**bits if area.psp_uniform else (m * 2**bits + k // 2) // k
                     syn[s.target] = syn.get(s.target, 0) + (-term if s.inhibitory else term)
                     terms += 1
+        self.degenerate()
         scale = fl32(exact(self.settings.contribution_scale) / 2**bits)
         candidates = {}
         for j in sorted(ext.keys() | syn.keys()):

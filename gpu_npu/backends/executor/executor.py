@@ -20,6 +20,7 @@ from gpu_npu.backends.devices.base import Device
 from gpu_npu.backends.executor.accumulators import Accumulators
 from gpu_npu.backends.executor.bursts import Bursts
 from gpu_npu.backends.executor.context import Context, Store
+from gpu_npu.backends.executor.degeneration import Degeneration
 from gpu_npu.backends.executor.fired import FireStore, bit_set
 from gpu_npu.backends.executor.listing import list_rows
 from gpu_npu.backends.executor.loading import load_rows
@@ -59,6 +60,7 @@ class Executor(Backend):
         self._neurons = NeuronStore(context, lengths, connectome)
         self._accumulators = Accumulators(context, lengths, shape, packed=tuning.packed)
         self._fired = FireStore(context, lengths, shape.ledger_window)
+        self._degeneration = Degeneration(context, lengths, self._neurons.areas)
         self._edit_bytes = Store(context, [ARRAY["edit_bytes"]], lengths)
         # Space for synapses to come; without any, the arena becomes just as long as the rows are.
         spare = arena_estimate(shape) if shape.synapse_capacity > given else 0
@@ -104,6 +106,7 @@ class Executor(Backend):
         self._device.wait()
 
     def reset(self, state: FieldValues) -> None:
+        self._degeneration.fall()
         self._plasticity.end_run()
         self._fired.reset()
         self._plasticity.reset()
@@ -181,6 +184,7 @@ class Executor(Backend):
         with self._neurons.setting_area(area, flags):
             if area_flags(flags) != area_flags(areas.get(area, Area())):
                 self._accumulators.set_unit(self._settings, {**areas, area: flags})
+            self._degeneration.set({**areas, area: flags})
 
     # -- neurons -------------------------------------------------------------------------------------------------
     def add_neurons(self, neurons: U32, columns: FieldValues) -> None:

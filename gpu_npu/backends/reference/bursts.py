@@ -16,6 +16,7 @@ from gpu_npu.backends.reference.plasticity import Plasticity
 from gpu_npu.backends.reference.staging import Staging, add_in_order
 from gpu_npu.checks import settle
 from gpu_npu.connectome import Connectome, NeuronArray
+from gpu_npu.connectome.degeneration import fallen, falls
 from gpu_npu.connectome.fields import POTENTIAL_OF_FORCED
 
 ALWAYS_EXCITABLE = np.float32(0.999)
@@ -55,6 +56,7 @@ class Bursts:
         with phases.phase("propagation", number), self._plasticity.held_back(network):
             sums, terms = propagate(network, fired.queue, injected.candidate)
             candidates = candidate_potentials(network, injected, sums)
+        degenerate(network, fired.queue[0])
         with phases.phase("dynamics", number), np.errstate(over="ignore", under="ignore"):
             queue, stopped = step(network, number, candidates, injected)
         with phases.phase("archival", number):
@@ -145,6 +147,13 @@ def propagate(network: Connectome, queue: Queue, candidate: Flags) -> tuple[U64,
     np.add.at(sums, target, np.where(synapses.inhibitory[slots], np.negative(m), m))
     candidate[target] = True
     return sums, len(slots)
+
+
+def degenerate(network: Connectome, fired: U32) -> None:
+    """The psps of neurons that fired fall, as their area says, once their spikes are delivered."""
+    if any(flags.degeneration for flags in network.areas.values()):
+        step, synapses = falls(fired, network.neurons.cortical_area, network.areas), network.synapses
+        synapses.psp[:] = fallen(synapses.psp, step[synapses.source])
 
 
 def candidate_potentials(network: Connectome, injected: Injected, sums: U64) -> tuple[U32, F32]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gpu_npu.arrays import F32, U32, Indices
 from gpu_npu.backends.base import Backend, BurstOutput, FieldValues
 from gpu_npu.backends.flight import Flight
-from gpu_npu.backends.reference.bursts import Bursts
+from gpu_npu.backends.reference.bursts import Bursts, degenerate
 from gpu_npu.backends.reference.fired import FireStore
 from gpu_npu.backends.reference.plasticity import Plasticity
 from gpu_npu.backends.reference.staging import Staging
@@ -55,6 +55,7 @@ class Reference(Backend):
         network.reserve(neurons=max(neuron_capacity, network.neuron_capacity), synapses=max(synapse_capacity, network.synapse_capacity))
 
     def reset(self, state: FieldValues) -> None:
+        degenerate(self._network, self._fired.queue[0])
         for field in STATE_FIELDS:
             self._column(field)[:] = state[field]
         self._forget()
