@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpu_npu.arrays import F32, U32, Flags
 from gpu_npu.errors import CapacityError, NetworkError, NeuronIndexError
+
+T = TypeVar("T")
 
 SMALLEST_NORMAL = np.float32(2.0**-126)
 LARGEST = np.finfo(np.float32).max
@@ -26,6 +28,13 @@ SMALLEST_LABEL = 2**32
 def is_integer(value: object) -> TypeGuard[int]:
     """Whether this is an integer of Python or NumPy; True and False are none."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def number(value: T, what: str) -> T:
+    """The value itself. NetworkError: True or False, which in a list of one would be a mask."""
+    if isinstance(value, (bool, np.bool_)):
+        raise NetworkError(f"{what}: {value!r} is not a number")
+    return value
 
 
 def is_real(value: object) -> TypeGuard[float]:
@@ -101,16 +110,22 @@ def _flush(x: F32) -> F32:
 
 
 def as_array(values: ArrayLike, what: str) -> NDArray[Any]:
-    """The values as an array, which may be the caller's own. NetworkError: no array, or a masked one with values masked."""
+    """The values as an array, which may be the caller's own. NetworkError: no array, a masked one with values masked, or a list of
+    numbers with True or False among them, which NumPy reads as 1 and 0."""
     if isinstance(values, np.ma.MaskedArray) and (masked := int(np.count_nonzero(np.ma.getmask(values)))):
         raise NetworkError(
             f"{what}: {masked:,} of {values.size:,} values are masked, so there is nothing to read in their places",
             python=".compressed() leaves them out, .filled(value) puts a value there",
         )
     try:
-        return np.asarray(values)
+        array = np.asarray(values)
     except (ValueError, TypeError) as error:
         raise NetworkError(f"{what}: not an array of numbers: {error}") from error
+    if array.ndim == 1 and array.dtype.kind in "iuf" and not isinstance(values, np.ndarray):
+        at = next((at for at, value in enumerate(values) if isinstance(value, (bool, np.bool_))), None)  # type: ignore[arg-type]
+        if at is not None:
+            raise NetworkError(f"{what}[{at}]: {values[at]!r} among numbers; a mask has booleans alone")  # type: ignore[index]
+    return array
 
 
 def _wrong_dtype(what: str, array: NDArray[Any], wanted: str) -> NetworkError:

@@ -1,8 +1,8 @@
 // rows.cuh -- where the synapses of a source lie.
 //
 // A row is one block of the arena: `capacity` targets (u32; upper bits SYNAPSE_INHIBITORY and SYNAPSE_REMOVED), then the
-// columns of plasticity (u16; none in most rows), then weights and, unless one psp serves the whole row, psps; the wider
-// of the two first, so that both are aligned.
+// columns of plasticity (u16; none in most rows, an even number beside floats), then weights and, unless one psp serves the
+// whole row, psps; the wider of the two first, so that both are aligned.
 #pragma once
 #include "physics.cuh"
 #include "device.cuh"

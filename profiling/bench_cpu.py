@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from gpu_npu import NPU, Connectome, Settings
 from gpu_npu.backends.devices.cpu import CpuDevice
 from gpu_npu.backends.executor import DevicePlatform
+from gpu_npu.limits import cpu_workers
 from profiling.workloads import check_output, write
 
 NEURONS, DEGREE, GROUPS = 100_000, 100, 5
@@ -231,7 +232,7 @@ def scaling(fired: int, rounds: int, **size: int) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--workers", type=int, default=cpu_workers()[0])
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--quick", action="store_true", help="10,000 neurons and 1 M synapses")
     parser.add_argument("--json", type=Path, help="write the figures here")
@@ -252,7 +253,7 @@ def main(arguments: list[str] | None = None) -> int:
         rows.append(scales)
     if options.json:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-        facts = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version(), "numpy": np.__version__}
+        facts = {"machine": platform.machine(), "cores": cpu_workers()[0], "python": platform.python_version(), "numpy": np.__version__}
         facts |= {"commit": commit, "date": time.strftime("%Y-%m-%d"), "compile": " ".join(COMPILE)}
         write(options.json, {"benchmark": "cpu burst against C", **facts, "rows": rows})
     return 0

@@ -14,7 +14,6 @@ only the ratios mean anything on a shared machine.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -27,6 +26,7 @@ from gpu_npu import FeagiRule, PairRule, PlasticityRule, WindowRule
 from gpu_npu.backends.base import Platform
 from gpu_npu.backends.devices.cpu import CpuDevice
 from gpu_npu.backends.executor import DevicePlatform
+from gpu_npu.limits import cpu_workers
 from profiling import workloads
 from profiling.workloads import GROUPS
 
@@ -127,7 +127,7 @@ def cases(backend: str) -> list[tuple[str, float, int]]:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", choices=("cpu", "cuda", "emulated"), default="cpu", help="(%(default)s)")
-    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="of a CPU (%(default)s)")
+    parser.add_argument("--workers", type=int, default=min(2, cpu_workers()[0]), help="of a CPU (%(default)s)")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--quick", action="store_true", help="small networks: to see that it runs")
     parser.add_argument("--budget", type=float, default=float("inf"), metavar="SECONDS", help="no network is begun after that")

@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +38,7 @@ from gpu_npu import NpuError
 from gpu_npu.backends import kernels as project
 from gpu_npu.backends.devices.base import Device, Launch
 from gpu_npu.backends.kernels import BLOCKS, Kernel, Program
+from gpu_npu.limits import cpu_workers
 from profiling import workloads
 from profiling.workloads import Wrong, write
 
@@ -163,7 +163,7 @@ def red_rate(device: Device, budget: float, *, name: str, order: str, megabytes:
 
 def slice_rate(device: Device, budget: float, *, name: str, additions: int) -> Row:
     total = device.alloc(1, np.uint64)
-    workers = (os.cpu_count() or 1) if device.name == "cpu" else 0  # only a CPU has no shared memory
+    workers = cpu_workers()[0] if device.name == "cpu" else 0  # only a CPU has no shared memory
     spare = device.alloc(SLICE * workers, np.uint8)
     launch = Launch(name, (total, spare, np.uint32(SLICE), np.uint64(TERM[name]), np.uint64(additions)))
     seconds, launches = seconds_of(device, launch, budget)

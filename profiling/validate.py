@@ -37,6 +37,7 @@ from typing import Any
 
 from gpu_npu import NpuError
 from gpu_npu.backends import kernels
+from gpu_npu.limits import cpu_workers
 from profiling import ncu_kernels, workloads
 from profiling.suite import limit
 from profiling.workloads import ROOT, write
@@ -143,7 +144,7 @@ def test_files() -> list[str]:
 def tests(job: Job, limit: float) -> Outcome:
     """Every test that takes a backend, on this backend alone."""
     outcomes = job.work / "outcomes"
-    workers = min(4, len(os.sched_getaffinity(0)) // 2)
+    workers = min(4, cpu_workers()[0] // 2)
     parallel = ["-p", "xdist.plugin", f"-n{workers}"] if workers > 1 and importlib.util.find_spec("xdist") else []
     select = ["-p", "profiling.selection", f"--only-backend={job.backend}", f"--outcomes={outcomes}", "-m", "not long"]
     gpu = "--gpu=require" if job.backend == "cuda" else "--gpu=never"

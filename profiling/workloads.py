@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
 import subprocess
 import time
@@ -30,6 +29,7 @@ from gpu_npu.connectome.generators import RandomSynapses
 from gpu_npu.doctor import cuda_driver, kernel_digest
 from gpu_npu.io.atomic import replacing
 from gpu_npu.io.outputs import check_outputs
+from gpu_npu.limits import cpu_workers
 
 ROOT = Path(__file__).resolve().parents[1]
 BACKENDS = ("cuda", "cpu", "emulated", "reference")
@@ -103,7 +103,7 @@ def facts(backend: str, device: int | None = None, commit: str | None = None) ->
         "commit": commit or _commit(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "kernel_digest": kernel_digest(),
-        "machine": f"{platform.system()} {platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        "machine": f"{platform.system()} {platform.machine()}, {cpu_workers()[0]} cores",
         "python": platform.python_version(),
         "numpy": np.__version__,
     }

@@ -22,6 +22,7 @@ from typing import BinaryIO
 from gpu_npu.checks import check_integer
 from gpu_npu.errors import BackendUnavailableError, CapacityError
 from gpu_npu.limits import host_memory
+from gpu_npu.objects import described
 
 SMALL = 2**30
 """Bytes of memory that any file may cost."""
@@ -43,6 +44,9 @@ class Budget:
 
     def __init__(self, path: Path, limit: int) -> None:
         self.path, self.limit, self.taken = path, limit, 0
+
+    def __repr__(self) -> str:
+        return described(self, f"{gib(self.taken)} of {gib(self.limit)} for {self.path}")
 
     @classmethod
     def of(cls, path: Path, memory_limit: int | None = None) -> Budget:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpu_npu.arrays import U32, Flags, sorted_unique
-from gpu_npu.checks import check_area_id, check_count, check_pairs, check_unique
+from gpu_npu.checks import check_area_id, check_count, check_pairs, check_unique, number
 from gpu_npu.connectome import NEURON_FIELDS, Area, Connectome, FeagiRule, PlasticityRule, Settings
 from gpu_npu.connectome.degeneration import check_degeneration
 from gpu_npu.connectome.fields import MAX_NEURONS, synapse_dtypes
@@ -179,7 +179,7 @@ class NeuronEdits(Part):
 
     def delete_neuron(self, neuron: int) -> bool:
         """Delete a neuron; says whether it was there."""
-        return bool(self.delete_neurons([neuron])[0])
+        return bool(self.delete_neurons([number(neuron, "neuron")])[0])
 
     @guarded
     @annotated("edit")
@@ -281,7 +281,7 @@ class SynapseEdits(Part):
             and len(pending) < resident.room
             and bound.admits(bound.growth_of_one(w, p))
         ):  # by the long way, which makes the errors
-            self._add_synapses([source], [target], [weight], [conductance], [syn_type])
+            self._add_synapses([number(source, "source")], [number(target, "target")], [weight], [conductance], [syn_type])
             return True
         pending.append(s, t, w, p, kind)
         if len(pending) >= pending.MOST:
@@ -323,7 +323,7 @@ class SynapseEdits(Part):
 
     def remove_synapse(self, source: int, target: int) -> bool:
         """Remove the oldest synapse of this pair; says whether there was one."""
-        return bool(self.remove_synapses([source], [target])[0])
+        return bool(self.remove_synapses([number(source, "source")], [number(target, "target")])[0])
 
     @guarded
     @annotated("edit")
@@ -339,7 +339,7 @@ class SynapseEdits(Part):
 
     def update_weight(self, source: int, target: int, weight: int) -> bool:
         """Set the weight of the oldest synapse of this pair; says whether there was one."""
-        return bool(self.update_weights([source], [target], [weight])[0])
+        return bool(self.update_weights([number(source, "source")], [number(target, "target")], [weight])[0])
 
     update_synapse_weight = update_weight
 

@@ -437,3 +437,17 @@ def test_a_compiler_of_another_language_in_another_folder(tmp_path: Path, good: 
     monkeypatch.setenv("CXX", "./compiler")
     monkeypatch.chdir(tmp_path)
     assert load().origin == "compiled, compiler 7.7.7 -march=native"
+
+
+def test_what_killed_builds_left_goes_after_an_hour(tmp_path: Path) -> None:
+    tmp_path = tmp_path / "cache"
+    tmp_path.mkdir(mode=0o700)
+    for name in ("building-old", "building-new", "kept"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "unit.cpp").write_text("")
+    (tmp_path / "building-file").write_text("")
+    for name in ("building-old", "building-file", "kept"):
+        os.utime(tmp_path / name, (time.time() - 7200,) * 2)
+    with Folder.open(tmp_path) as folder, folder.workshop({"a": "b"}):
+        assert len(folder.names()) == 3 and {"building-new", "kept"} < set(folder.names())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["building-new", "kept"]

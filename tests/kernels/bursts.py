@@ -13,7 +13,7 @@ from typing import Any
 
 import golden_cases
 import numpy as np
-from networks import PLASTIC, SWITCHES, Plan, agree
+from networks import FEAGI, PLASTIC, SWITCHES, Plan, agree
 
 from gpu_npu import NPU, PairRule, PlasticityRule, WindowRule
 from gpu_npu.backends.devices.emulated import EmulatedDevice
@@ -90,6 +90,7 @@ def networks(wide: bool) -> Iterator[Plan]:
     yield Plan(1, 33, 5, 4, 40, 4, frozenset(SWITCHES))
     yield Plan(2, 64, 0, 10, 300, 4, frozenset(SWITCHES) - {"nonuniform", "resets", "settings_changes"})
     yield Plan(3, 40, 2, 6, 40, 5, frozenset({*SWITCHES, PLASTIC}))
+    yield Plan(3, 33, 2, 8, 40, 5, frozenset({*SWITCHES, PLASTIC, FEAGI} - {"settings_changes"}))  # float32 beside columns
     for seed in range(30 if wide else 0):
         yield Plan(100 + seed, (31, 33, 257, 0, 1)[seed % 5], seed % 3, 4, (0, 300, 1000)[seed % 3], 5, frozenset(SWITCHES[seed % 3 :: 2]))
 

@@ -87,3 +87,27 @@ def test_connectomes_and_engines_take_masks_too() -> None:
         with pytest.raises(NetworkError, match="masked"):
             engine.inject(HIDDEN, 1.0)
         assert engine.step().sensory_injections == 3
+
+
+ONES: dict[str, Callable[[NPU], object]] = {
+    "add_synapse": lambda npu: npu.add_synapse(True, 0, 3, 4),
+    "its target": lambda npu: npu.add_synapse(0, np.True_, 3, 4),  # type: ignore[arg-type]
+    "remove_synapse": lambda npu: npu.remove_synapse(0, True),
+    "update_weight": lambda npu: npu.update_weight(True, 0, 9),
+    "delete_neuron": lambda npu: npu.delete_neuron(True),
+    "among ids": lambda npu: npu.inject([True, 0], 3.0),
+    "among potentials": lambda npu: npu.inject([0, 0], [2.0, False]),
+    "in a list of masks": lambda npu: npu.inject([np.array([True])], 3.0),
+}
+
+
+@pytest.mark.parametrize("name", ONES)
+def test_true_is_no_number(name: str) -> None:
+    """Of a network with one neuron, a list of one boolean is a mask; one boolean alone, or beside numbers, is a mistake."""
+    with NPU(1, 9, backend="reference") as npu:
+        npu.add_neuron()
+        npu.add_synapse(0, 0, 3, 4)
+        with pytest.raises(NetworkError, match="True|False|flat"):
+            ONES[name](npu)
+        assert npu.get_synapse_count() == 1 and npu.synapse_array.weight.tolist() == [3]
+        assert npu.process_burst().sensory_injections == 0

@@ -18,13 +18,14 @@ from gpu_npu.backends.devices.cpu import CpuDevice
 from gpu_npu.backends.executor import DevicePlatform
 from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.connectome import Connectome
+from gpu_npu.limits import cpu_workers
 from profiling import bench_plasticity
 from profiling.bench_cpu import GROUPS, compare, network, scaling
 from profiling.bench_plasticity import EVERYONE
 
 pytestmark = pytest.mark.long
 
-WORKERS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+WORKERS = cpu_workers()[0]
 
 
 def on_cpu(connectome: Connectome, power: np.ndarray, **options: int) -> NPU:
@@ -135,6 +136,7 @@ import json, sys, time
 from dataclasses import asdict
 from gpu_npu import NPU, BurstEngine
 from gpu_npu.connectome.generators import seed_example
+from gpu_npu.limits import cpu_workers
 if sys.argv[1] == "seed":
     source, options = seed_example(), {"backend": "cpu"}
 else:

@@ -73,8 +73,6 @@ class Device(Unique, ABC):
     """A processor with its memory. The caller frees what it allocates; `close()` frees the rest."""
 
     name: ClassVar[str]
-    small: int = 2**20
-    """Bytes that are asked for without a look at what is free, which takes longer than the temporary arrays of an edit."""
     propagation: ClassVar[str] = "choose"
     """The strategy of propagation that suits the device (layout.STRATEGIES)."""
     alone: ClassVar[int] = 0
@@ -100,6 +98,11 @@ class Device(Unique, ABC):
         """One line for people: the device, the build, the workers."""
 
     # -- memory --------------------------------------------------------------------------------------------------
+    @property
+    def small(self) -> int:
+        """Bytes that are asked for without a look at what is free, which takes longer than the temporary arrays of an edit."""
+        return 2**20
+
     def alloc(self, count: int, dtype: DTypeLike) -> Any:
         """An array of `count` zeros. Raises DeviceMemoryError, with needed and free bytes, before anything changes."""
         kind = np.dtype(dtype)

@@ -97,8 +97,6 @@ class EmulatedDevice(Device):
         super().__init__(program)
         self._grid = Grid(**grid)
         self._asynchronous, self._limit, self.cache_bytes = asynchronous, memory_limit, self._grid.cache_bytes
-        if memory_limit is not None:
-            self.small = 0  # the limit is looked at for every byte
         self._library = CpuLibrary(self._program, flavour="emulated", sanitize=sanitize, defines=defines)
         self._value_bytes = self._library.value_bytes
         self._sanitize = sanitize
@@ -110,6 +108,10 @@ class EmulatedDevice(Device):
     @property
     def description(self) -> str:
         return f"emulated GPU, {self._grid.blocks} blocks of {self._grid.block} threads, schedule {self._grid.seed}"
+
+    @property
+    def small(self) -> int:
+        return super().small if self._limit is None else 0  # a limit is looked at for every byte
 
     def free_and_total(self) -> tuple[int, int]:
         if self._limit is None:

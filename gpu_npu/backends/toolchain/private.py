@@ -10,6 +10,7 @@ import errno
 import os
 import secrets
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -88,9 +89,27 @@ class Folder:
         with suppress(OSError):
             os.unlink(name, dir_fd=self._descriptor)
 
+    def _tidy(self) -> None:
+        """Remove what processes left that were killed while they built or wrote; nobody does either for an hour."""
+        for name in self.names():
+            if not name.startswith("building-"):
+                continue
+            with suppress(OSError):
+                status = os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
+                if status.st_mtime > time.time() - 3600:
+                    continue
+                if stat.S_ISDIR(status.st_mode):
+                    with Folder.open(Path(name), inside=self._descriptor) as folder:
+                        for file in folder.names():
+                            folder.remove(file)
+                    os.rmdir(name, dir_fd=self._descriptor)
+                else:
+                    os.unlink(name, dir_fd=self._descriptor)
+
     @contextmanager
     def workshop(self, files: Mapping[str, str]) -> Iterator[Folder]:
         """A new folder in this one, with these files (name -> text), for as long as the `with` lasts."""
+        self._tidy()
         name = f"building-{secrets.token_hex(8)}"
         os.mkdir(name, 0o700, dir_fd=self._descriptor)
         try:
