@@ -121,10 +121,10 @@ def as_array(values: ArrayLike, what: str) -> NDArray[Any]:
         array = np.asarray(values)
     except (ValueError, TypeError) as error:
         raise NetworkError(f"{what}: not an array of numbers: {error}") from error
-    if array.ndim == 1 and array.dtype.kind in "iuf" and not isinstance(values, np.ndarray):
-        at = next((at for at, value in enumerate(values) if isinstance(value, (bool, np.bool_))), None)  # type: ignore[arg-type]
+    if array.ndim == 1 and array.dtype.kind in "iuf" and isinstance(values, (list, tuple)):
+        at = next((at for at, value in enumerate(values) if isinstance(value, (bool, np.bool_))), None)
         if at is not None:
-            raise NetworkError(f"{what}[{at}]: {values[at]!r} among numbers; a mask has booleans alone")  # type: ignore[index]
+            raise NetworkError(f"{what}[{at}]: {values[at]!r} among numbers; a mask has booleans alone")
     return array
 
 

@@ -8,7 +8,7 @@
 #include "burst_view.cuh"
 #include "rows.cuh"
 
-// The psps of a neuron that fired in the burst before, and has delivered by now, fall as its area says.
+// The psps of a neuron that fired in the burst before, and has delivered by now, fall as its area says: by a whole warp.
 __device__ __forceinline__ float fallen(u32 psp, float step) { return settle(fmaxf(__uint_as_float(psp) - step, 0.0f)); }
 __device__ __forceinline__ void degenerate(const State& s, u32 j) {
     const u32 area = s.cortical_area[j];
@@ -18,17 +18,18 @@ __device__ __forceinline__ void degenerate(const State& s, u32 j) {
     if (step == 0.0f) return;
     Row row = s.rows[j];
     if (row.psp != PSP_EACH) {
-        s.rows[j].psp = __float_as_uint(fallen(row.psp, step));
+        __syncwarp();  // every lane has read the row
+        if (lane_id() == 0) s.rows[j].psp = __float_as_uint(fallen(row.psp, step));
         return;
     }
     u32* psps = (u32*)slots_of(s, row).psp;
-    for (u32 i = 0; i < row.length; ++i) psps[i] = __float_as_uint(fallen(psps[i], step));
+    for (u32 i = lane_id(); i < row.length; i += WARP_SIZE) psps[i] = __float_as_uint(fallen(psps[i], step));
 }
 
 // Before a network starts again.
 KERNEL degenerate_fired(const State base) {
     const State s = at_next_burst(base);
-    Range mine = split(s.previous_queue[0], thread_index(), thread_count());
+    Range mine = split(s.previous_queue[0], warp_index(), warp_count());
     for (u64 i = mine.first; i < mine.last; i += mine.step) degenerate(s, s.previous_queue[QUEUE_HEADER + i]);
 }
 
@@ -192,10 +193,8 @@ __device__ __forceinline__ void step_neurons(const State& s) {
     Range mine = split(s.words, warp_index(), warp_count(), TILE_WORDS);
     for (u64 word = mine.first; word < mine.last; word += mine.step) {
         if (s.degenerating_areas)
-            where_true(s.previous_bits[word], [&](u32 bit) {
-                degenerate(s, (u32)word * WORD_NEURONS + bit);
-                return false;
-            });
+            for (u32 left = s.previous_bits[word]; left; left &= left - 1)
+                degenerate(s, (u32)word * WORD_NEURONS + (u32)__ffs((int)left) - 1);
         Word now = classify(s, (u32)word);
 #if WARP_SIZE == 1
         if (not_again) --not_again;
@@ -208,6 +207,7 @@ __device__ __forceinline__ void step_neurons(const State& s) {
         u32 fired = where_true(now.active, [&](u32 bit) {
             return step_neuron(s, (u32)word * WORD_NEURONS + bit, now.candidates >> bit & 1, now.forgetful >> bit & 1, tally);
         });
+        __syncwarp();  // every lane has read who was a candidate: a vote orders no memory
         if (lane_id() == 0) {
             s.fired_bits[word] = fired;
             s.candidate_bits[word] = now.candidates;

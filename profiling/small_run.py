@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_npu import NPU, STATE_FIELDS, FeagiRule, NpuError, PairRule, PlasticityRule, WindowRule
+from gpu_npu import NPU, STATE_FIELDS, Area, Connectome, FeagiRule, NpuError, PairRule, PlasticityRule, WindowRule
 from gpu_npu.backends.base import Platform
 from gpu_npu.doctor import small_network
 from profiling import bench, workloads
@@ -94,6 +94,21 @@ def learning(make: Callable[[], Platform], *rules: PlasticityRule) -> tuple[str,
         return digest + npu.run(BURSTS, digest=True).digest, fired, npu.outgoing_synapses(np.arange(300)).weight.tobytes()
 
 
+def degenerating(make: Callable[[], Platform]) -> tuple[str, bytes]:
+    """An area whose psps fall as its neurons fire: digest, psps after a reset."""
+    network = Connectome(40, 200, psp_dtype=np.float32, areas={0: Area(degeneration=0.25)})
+    network.add_neurons(40, threshold=2.0)
+    source, target = np.repeat(np.arange(20, dtype=np.uint32), 10), np.arange(200, dtype=np.uint32) % 40
+    network.add_synapses(source, target, 3, np.where(source < 10, np.float32(1.5), target / np.float32(8)))
+    with NPU.from_connectome(network, backend=make) as npu:
+        npu.inject(np.arange(20), 3.5)
+        digest = npu.run(BURSTS, digest=True).digest
+        npu.force_fire(np.arange(20))
+        npu.run(1)
+        npu.reset()
+        return digest, npu.outgoing_synapses(np.arange(20)).psp.tobytes()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", choices=workloads.BACKENDS, default="cuda", help="(%(default)s)")
@@ -108,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def outcome(make: Callable[[], Platform], place: Callable[[Any], Any]) -> tuple[Any, ...]:
         with NPU.from_connectome(small_network(), backend=make, neuron_capacity=320, synapse_capacity=10_000) as npu:
-            return (*script(npu, place), generated(make), learning(make, *RULES), learning(make, ALONE))
+            return (*script(npu, place), generated(make), learning(make, *RULES), learning(make, ALONE), degenerating(make))
 
     try:
         count = bench.golden(options.backend, options.device, CASES)
@@ -118,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (AssertionError, NpuError) as error:
         print(f"Error: {str(error).strip() or type(error).__name__}", file=sys.stderr)
         return 1
-    print(f"{count} golden cases, and {15 * BURSTS + 6} bursts with edits and plasticity, are right")
+    print(f"{count} golden cases, and {16 * BURSTS + 7} bursts with edits and plasticity, are right")
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -62,6 +62,7 @@ def _largest(
     driven = np.isin(neuron_areas, np.array([i for i, area in areas.items() if area.mp_driven_psp], np.uint32))
     divided = np.isin(neuron_areas, np.array([i for i, area in areas.items() if not area.psp_uniform], np.uint32))
     least_weight, least_psp = least_weight_and_psp(areas, reach)
+    reached = _reached(reach)
     leaving = np.zeros(n, np.uint64)
     if bits:
         for batch in batches:
@@ -72,10 +73,7 @@ def _largest(
     for batch in batches:
         kind: Any = np.float32 if arithmetic.real else np.uint64
         psp = np.where(driven[batch.source], kind(255), batch.psp.astype(kind))
-        weight = batch.weight.astype(kind)
-        for (source_area, target_area), top in reach.items():
-            mapping = (neuron_areas[batch.source] == source_area) & (neuron_areas[batch.target] == target_area)
-            weight[mapping] = np.maximum(weight[mapping], kind(top))
+        weight = np.maximum(batch.weight.astype(kind), reached(neuron_areas[batch.source], neuron_areas[batch.target]).astype(kind))
         with np.errstate(over="ignore"):
             product: NDArray[Any] = weight * psp
         if bits and product.size and product.max() >= PRODUCT_LIMIT:
@@ -91,7 +89,7 @@ def _largest(
             worst = int(whole.argmax())
             return int(whole[worst]), int(whole[worst]) << bits, worst // 2
         if bits:
-            np.add.at(anywhere, place, largest_terms(batch.weight, batch.psp, least_weight, least_psp).astype(np.uint64))
+            np.add.at(anywhere, place, largest_terms(batch.weight, batch.psp, least_weight, least_psp, arithmetic.real).astype(np.uint64))
             k = np.where(divided[batch.source], leaving[batch.source], np.uint64(1))
             if arithmetic.real:
                 term = np.rint((product / k.astype(np.float32)).astype(np.float64) * 2.0**bits).astype(np.uint64)
@@ -109,6 +107,22 @@ def _largest(
     top_sums = np.flatnonzero(high == high.max())
     worst = int(top_sums[low[top_sums].argmax()])
     return int(anywhere.max()), (int(high[worst]) << 32) + int(low[worst]), worst // 2
+
+
+def _reached(reach: Reaches) -> Callable[[U32, U32], NDArray[np.float64]]:
+    """What looks up, for synapses by the areas of their ends, the weight that plasticity can raise them to (0: it raises none)."""
+    keys = np.array([source << 32 | target for source, target in reach], np.uint64)
+    order = np.argsort(keys)
+    keys, tops = keys[order], np.array(list(reach.values()), np.float64)[order]
+
+    def reached(source_area: U32, target_area: U32) -> NDArray[np.float64]:
+        if not len(keys):
+            return np.zeros(len(source_area))
+        key = source_area.astype(np.uint64) << _WORD | target_area
+        at = np.minimum(np.searchsorted(keys, key), len(keys) - 1)
+        return np.where(keys[at] == key, tops[at], 0.0)
+
+    return reached
 
 
 def least_weight_and_psp(areas: Mapping[int, Area], reach: Reaches) -> tuple[int, int]:
@@ -135,12 +149,13 @@ def largest_sums(
     return simple, exact
 
 
-def largest_terms(weight: Counts, psp: Counts, least_weight: int, least_psp: int) -> NDArray[np.float64]:
-    """For each synapse a whole number that none of its terms exceeds, whatever areas its ends are in; at most 2**60."""
+def largest_terms(weight: Counts, psp: Counts, least_weight: int, least_psp: int, real: bool) -> NDArray[np.float64]:
+    """For each synapse a whole number that none of its terms exceeds, whatever areas its ends are in; 2**32 stands for all that are
+    larger. real: as Arithmetic.real, so terms are rounded to float32."""
     product = np.maximum(weight, least_weight).astype(np.float64) * np.maximum(psp, least_psp)
-    if np.float32 in (weight.dtype, psp.dtype):
-        product *= 1 + 2.0**-23  # what rounding to float32 may add
-    return np.minimum(np.ceil(product), 2.0**60)
+    if real:
+        product *= 1 + 2.0**-23
+    return np.minimum(np.ceil(product), 2.0**32)
 
 
 def check_sums(

@@ -27,7 +27,7 @@ from .kinds import CHECKPOINT, another
 from .strict_json import parse_json
 
 MAGIC = b"\x89GPUNPU\n"
-VERSION = 1
+VERSION = 2
 START = struct.Struct("<8sIIQ")
 """Magic, version, bytes of the header, bytes of the file."""
 SEAL = hashlib.sha256().digest_size

@@ -59,6 +59,8 @@ class SumBound:
     def __init__(self) -> None:
         self._bound: int | None = None
         self._least_weight = self._least_psp = 0
+        self._most_psp: Any = 0
+        self._real = False
 
     def __repr__(self) -> str:
         return described(self, self._bound)
@@ -72,6 +74,9 @@ class SumBound:
         self._bound = check_sums(synapses, connectome.neurons.cortical_area, areas, connectome.arithmetic, synapses.total, reach)
         # Which sources are mp-driven and which synapses plastic changes with areas, so any may be.
         self._least_weight, self._least_psp = least_weight_and_psp(areas, reach)
+        self._real = connectome.arithmetic.real
+        if self.is_kept:
+            self._most_psp = max((batch.psp.max(initial=0) for batch in synapses), default=0)
 
     @property
     def is_kept(self) -> bool:
@@ -88,13 +93,19 @@ class SumBound:
         return True
 
     def growth_of_one(self, weight: int, psp: int) -> int:
-        """Largest growth of a sum by one synapse."""
-        return max(weight, self._least_weight) * max(psp, self._least_psp)
+        """Largest growth of a sum by one more synapse."""
+        self._most_psp = max(self._most_psp, psp)
+        product = max(weight, self._least_weight) * max(psp, self._least_psp)
+        # float32 rounds weight, psp and product, by 2**-24 of each.
+        return product + (product >> 22) + 1 if self._real else product
 
-    def growth(self, target: NDArray[np.uint32], weight: NDArray[Any], psp: NDArray[Any]) -> int:
-        """Largest growth of a sum by these synapses (arrays of one length), taken as of one sign."""
+    def growth(self, target: NDArray[np.uint32], weight: NDArray[Any], psp: NDArray[Any] | None) -> int:
+        """Largest growth of a sum by these synapses (arrays of one length), taken as of one sign. psp None: as large as any is."""
         if self._bound is None or not len(target):
             return 0
+        if psp is None:
+            psp = np.full(len(target), self._most_psp)
+        self._most_psp = max(self._most_psp, psp.max())
         _, place = np.unique(target, return_inverse=True)
         # Sums stay exact far beyond the limit: below 2**53.
-        return int(np.bincount(place, largest_terms(weight, psp, self._least_weight, self._least_psp)).max())
+        return int(np.bincount(place, largest_terms(weight, psp, self._least_weight, self._least_psp, self._real)).max())

@@ -119,8 +119,7 @@ class NetworkEdits(Part):
         check_rules([*resident.rules.values(), rule], resident.weight_max)
         backend, handle, bound = resident.ready(), resident.next_rule, resident.bound
         if resident.arithmetic_with().bits and rule.reach(resident.weight_max):
-            bound = SumBound()
-            bound.prove(resident.to_connectome(as_delivered=True), [*resident.rules.values(), rule])
+            bound = resident.proven(lambda network: None, [rule])
         with resident.keeping(bound):
             backend.add_rule(handle, rule, resident.burst_count)
         resident.rules[handle] = rule
@@ -332,8 +331,7 @@ class SynapseEdits(Part):
         resident, shape = self._resident, self._resident.shape
         sources, targets = check_pairs(source, target, shape.neuron_capacity, resident.annotations.finder)
         weights = check_weights(weight, shape.weight_dtype, len(sources))
-        psps = np.full(len(sources), resident.psp_max, shape.psp_dtype)  # theirs are not known here
-        growth = resident.bound.growth(targets, weights, psps)
+        growth = resident.bound.growth(targets, weights, None)  # their psps are not known here
         with resident.admitted(lambda network: network.reweight_synapses(sources, targets, weights), growth):
             return resident.ready().reweight_synapses(sources, targets, weights)
 

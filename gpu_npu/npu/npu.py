@@ -125,6 +125,8 @@ class NPU(Bursts, NetworkEdits, NeuronEdits, SynapseEdits, Queries, Unique):
         resident.load(network, shape, silent_until=flight.learning.silent_until)
         try:
             resident.open().resume(flight)
+            if len(flight.learning.delivered):
+                resident.bound = resident.proven(lambda network: None)
         except BaseException:
             resident.close()
             raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -16,7 +16,7 @@ from gpu_npu.backends.base import Backend
 from gpu_npu.backends.select import BackendChoice, open_platform
 from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.checks import check_ids
-from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Area, Connectome, Settings, SynapseBatch, SynapseSource
+from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Area, Connectome, FeagiRule, PlasticityRule, Settings, SynapseBatch, SynapseSource
 from gpu_npu.connectome.degeneration import fallen_batch, falls
 from gpu_npu.connectome.fields import MAX_NEURONS, largest_count
 from gpu_npu.connectome.plasticity import RULES
@@ -320,11 +320,15 @@ class Resident:
         The running bound is proof enough, or a host copy of the network on which `edit` is made."""
         return self.keeping(self.bound if self.bound.admits(growth) else self.proven(edit))
 
-    def proven(self, edit: Callable[[Connectome], object]) -> SumBound:
-        """See on a host copy of the network that the sums still fit after this edit; the bound on them."""
+    def proven(self, edit: Callable[[Connectome], object], more: Sequence[PlasticityRule] = ()) -> SumBound:
+        """See on a host copy of the network that the sums still fit after this edit, and with these rules more; the bound on them."""
         network, bound = self.to_connectome(as_delivered=True), SumBound()
+        if any(isinstance(rule, FeagiRule) for rule in self.rules.values()):
+            held = self.ready().flight().learning.delivered
+            if len(held):  # the next burst delivers these, and later ones what is there now
+                network.synapses.weight[:] = np.maximum(network.synapses.weight, held)
         edit(network)
-        bound.prove(network, self.rules.values())
+        bound.prove(network, [*self.rules.values(), *more])
         return bound
 
 

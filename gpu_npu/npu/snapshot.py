@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.arrays import U32
+from gpu_npu.arrays import U32, Counts
 from gpu_npu.backends.flight import Flight, Learning, Scheduled
 from gpu_npu.checks import check_ids, check_integer, check_potentials
 from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Connectome, FeagiRule, PairRule
 from gpu_npu.connectome.fields import CountType
+from gpu_npu.connectome.validation import check_weights
 from gpu_npu.errors import NetworkError, NpuError
 from gpu_npu.io.project import network_arrays, network_values, read_network
 from gpu_npu.io.sealed import Sealed, write_sealed
@@ -102,8 +103,8 @@ class Snapshot:
             raise NetworkError(f"scheduled: its bursts do not ascend, or are not after burst {self.burst}")
         if len(burst) and int(burst[-1]) >= 2 * LAST_BURST:
             raise NetworkError(f"scheduled: burst {burst[-1]:,} is beyond {2 * LAST_BURST - 1:,}")
-        if not bool(np.isfinite(potential).all()):
-            raise NetworkError("scheduled: a potential is not finite")
+        if bool(np.isinf(potential).any()):  # one that is not a number stands for a neuron to be forced
+            raise NetworkError("scheduled: a potential is infinite")
 
     def _check_memory(self) -> None:
         learning, rules = self.flight.learning, self.network.plasticity
@@ -125,8 +126,21 @@ class Snapshot:
             count = len(getattr(learning, name))
             if count not in (0, self.network.synapse_count):
                 raise NetworkError(f"{name}: {count:,} for {self.network.synapse_count:,} synapses")
-        if len(learning.delivered) and not any(isinstance(rule, FeagiRule) for rule in rules):
-            raise NetworkError("delivered: weights are held back, and the network has no FeagiRule")
+        if len(learning.delivered):
+            self._check_delivered(learning.delivered)
+
+    def _check_delivered(self, delivered: Counts) -> None:
+        """What FeagiRules hold back are weights, of synapses that they act on."""
+        network = self.network
+        held = np.flatnonzero(check_weights(delivered, network.weight_dtype, len(delivered), "delivered") != network.synapses.weight)
+        source, target = (network.neurons.cortical_area[end[held]] for end in (network.synapses.source, network.synapses.target))
+        learns = np.zeros(len(held), np.bool_)
+        for rule in network.plasticity:
+            if isinstance(rule, FeagiRule):
+                learns |= (source == rule.source_area) & (target == rule.target_area)
+        if not learns.all():
+            synapse = int(held[np.flatnonzero(~learns)[0]])
+            raise NetworkError(f"delivered[{synapse}]: {delivered[synapse]} is held back, of a synapse that no FeagiRule acts on")
 
     @property
     def burst(self) -> int:

@@ -114,12 +114,17 @@ def plans(sizes: Sequence[int] = SIZES, hubs: Sequence[int] = (0, 0, 0, 40, 300,
 
 def plastic_plans(sizes: Sequence[int] = SIZES, hubs: Sequence[int] = (0, 0, 0, 40, 300, 10_000)) -> st.SearchStrategy[Plan]:
     """Plans in which rules come and go, in networks that are all alike in learning and in nothing else."""
-    return plans(sizes, hubs).map(lambda plan: replace(plan, switches=plan.switches | {PLASTIC}))
+    return plans(sizes, hubs).map(lambda plan: _lively(plan, PLASTIC))
 
 
 def feagi_plans(sizes: Sequence[int] = SIZES, hubs: Sequence[int] = (0, 0, 0, 40, 300, 10_000)) -> st.SearchStrategy[Plan]:
     """Plans in which FeagiRules come and go."""
-    return plans(sizes, hubs).map(lambda plan: replace(plan, switches=plan.switches | {PLASTIC, FEAGI}))
+    return plans(sizes, hubs).map(lambda plan: _lively(plan, PLASTIC, FEAGI))
+
+
+def _lively(plan: Plan, *switches: str) -> Plan:
+    """With enough synapses and bursts that something can be learnt."""
+    return replace(plan, degree=max(plan.degree, 4), bursts=max(plan.bursts, 8), switches=plan.switches.union(switches))
 
 
 class Maker:

@@ -102,7 +102,7 @@ class Relay:
         self.npu.set_settings(settings)
 
     def set_area(self, area: int, flags: Area) -> None:
-        self.npu.set_area(area, flags.psp_uniform, flags.mp_driven_psp)
+        self.npu.set_area(area, flags.psp_uniform, flags.mp_driven_psp, degeneration=flags.degeneration)
 
     def reserve(self, *, neuron_capacity: int, synapse_capacity: int) -> None:
         self.npu.reserve(neuron_capacity, synapse_capacity)
@@ -403,7 +403,7 @@ def test_every_truncation_is_noticed(good: bytes, tmp_path: Path) -> None:
 def test_the_errors_say_what_is_wrong(good: bytes, tmp_path: Path) -> None:
     path = tmp_path / "run.ckpt"
     assert "not a checkpoint" in refused(path, b"") and "not a checkpoint" in refused(path, b"PK" + good[2:])
-    assert "version 2 of the format, and this release reads version 1" in refused(path, good[:8] + b"\2" + good[9:])
+    assert "version 1 of the format, and this release reads version 2" in refused(path, good[:8] + b"\1" + good[9:])
     assert "truncated: it has" in refused(path, good[:-1])
     assert "not what was written" in refused(path, good + good)
     assert "corrupt: its SHA-256" in refused(path, good[:2000] + b"?" + good[2001:])
@@ -450,10 +450,12 @@ def test_a_well_sealed_file_with_nonsense_in_it_is_refused(good: bytes, tmp_path
     wrong("settings' cannot be read", settings="{}")
     wrong("neuron 0 is valid but was never created", neuron_created=np.zeros(40, np.bool_))
     wrong("scheduled: its bursts do not ascend, or are not after burst 5", scheduled_burst=np.arange(5, 16, dtype=np.uint64))
+    wrong("scheduled: a potential is infinite", scheduled_potential=np.full(11, np.inf, np.float32))
     wrong("scheduled.0.: 40 is not a neuron id", scheduled_neuron=ids.repeat(11))
     wrong("'notes' cannot be read", notes="{")
     wrong("rules with the handles .0., for 0 rules", rules_since="[[0, 0]]")
     wrong("run: 1 values for 0 ids of a network with 0 rules", run=np.ones(1, np.uint16))
+    wrong("delivered.0.: .* is held back, of a synapse that no FeagiRule acts on", delivered=arrays["synapse_weight"] ^ 1)
     wrong("residues: 1 for [0-9]+ synapses", residues=np.ones(1, np.int16))
 
 

@@ -163,7 +163,7 @@ def test_errors_are_also_what_a_caller_would_catch(kind: type[NpuError]) -> None
         ({"synapse_capacity": -1}, NetworkError, "-1"),
         ({"fire_ledger_window": 0}, NetworkError, "fire_ledger_window: 0"),
         ({"weight_dtype": np.int16}, NetworkError, "int16"),
-        ({"psp_dtype": np.float32}, NetworkError, "float32"),
+        ({"psp_dtype": np.float64}, NetworkError, "float64"),
         ({"areas": {0: True}}, NetworkError, "True"),
         ({"settings": 3}, NetworkError, "3"),
         ({"backend": "tpu"}, NetworkError, "'tpu' is not one of"),

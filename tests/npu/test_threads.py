@@ -125,6 +125,7 @@ ENDINGS: dict[str, Callable[[NPU], Any]] = {
 }
 
 FACTS: dict[str, Callable[[NPU], Any]] = {
+    "annotations": lambda npu: npu.annotations,
     "backend": lambda npu: npu.backend,
     "backend_reason": lambda npu: npu.backend_reason,
     "burst_count": lambda npu: npu.burst_count,

@@ -108,10 +108,10 @@ def test_targets(folder: Path) -> None:
     ):
         assert neurons_of(network(), target).tolist() == ids
     for wrong, kind, said in (
-        ("nose", NetworkError, "'nose': 'nose' is no id; WHAT is ids like"),
+        ("nose", NetworkError, "'nose': 'nose' is no id; WHAT is ids or labels like"),
         ("area:nose", NetworkError, r"'nose' is neither the id nor the name of an area \(eye\)"),
         ("area:77", NetworkError, "no neuron is in area 77"),
-        ("1,2:5", NetworkError, "'1,2:5' has '5' after ids like"),
+        ("1,2:5", NetworkError, "'1,2:5' has '5' after ids or labels like"),
         (np.arange(200) % 3, NetworkError, "neuron 0 is named 67 times; a list of ids names each neuron once.* 200 values name 3"),
         ("when.npz:burst", NetworkError, "when.npz: burst: neuron 5 is named 2 times"),
         ([200], NeuronIndexError, "200 is not a neuron id"),

@@ -171,13 +171,13 @@ class Executor(Backend):
     # -- the network as a whole ----------------------------------------------------------------------------------
     def set_settings(self, settings: Settings) -> None:
         rules, state = settings.rules, self._state
+        self._accumulators.set_unit(settings, self._neurons.areas)  # first, as it may need memory
         self._settings = settings
         state["burst_clock"] = rules.refractory_clock == "burst"
         state["reset_candidates"] = rules.reset == "candidates"
         state["rectify_input"] = rules.rectify_input
         state["potential_floor"], state["potential_ceiling"] = rules.potential_floor, rules.potential_ceiling
         state["power_amount"], state["random_seed"] = settings.power_amount, settings.random_seed
-        self._accumulators.set_unit(settings, self._neurons.areas)
 
     def set_area(self, area: int, flags: Area) -> None:
         areas = self._neurons.areas
