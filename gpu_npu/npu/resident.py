@@ -16,10 +16,10 @@ from gpu_npu.backends.base import Backend
 from gpu_npu.backends.select import BackendChoice, open_platform
 from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.checks import check_ids
-from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Area, Connectome, FeagiRule, PlasticityRule, Settings, SynapseBatch, SynapseSource
+from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Area, Connectome, Settings, SynapseBatch, SynapseSource
 from gpu_npu.connectome.degeneration import fallen_batch, falls
 from gpu_npu.connectome.fields import MAX_NEURONS, largest_count
-from gpu_npu.connectome.plasticity import RULES
+from gpu_npu.connectome.plasticity import RULES, FeagiRule, PlasticityRule
 from gpu_npu.connectome.sums import Arithmetic
 from gpu_npu.errors import DeviceMemoryError, NetworkError
 from gpu_npu.objects import described
