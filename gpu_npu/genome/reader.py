@@ -50,6 +50,8 @@ _RULE_KEYS = frozenset(
 )
 MULTIPLIERS = range(-128, 128)
 """What FEAGI keeps the integer parts of ltp_multiplier and ltd_multiplier in."""
+MOST_WINDOW, MOST_ETA = 65535, 2.0**120
+"""Of a plastic mapping rule: bursts that a FeagiRule can count, and what 255 steps of weight can be multiplied by in float32."""
 _CORE_DEFAULTS: dict[str, Any] = {"threshold": 0.1, "psp": 500.0, "psp_uniform": True, "group": "CORE"}
 """Of a core area that the genome does not name."""
 
@@ -406,6 +408,10 @@ def _rule(where: str, given: Any, target: bytes | None, text: str, index: int, r
     for what, multiplier in (("ltp_multiplier", ltp), ("ltd_multiplier", ltd)):
         if plastic and int(multiplier) not in MULTIPLIERS:
             fault = fault or f"it is plastic and its {what} {multiplier:g} is outside -128..127"
+    window, eta = get("plasticity_window", read.truncated, 0), get("plasticity_eta", read.not_negative, 1.0)
+    for what, value, most in (("plasticity_window", window, MOST_WINDOW), ("plasticity_eta", eta, MOST_ETA)):
+        if plastic and value > most:
+            raise FileFormatError(f"{where}, {what}: {value:g} is more than {most:g}, the most that is computed here")
     return Rule(
         target=target,
         target_text=text,
@@ -416,8 +422,8 @@ def _rule(where: str, given: Any, target: bytes | None, text: str, index: int, r
         constant=0.0 if constant is None else get("plasticity_constant", read.real, 0.0),
         ltp=ltp,
         ltd=ltd,
-        window=get("plasticity_window", read.truncated, 0),
-        eta=get("plasticity_eta", read.not_negative, 1.0),
+        window=window,
+        eta=eta,
         max_weight=get("max_weight", read.not_negative, None),
         frozen=get("plasticity_frozen", read.flag, False),
         mode=mode,

@@ -126,6 +126,8 @@ class Snapshot:
             count = len(getattr(learning, name))
             if count not in (0, self.network.synapse_count):
                 raise NetworkError(f"{name}: {count:,} for {self.network.synapse_count:,} synapses")
+        if len(learning.residues) and np.float32 in (self.network.weight_dtype, self.network.psp_dtype):
+            raise NetworkError("residues: of whole weights, and weights or psps of this network are float32")
         if len(learning.delivered):
             self._check_delivered(learning.delivered)
 

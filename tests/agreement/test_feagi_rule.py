@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from networks import SMALL_SIZES, Plan, agree, feagi_plans
 from scalar_model import ScalarModel
 
-from gpu_npu import NPU, Connectome, FeagiRule, NetworkError, Snapshot, WindowRule
+from gpu_npu import NPU, Connectome, FeagiRule, NetworkError, Snapshot, SumOverflowError, WindowRule
 from gpu_npu.backends.base import Platform
 from gpu_npu.backends.executor import plasticity
 from gpu_npu.backends.reference import ReferencePlatform
@@ -143,6 +144,31 @@ def test_the_clock_starts_again_with_what_is_held_back(backend_factory: Factory,
     with NPU.from_connectome(pairs(FeagiRule(0, 1, 4, 7, 1)), backend="reference") as npu:
         assert told == run(npu, *[[0, 2] if burst % 3 else [1] for burst in range(60)])
         assert candidates == npu.fire_candidate_list.potentials.tolist()
+
+
+def test_what_is_held_back_counts_in_the_proof_of_sums(backend_factory: Factory, tmp_path: Path) -> None:
+    """Nine weights of 2**21 have just fallen to 1: the next burst delivers them as they were, so nothing that makes sums too large
+    for that is admitted, nor a checkpoint that says more of them."""
+    network = Connectome(12, 12, weight_dtype=np.float32, plasticity=[FeagiRule(0, 1, 1, 1, 0, 1)])
+    network.add_neurons(12, threshold=1e30, cortical_area=[0] * 9 + [1, 2, 2])
+    network.add_synapses(np.arange(9), 9, np.float32(2**20), 200)
+    with NPU.from_connectome(network, backend=backend_factory()) as npu:
+        npu.force_fire(np.arange(10))
+        npu.process_burst()
+        assert npu.synapse_array.weight.tolist() == [1.0] * 9
+        with pytest.raises(SumOverflowError):
+            npu.add_synapses([10], [9], np.float32(2**20), 255)
+        snapshot = npu.snapshot()
+        snapshot.write(tmp_path / "run")
+        assert npu.process_burst().synaptic_injections == 9
+        npu.add_synapses([10], [9], np.float32(2**20), 255)
+    held = replace(snapshot.flight.learning, delivered=snapshot.flight.learning.delivered * np.float32(4))
+    with pytest.raises(SumOverflowError):
+        NPU.from_snapshot(replace(snapshot, flight=replace(snapshot.flight, learning=held)), backend=backend_factory())
+    for wrong, said in ((np.nan, "delivered.0.: nan is not a finite"), (-1.0, "delivered.0.: -1.0 is outside")):
+        held = replace(snapshot.flight.learning, delivered=np.full(9, wrong, np.float32))
+        with pytest.raises(NetworkError, match=said):
+            replace(snapshot, flight=replace(snapshot.flight, learning=held))
 
 
 def test_long_silence_and_long_windows(backend_factory: Factory) -> None:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpu_npu import NPU, Connectome
 from gpu_npu.connectome import Area, NetworkError, Rules, SumOverflowError, SynapseBatch
-from gpu_npu.connectome.sums import Arithmetic, check_sums, largest_sums
+from gpu_npu.connectome.sums import Arithmetic, check_sums, largest_sums, largest_terms
 
 N = 6
 AREAS = {0: Area(), 1: Area(psp_uniform=False), 2: Area(mp_driven_psp=True), 3: Area(psp_uniform=False, mp_driven_psp=True)}
@@ -166,3 +167,44 @@ def test_a_weight_counts_as_what_a_rule_can_make_of_it() -> None:
     rows = [(0, 4, 1, 32769, False)]
     with pytest.raises(NetworkError, match=r"weight 65535 \* psp 32769 .* \(the weight is 1; a plasticity rule can raise it\)"):
         check_sums([batch_of(rows)], NEURON_AREAS, AREAS, arithmetic(AREAS), 1, {(0, 1): 65535})
+
+# -- float32 -----------------------------------------------------------------------------------------------------------
+def of_float32(weight: float, count: int) -> Connectome:
+    """`count` synapses from ids of their own to neuron 0, float32 weights and psps."""
+    network = Connectome(count + 3, count + 10, weight_dtype=np.float32, psp_dtype=np.float32)
+    network.add_neurons(count + 3)
+    network.add_synapses(np.arange(1, count + 1), 0, weight, 1.0)
+    return network
+
+
+def test_many_products_that_are_too_large_for_a_sum_do_not_wrap() -> None:
+    """Each below 2**31, as plasticity of another pair of areas makes them: together beyond 2**64."""
+    weight, psp = np.full(20, 3e38, np.float32), np.full(20, 3e38, np.float32)
+    assert largest_terms(weight, psp, 0, 0, True).tolist() == [2.0**32] * 20
+    network = of_float32(1.0, 20)
+    simple, exact = largest_sums(network.synapses, network.neurons.cortical_area, {}, network.arithmetic, {(1, 2): 2**60})
+    assert (simple, exact) == (20 * 2**32, 20 * 2**32)
+
+
+def test_rounding_to_float32_counts() -> None:
+    """One synapse at a time, each of whose weight * psp rounds up by less than one: the bound is never below the sum."""
+    network = of_float32(1.0, 1)
+    with NPU.from_connectome(network, backend="reference") as npu:
+        bound = npu._resident.bound
+        before = bound._bound
+        assert before is not None
+        npu.reserve(synapses=1000)
+        for source in (2, 3):
+            npu.add_synapse(source, 0, 16_777_219, 3)  # float32 has 16,777,220
+        assert bound._bound is not None and bound._bound >= before + 2 * 16_777_220 * 3
+    driven = Arithmetic(True, 32, 255 * 65535)  # whole weights, potentials that are not rounded
+    terms = largest_terms(np.full(1, 65535, np.uint16), np.full(1, 65535, np.uint16), 0, 0, driven.real)
+    assert terms[0] > np.float32(65535) * np.float32(65535)
+
+
+def test_updates_of_float32_weights_do_not_prove_the_whole_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    with NPU.from_connectome(of_float32(1.0, 5), backend="reference") as npu:
+        monkeypatch.setattr(npu._resident, "proven", lambda *_: pytest.fail("it looked at the whole network"))
+        assert npu.update_weight(1, 0, 1000.0)
+        npu.add_synapses([6], [1], 1.0, 100.0)
+        assert npu.update_weights([6, 2], [1, 0], [1000.0, 2.5]).all()

@@ -18,6 +18,8 @@ from gpu_npu.genome import Grown, NetworkOptions, Report, grow, read_genome
 from gpu_npu.genome.areas import AXES_OF, FLAT
 from gpu_npu.genome.ids import area_id
 
+LEARNS = {"plasticity_flag": True, "plasticity_constant": 1, "ltp_multiplier": 1, "ltd_multiplier": 1, "plasticity_window": 1}
+
 GENOME = genome(
     {
         "cAAAAA": area((3, 2, 1), {"cBBBBB": [rule("projector", -2)]}, name="here", threshold=2.5, psp=7, uniform=True),
@@ -290,6 +292,8 @@ def test_objects_that_hold_themselves() -> None:
         ("dstmap-d", {"cBBBBB": [rule(plasticity_window=-1)]}, "rule 0, plasticity_window: -1"),
         ("dstmap-d", {"cBBBBB": [rule(synaptic_delay_bursts=[])]}, r"rule 0, synaptic_delay_bursts: \[\]"),
         ("dstmap-d", {"cBBBBB": [rule(synapse_attractivity=101)]}, "rule 0, synapse_attractivity: 101 is outside 0..100"),
+        ("dstmap-d", {"cBBBBB": [rule(**LEARNS | {"plasticity_window": 70_000})]}, "rule 0, plasticity_window: 70000 is more than 65535"),
+        ("dstmap-d", {"cBBBBB": [rule(**LEARNS, plasticity_eta=1e37)]}, r"rule 0, plasticity_eta: 1e\+37 is more than 1.32923e\+36"),
     ],
 )
 def test_wrong_values_name_key_area_and_value(key: str, value: Any, said: str) -> None:

@@ -270,7 +270,7 @@ class Executor(Backend):
 
     def memory(self) -> dict[str, int]:
         pieces = dict.fromkeys(GROUPS, 0) | {"rows": self._rows.nbytes, "staging": self._staging.nbytes + self._schedule.nbytes}
-        for store in self._stores:
+        for store in (*self._stores, self._degeneration):
             for name, array in store.arrays.items():
                 pieces[ARRAY[name].group] += array.nbytes
         return pieces | ({"plasticity": self._plasticity.nbytes} if self._plasticity.on else {})

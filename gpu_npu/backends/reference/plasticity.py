@@ -110,10 +110,13 @@ class Plasticity:
     @contextmanager
     def held_back(self, network: Connectome) -> Iterator[None]:
         """Inside, weights are those from before the last burst's changes."""
-        now = network.synapses.weight.copy()
-        network.synapses.weight[:] = self._before(now)
-        yield
-        network.synapses.weight[:] = now
+        slots, weight = list(self._held), network.synapses.weight
+        now = weight[slots]
+        weight[slots] = list(self._held.values())
+        try:
+            yield
+        finally:
+            weight[slots] = now
 
     def _before(self, weight: Counts) -> Counts:
         before = weight.copy()
