@@ -25,6 +25,8 @@ from gpu_npu.errors import BackendUnavailableError, KernelError
 
 SOURCES = {"one.cu": 'extern "C" __global__ void one(unsigned* x) { x[blockIdx.x * blockDim.x + threadIdx.x] = 41 + 1; }\n'}
 UNIT = '#include "one.cu"\n'
+REGISTERS = {"run_bursts": 85, "propagation": 85, "run_learning_bursts": 128, "visit_synapses": 128, "pack_rows": 128}
+"""Of a thread: 3 blocks of 256 threads on a multiprocessor have 85 each, 2 have 128. All other kernels: 64, for 4."""
 VALUE_BYTES = {"u1": 1, "u2": 2, "u4": 4, "u8": 8, "i4": 4, "i8": 8, "f4": 4}
 
 
@@ -55,6 +57,7 @@ def test_every_architecture(what: Program, struct: np.dtype[Any], arch: int, cap
         assert use.spill_stores == use.spill_loads == 0, name
         assert use.shared <= 48 * 1024, name
         assert use.registers * what.kernels[name].block <= 65536, name
+        assert use.registers <= REGISTERS.get(name, 64), name
     sizes = toolchain.parameter_sizes(cubin)
     values = {**VALUE_BYTES, "state": struct.itemsize}
     for name, kernel in what.kernels.items():
