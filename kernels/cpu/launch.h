@@ -150,6 +150,14 @@ class Pool {
     }
 
 public:
+    // Threads there are, the caller included, once up to `wanted` were started, as far as the system starts any.
+    unsigned grow(unsigned wanted) {
+        while (members.load(std::memory_order_relaxed) < wanted) {
+            try { add_member(); }
+            catch (const std::system_error&) { break; }
+        }
+        return members.load(std::memory_order_relaxed);
+    }
     void run(unsigned n, const Launch* launches, unsigned workers) {
         if (workers == 1) {                          // nobody to meet
             single = !CUEMU_TSAN;
@@ -215,6 +223,11 @@ NPU_API int npu_launch(unsigned n, const cuemu::Launch* list) {
         fail("cannot start a worker thread: %s", problem.what());
     }
     return failed;
+}
+NPU_API unsigned npu_threads(unsigned wanted) {
+    cuemu::Process& process = cuemu::Process::get();
+    std::lock_guard lock(process.gate);
+    return process.pool.grow(wanted);
 }
 NPU_API const char* npu_error() { return cuemu::error; }
 

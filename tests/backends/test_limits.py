@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -133,3 +136,32 @@ def test_the_backend_says_so(groups: Path) -> None:
     write(groups / "cpu.max", "150000 100000")
     assert ", 1 worker (a quota of 1.5 CPUs on 8 cores), " in CpuDevice().description
     assert ", 3 workers, " in CpuDevice(workers=3).description
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads begin with a stack of RLIMIT_STACK on Linux")
+def test_where_no_thread_can_be_started_fewer_work() -> None:
+    """A stack of 64 TiB stands for a limit on processes: the system starts no thread. The run goes on, on the one there is."""
+    script = (
+        "from gpu_npu import NPU\n"
+        "from gpu_npu.backends.devices.cpu import CpuDevice\n"
+        "from gpu_npu.backends.executor import DevicePlatform\n"
+        "from gpu_npu.doctor import small_network\n"
+        "device = CpuDevice(workers=3)\n"
+        "with NPU.from_connectome(small_network(), backend=DevicePlatform(device)) as npu:\n"
+        "    npu.inject(range(40), 3.5)\n"
+        "    print(npu.run(5).bursts, device.description)\n"
+    )
+    _, most = resource.getrlimit(resource.RLIMIT_STACK)
+    if most != resource.RLIM_INFINITY:
+        pytest.skip("the limit on stacks cannot be raised")
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_STACK, (2**46, most)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.stdout.startswith("5 CPU ") and "1 worker (the system starts no more threads: 3 were asked for)" in done.stdout

@@ -43,6 +43,9 @@ class CpuDevice(Device):
             raise NetworkError(f"workers={workers}: at least 1 is needed, or None for one a core")
         self._workers, self._limited = cpu_workers() if workers is None else (workers, "")
         self._library = CpuLibrary(self._program)
+        started = self._library.threads(self._workers)
+        if started < self._workers:
+            self._workers, self._limited = started, f" (the system starts no more threads: {self._workers} were asked for)"
         self._value_bytes = self._library.value_bytes
         self._live: dict[int, Any] = {}
         self._adopted: WeakValueDictionary[int, Any] = WeakValueDictionary()
@@ -195,6 +198,10 @@ class CpuLibrary:
         """Run a batch; KernelError says what failed."""
         if self._run(batch.count, batch.address):
             raise KernelError(self._library.npu_error().decode())
+
+    def threads(self, wanted: int) -> int:
+        """How many of `wanted` threads the system lets work at once, the calling one included: 1 or more."""
+        return min(wanted, int(self._library.npu_threads(ctypes.c_uint(wanted))))
 
     def guard(self, address: int, nbytes: int, on: bool) -> None:
         """Under ASan: make memory untouchable for kernels, or touchable again."""
