@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gpu_npu.io import write
+from gpu_npu.io import writer_of
 from gpu_npu.io.outputs import check_outputs
 
 from .networks import REPLACED, file_of, network, tell
@@ -23,11 +23,12 @@ def convert(network_name: str, output: Path, reading: dict[str, Any]) -> None:
     """Read NETWORK (as for run) and write it to FILE, in the format that the end of its name says: .npz keeps everything; .csv,
     .parquet and .feather are edge lists."""
     with Bar() as bar:
+        writer = writer_of(output)
         check_outputs([("--output", output)], [*file_of(network_name), *files_read(reading)])
         bar.step(f"reading {network_name}")
         connectome = network(network_name, reading)
         if output.suffix.lower() != ".npz":
             tell([f"{output} holds synapses alone: no thresholds or other fields of neurons, and no neurons that have none"])
         bar.step(f"writing {output}")
-        write(connectome, output)
+        writer(connectome, output)
     click.echo(f"{output}: {connectome.neuron_count:,} neurons, {connectome.synapse_count:,} synapses")

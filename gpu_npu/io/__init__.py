@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from gpu_npu.connectome import Connectome, FileFormatError, NetworkError, SynapseSource
 
 from .archive import has_arrays
+from .arrow import why_no_table
 from .beginning import look
 from .csr import CSR
 from .edges import EDGES
@@ -22,7 +24,7 @@ from .project import PROJECT, save
 from .sonata import SONATA
 from .sparse import DENSE, MATRIX, SPARSE
 
-__all__ = ["Reading", "each_once", "load", "parse_ids", "read_ids", "save", "stream", "write"]
+__all__ = ["Reading", "each_once", "load", "parse_ids", "read_ids", "save", "stream", "write", "writer_of"]
 
 
 FORMATS = (SPARSE, PROJECT, CSR, DENSE, MATRIX, GRAPH, GRAPHML, MATLAB, SONATA, FEAGI, EDGES)
@@ -64,12 +66,16 @@ def stream(what: Any, **options: Any) -> tuple[Connectome, SynapseSource]:
 
 def write(network: Connectome, path: str | os.PathLike[str]) -> None:
     """A network to a file, in the format that the end of its name says. NetworkError: no format is written so. OSError."""
-    path = Path(path)
+    writer_of(path)(network, Path(path))
+
+
+def writer_of(path: str | os.PathLike[str]) -> Callable[[Connectome, Path], None]:
+    """What writes a network to this file. NetworkError: nothing does."""
     written = {ending: write for format in FORMATS for ending, write in format.writes.items()}
-    found = written.get(path.suffix.lower())
+    found = written.get(Path(path).suffix.lower())
     if found is None:
         raise NetworkError(f"{path}: a network is written to a file whose name ends in {', '.join(written)}")
-    found(network, path)
+    return found
 
 
 def _given(what: Any) -> Given:
@@ -85,10 +91,11 @@ def _format_of(given: Given) -> Format:
     found = next((format for format in FORMATS if format.recognises(given)), None)
     if found is not None:
         return found
-    known = "; ".join(format.about for format in FORMATS)
+    known = "; ".join(format.about for format in FORMATS if format.in_files or not given.is_file)
     if not given.is_file:
         raise NetworkError(f"a {type(given.value).__name__} is no network that is known here; these are: {known}")
     kind = kind_of(given.path)
     if kind not in (UNKNOWN, ARCHIVE):
         raise FileFormatError(f"{given.name}: {kind.about}, not a network", python="" if kind is EMPTY else kind.way_out)
-    raise given.error(f"none of the networks that are read: {known}" + has_arrays(given))
+    problem = why_no_table(given)
+    raise given.error(problem) if problem else given.error(f"none of the networks that are read: {known}" + has_arrays(given))

@@ -71,7 +71,7 @@ def has_arrays(given: Given) -> str:
     if not given.head.startswith(b"PK"):
         return ""
     with Archive(given.path) as archive:
-        return f"; it has: {archive.names}"
+        return f"; it has: {archive.names}" + (" (of an Excel workbook a sheet is saved as CSV)" if "xl/" in archive.names else "")
 
 
 class Column:

@@ -40,7 +40,30 @@ def is_table(given: Given) -> bool:
 def is_text(given: Given) -> bool:
     """Whether a file is text whose first line has more than one cell."""
     lines = _lines(given)
-    return bool(lines) and not lines[0].lstrip().startswith(("{", "<", "[")) and delimiter_of(_header(lines)) is not None
+    return bool(lines) and not _is_markup(lines[0]) and delimiter_of(_header(lines)) is not None
+
+
+def why_no_table(given: Given) -> str | None:
+    """What is wrong with a text that is no table; None: it is no text."""
+    if given.head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "text in UTF-16; save it as UTF-8"
+    if b"\0" in given.head:
+        return None
+    lines = _lines(given)
+    if not lines:
+        lines = given.head.decode("latin-1").splitlines()
+        wrong = next((i for i, line in enumerate(lines, 1) if not line.isprintable() or not line.isascii()), 0)
+        printable = all(line.replace("\t", " ").isprintable() for line in lines)
+        return f"line {wrong:,} is not UTF-8: {lines[wrong - 1]!r:.60}; save the file as UTF-8" if printable and wrong else None
+    if _is_markup(next(filter(str.strip, lines), "")):
+        return None
+    if not _header(lines).strip():
+        return "text without a table: it begins with an empty line" if any(map(str.strip, lines)) else "nothing but empty lines"
+    return f"text of one cell a line, {_header(lines)!r:.40}; an edge list has two or more, and a list of ids is taken by --inject FILE"
+
+
+def _is_markup(line: str) -> bool:
+    return line.lstrip().startswith(("{", "<", "["))
 
 
 def _lines(given: Given) -> list[str]:
@@ -73,9 +96,11 @@ def _delimited(given: Given) -> Table:
     lines = _lines(given)
     skipped = next(i for i, line in enumerate(lines) if not line.startswith(PREAMBLE))
     delimiter = delimiter_of(lines[skipped])
-    names = [name.strip() for name in next(csv.reader([lines[skipped]], delimiter=delimiter or ","))]
+    names = _cells(lines[skipped], delimiter)
+    if delimiter == " " and "" in names:
+        raise given.error(f"line {skipped + 1:,} has several spaces between its cells: {lines[skipped]!r:.60}; write one comma, or one tab")
     has_header = not all(_is_number(name) for name in names if name)
-    shown = names if has_header else [str(i) for i in range(1, len(names) + 1)]
+    shown = names if has_header else _commented(lines[:skipped], delimiter, len(names)) or [str(i) for i in range(1, len(names) + 1)]
 
     def opened(columns: Sequence[int]) -> Iterator[Any]:
         wrong: list[Any] = []
@@ -95,7 +120,9 @@ def _delimited(given: Given) -> Table:
                         use_threads=False, column_names=numbers, skip_rows=skipped + has_header, block_size=2**24, encoding="utf8"
                     ),
                     pc.ParseOptions(delimiter=delimiter, newlines_in_values=False, invalid_row_handler=refuse),
-                    pc.ConvertOptions(column_types=dict.fromkeys(wanted, pa.string()), include_columns=wanted, strings_can_be_null=False),
+                    pc.ConvertOptions(
+                        column_types=dict.fromkeys(wanted, pa.string()), include_columns=wanted, strings_can_be_null=False, check_utf8=False
+                    ),
                 ) as reader,
             ):
                 for batch in reader:
@@ -107,10 +134,20 @@ def _delimited(given: Given) -> Table:
                 raise FileFormatError(
                     f"{given.name}: {place} has {row.actual_columns} cells, the first line {row.expected_columns}: {row.text!r:.80}"
                 ) from error
-            if "Empty CSV file" not in str(error):
+            if not any(text in str(error) for text in ("Empty CSV file", "Could not skip initial")):  # they say that there are no rows
                 raise
 
     return ArrowTable(given.name, shown, opened)
+
+
+def _cells(line: str, delimiter: str | None) -> list[str]:
+    return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter or ","))]
+
+
+def _commented(comments: Sequence[str], delimiter: str | None, count: int) -> list[str] | None:
+    """The names of so many columns, where the last comment has them, as of numpy.savetxt."""
+    names = _cells(comments[-1].lstrip(f"{PREAMBLE} "), delimiter) if comments else []
+    return names if len(names) == count and not any(map(_is_number, names)) else None
 
 
 def _parquet(given: Given) -> Table:

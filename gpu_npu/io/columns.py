@@ -10,14 +10,17 @@ from gpu_npu.errors import FileFormatError, NetworkError
 _EDGES = {
     "source": (
         "presynapticid presynaptic presynapticneuron prerootid preptrootid prebodyid bodyidpre preid pre prename presyn prenodeid"
-        " source sourceid sourcename sourceneuron sourceneuronid sourcenodeid src from fromid sender neuron1"
+        " precell presegid source sourceid sourcename sourceneuron sourceneuronid sourcenodeid src from fromid fromnodeid sender"
+        " neuron1 origin"
     ),
     "target": (
         "postsynapticid postsynaptic postsynapticneuron postrootid postptrootid postbodyid bodyidpost postid post postname postsyn"
-        " postnodeid target targetid targetname targetneuron targetneuronid targetnodeid dst dest to toid receiver neuron2"
+        " postnodeid postcell postsegid target targetid targetname targetneuron targetneuronid targetnodeid dst dest destination to"
+        " toid tonodeid receiver neuron2"
     ),
     "weight": (
-        "connectivity syncount synapsecount synapses nsynapses numsynapses nsyn weight weights weightrelative count strength synweight"
+        "connectivity syncount synapsecount synapses nsynapses numsynapses numberofsynapses nsyn weight weights weightrelative count"
+        " strength synweight nbr numberofconnections"
     ),
     "sign": "excitatory excitation sign",
     "transmitter": "nttype nt neurotransmitter transmitter predictednt topnt neurotransmittertype",
@@ -30,6 +33,9 @@ NEURONS: dict[str, tuple[str, ...]] = {
     "neuron": ("rootid", "ptrootid", "bodyid", "neuronid", "nodeid", "id", "neuron", "name", "label", "flywireid", ""),
 }
 """The same of a table of neurons; the index that pandas writes has no name."""
+
+MATRIX_FROM = 6
+"""More columns than this without an edge among them may be a matrix."""
 
 
 def find(names: Sequence[str], given: Mapping[str, str], roles: Mapping[str, tuple[str, ...]], table: str) -> dict[str, int]:
@@ -49,8 +55,8 @@ def find(names: Sequence[str], given: Mapping[str, str], roles: Mapping[str, tup
         if role == "neuron" and len(candidates) > 1:
             candidates = sorted(candidates, key=lambda i: known.index(plain(names[i])))[:1]
         if len(candidates) > 1:
-            shown = " and ".join(repr(names[i]) for i in candidates)
-            raise FileFormatError(f"{table}: {shown} may each be the {role}; --column {role}={names[candidates[0]]} takes one of them")
+            shown, first = " and ".join(repr(names[i]) for i in candidates), _one(names, candidates[0])
+            raise FileFormatError(f"{table}: {shown} may each be the {role}; --column {role}={first} takes one of them")
         if candidates and candidates[0] not in found.values():
             found[role] = candidates[0]
     return found
@@ -64,7 +70,16 @@ def needed(found: Mapping[str, int], names: Sequence[str], table: str, *roles: s
         options = " ".join(f"--column {role}={i + 1 if numbered else 'NAME'}" for i, role in enumerate(lost))
         shown = ", ".join(repr(name) for name in names[:20]) + (", ..." if len(names) > 20 else "")
         has = f"none has a name; {options} takes them in this order" if numbered else f"it has {shown}; {options} says it"
+        if len(lost) == len(roles) and any(name and plain(name) in NEURONS["neuron"] for name in names):
+            has += "; a table of neurons is given as --annotations, beside that of their edges"
+        elif len(lost) == len(roles) and len(names) > MATRIX_FROM:
+            has += "; a matrix is read from .npy, .npz and .mat"
         raise FileFormatError(f"{table}: which column is the {' and which the '.join(lost)}? {has}", python="columns={...} says it")
+
+
+def _one(names: Sequence[str], i: int) -> str:
+    """How an option names a column: by its number, where another has the same name or it has none."""
+    return names[i] if names[i] and list(names).count(names[i]) == 1 else str(i + 1)
 
 
 def plain(name: str) -> str:

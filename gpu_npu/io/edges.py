@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from gpu_npu.arrays import Flags, sorted_unique
 from gpu_npu.connectome import Connectome, SynapseBatch, SynapseSource
 from gpu_npu.connectome.fields import MAX_NEURONS, CountType
 from gpu_npu.errors import CapacityError, NetworkError
-from gpu_npu.objects import described, one_line
+from gpu_npu.objects import OneLine, described, one_line
 
 from . import arrow, columns
 from .edgefiles import write_csv, write_feather, write_parquet
@@ -24,18 +25,22 @@ from .weights import LARGEST, Rounding, Scale, Survey
 
 ELECTRICAL = ("electrical", "electric", "gapjunction", "gap", "ej", "gj")
 """Types of edges that have no direction, as `columns.plain` writes them."""
+RECEIVED = ("r", "rp", "receive", "received")
+"""Types of edges, in tables of `Neuron 1` and `Neuron 2`, that say again what the sender's row says, from the receiver's side."""
 KINDS: dict[str, Kind] = {"source": "ids", "target": "ids", "weight": "numbers", "sign": "numbers", "transmitter": "words", "type": "words"}
 
 
 class Rows(NamedTuple):
     """Edges as they stand in the file."""
 
-    source: NDArray[Any]
-    target: NDArray[Any]
+    source: NDArray[np.uint64] | Words
+    target: NDArray[np.uint64] | Words
     weight: NDArray[Any]
     inhibitory: Flags | None
     """None: neither a sign nor a transmitter says it."""
     electrical: Flags | None
+    received: Flags | None
+    """Rows that are left out, as others say the same."""
     first: int
     """Number of the first row, from 1."""
 
@@ -74,17 +79,23 @@ class EdgeList:
             parts = dict(zip(wanted, batch, strict=True))
             n = len(batch[0].codes if isinstance(batch[0], Words) else batch[0])
             weight = parts["weight"] if "weight" in parts else np.ones(n, np.int64)
-            electrical = self._electrical(parts["type"]) if "type" in parts else None
-            none: NDArray[Any] = np.zeros(0, np.uint64)
-            yield Rows(
-                parts.get("source", none), parts.get("target", none), weight, self._inhibitory(parts, weight, first), electrical, first
-            )
+            electrical = received = None
+            if "type" in parts:
+                electrical = _is_one_of(parts["type"], ELECTRICAL)
+                received = _is_one_of(parts["type"], RECEIVED) if self._told_by_both else None
+            source, target = (parts.get(role, np.zeros(0, np.uint64)) for role in ("source", "target"))
+            yield Rows(source, target, weight, self._inhibitory(parts, weight, first), electrical, received, first)
             first += n
 
-    @staticmethod
-    def _electrical(types: Words) -> Flags:
-        flags: Flags = np.array([columns.plain(text) in ELECTRICAL for text in types.texts] or [False], np.bool_)
-        return flags[types.codes]
+    @property
+    def _told_by_both(self) -> bool:
+        """Whether sender and receiver have a row each, as in the table of Varshney et al. 2011, whose types say whose it is."""
+        return columns.plain(self.table.names[self.found["source"]]) == "neuron1"
+
+    def kept(self, rows: Rows) -> Flags | None:
+        """Which rows become synapses; None: all."""
+        left = [flags for flags in (None if self.reading.electrical else rows.electrical, rows.received) if flags is not None]
+        return ~np.logical_or.reduce(left) if left else None
 
     def _inhibitory(self, parts: Mapping[str, Any], weight: NDArray[Any], first: int) -> Flags | None:
         negative: Flags = weight < 0
@@ -126,10 +137,12 @@ class EdgeSynapses(SynapseSource):
         for rows in edges.rows():
             ends = []
             for role in ("source", "target"):
-                ids: NDArray[Any] = getattr(rows, role)
-                found = self._neurons.annotations.positions(ids)
-                place = Place(edges.table.name, names[edges.found[role]], rows.first)
-                place.check(found < 0, ids, "is not in the list of neurons; leave the list out, or give it as --annotations")
+                ids: NDArray[np.uint64] | Words = getattr(rows, role)
+                found = self._positions(ids)
+                if (found < 0).any():
+                    place = Place(edges.table.name, names[edges.found[role]], rows.first)
+                    shown = ids.array() if isinstance(ids, Words) else ids
+                    place.check(found < 0, shown, "is not in the list of neurons; leave the list out, or give it as --annotations")
                 ends.append(found.astype(np.uint32))
             source, target = ends
             inhibitory = rows.inhibitory
@@ -142,16 +155,17 @@ class EdgeSynapses(SynapseSource):
                 psp=np.ones(len(source), np.uint8),
                 inhibitory=inhibitory,
             )
-            if rows.electrical is not None:
-                batch = self._without_electrical(batch, rows.electrical)
-            yield batch
+            kept = edges.kept(rows)
+            parts = [batch if kept is None else batch.take(kept)]
+            if rows.electrical is not None and edges.reading.electrical:
+                both = batch.take(rows.electrical)
+                parts.append(SynapseBatch(both.target, both.source, both.weight, both.psp, both.inhibitory))
+            yield SynapseBatch.concatenate(parts)
 
-    def _without_electrical(self, batch: SynapseBatch, electrical: Flags) -> SynapseBatch:
-        if not self._edges.reading.electrical:
-            return batch.take(~electrical)
-        both = batch.take(electrical)
-        back = SynapseBatch(both.target, both.source, both.weight, both.psp, both.inhibitory)
-        return SynapseBatch.concatenate([batch, back])
+    def _positions(self, ids: NDArray[np.uint64] | Words) -> NDArray[np.int64]:
+        """The neuron of each id; of names, each is looked up once."""
+        positions = self._neurons.annotations.positions
+        return positions(np.array(ids.texts, np.str_))[ids.codes] if isinstance(ids, Words) else positions(ids)
 
 
 def stream_edges(table: Table, reading: Reading) -> tuple[Connectome, SynapseSource]:
@@ -161,38 +175,69 @@ def stream_edges(table: Table, reading: Reading) -> tuple[Connectome, SynapseSou
     """
     edges = EdgeList(table, reading, Signs.of(reading))
     edges.tell()
-    labels, survey, rows, electrical = _surveyed(edges)
+    survey, found = Survey(), _Counts()
+    labels = _surveyed(edges, survey, found)
     neurons = neurons_of(labels, reading, "sign" in edges.found or "transmitter" in edges.found or survey.negative > 0)
     scale = survey.scale(reading, table.name)
     rounding = Rounding(scale)
     if scale.unit != 1 or survey.largest > LARGEST:
         for part in edges.rows("weight", "type"):
-            rounding.add(part.weight)
+            rounding.add(_of(part.weight, edges.kept(part)))
     rounding.tell(reading.tell, table.name)
     edges.signs.tell(reading.tell, table.name)
-    if electrical:
-        done = "are two synapses each, one a direction" if reading.electrical else "are left out; --electrical makes two synapses of each"
-        reading.tell(f"{table.name}: {electrical:,} of {rows:,} rows are electrical and {done}")
-    total = rows + electrical if reading.electrical else rows - electrical
-    return neurons.network(scale, reading), EdgeSynapses(edges, neurons, scale, total)
+    found.tell(edges)
+    return neurons.network(scale, reading), EdgeSynapses(edges, neurons, scale, found.kept + reading.electrical * found.electrical)
 
 
-def _surveyed(edges: EdgeList) -> tuple[NDArray[Any], Survey, int, int]:
-    """All labels, ascending; what is known of the weights; rows, and how many of them are electrical."""
+@dataclass(repr=False)
+class _Counts(OneLine):
+    """Rows of an edge list."""
+
+    rows: int = 0
+    kept: int = 0
+    electrical: int = 0
+    received: int = 0
+
+    def tell(self, edges: EdgeList) -> None:
+        """What is not as it stands in the table."""
+        tell, name = edges.reading.tell, edges.table.name
+        if not self.rows:
+            tell(f"{name}: it has no rows, so the network has no synapses")
+        if self.electrical:
+            two = edges.reading.electrical
+            done = "are two synapses each, one a direction" if two else "are left out; --electrical makes two synapses of each"
+            tell(f"{name}: {self.electrical:,} of {self.rows:,} rows are electrical and {done}")
+        if self.received:
+            tell(f"{name}: {self.received:,} of {self.rows:,} rows are left out: they say from the receiver's side what others say")
+
+
+def _surveyed(edges: EdgeList, survey: Survey, found: _Counts) -> NDArray[Any]:
+    """All labels, ascending."""
     labels: NDArray[Any] = np.zeros(0, np.uint64)
-    survey, count, electrical = Survey(), 0, 0
     for rows in edges.rows():
-        parts = [labels, sorted_unique(rows.source), sorted_unique(rows.target)]
+        ends = (np.array(ids.texts, np.str_) if isinstance(ids, Words) else ids for ids in (rows.source, rows.target))
+        parts = [labels, *map(sorted_unique, ends)]
         if len({part.dtype.kind for part in parts if len(part)}) > 1:
             parts = [part.astype(np.str_) for part in parts]
         labels = sorted_unique(np.concatenate([part for part in parts if len(part)] or parts[:1]))
         if len(labels) > MAX_NEURONS:
             raise CapacityError(f"{edges.table.name}: more than {MAX_NEURONS:,} neurons, the most that synapses can name")
-        kept = rows.weight if rows.electrical is None or edges.reading.electrical else rows.weight[~rows.electrical]
-        survey.add(kept)
-        count += len(rows.weight)
-        electrical += 0 if rows.electrical is None else int(np.count_nonzero(rows.electrical))
-    return labels, survey, count, electrical
+        weight = _of(rows.weight, edges.kept(rows))
+        survey.add(weight)
+        found.rows += len(rows.weight)
+        found.kept += len(weight)
+        found.electrical += 0 if rows.electrical is None else int(np.count_nonzero(rows.electrical))
+        found.received += 0 if rows.received is None else int(np.count_nonzero(rows.received))
+    return labels
+
+
+def _of(values: NDArray[Any], kept: Flags | None) -> NDArray[Any]:
+    return values if kept is None else values[kept]
+
+
+def _is_one_of(types: Words, known: tuple[str, ...]) -> Flags:
+    flags: Flags = np.array([columns.plain(text) in known for text in types.texts] or [False], np.bool_)
+    return flags[types.codes]
 
 
 def _table(given: Given) -> Table:

@@ -102,6 +102,8 @@ class Format(NamedTuple):
     """The whole network, in memory."""
     writes: Mapping[str, Callable[[Connectome, Path], None]] = {}
     """End of a file's name -> what writes a network so."""
+    in_files: bool = True
+    """Whether files are of this format, and not only objects."""
 
     def __repr__(self) -> str:
         return one_line(self)

@@ -88,6 +88,6 @@ def _is_graph(given: Given) -> bool:
     return all(hasattr(given.value, name) for name in ("nodes", "edges", "is_directed", "adj"))
 
 
-GRAPH = Format("a graph of networkx", _is_graph, _graph, in_memory(_graph))
+GRAPH = Format("a graph of networkx", _is_graph, _graph, in_memory(_graph), in_files=False)
 GRAPHML = Format("a GraphML file", lambda given: b"<graphml" in given.head[:4096], _graphml, in_memory(_graphml))
 MATLAB = Format("a .mat file of MATLAB", lambda given: given.head.startswith(b"MATLAB "), _matlab, in_memory(_matlab))

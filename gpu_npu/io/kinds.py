@@ -31,11 +31,14 @@ BEGINNINGS = {
     b"FEAGI": EXPORT,
     b"\x89GPUNPU\n": CHECKPOINT,
     b"\x93NUMPY": ARRAY,
-    b"\x1f\x8b": Kind("a file compressed by gzip", "unpack it first"),
-    b"\x04\x22\x4d\x18": Kind("a file compressed by lz4", "unpack it first"),
-    b"\x28\xb5\x2f\xfd": Kind("a file compressed by zstd", "unpack it first"),
+    b"\x1f\x8b": Kind("a file compressed by gzip (unpack it first)"),
+    b"\x04\x22\x4d\x18": Kind("a file compressed by lz4 (unpack it first)"),
+    b"\x28\xb5\x2f\xfd": Kind("a file compressed by zstd (unpack it first)"),
     b"\x89HDF\r\n\x1a\n": HDF5,
     b"PAR1": Kind("a Parquet file"),
+    b"\xd0\xcf\x11\xe0": Kind("a file of Microsoft Office (save its sheet as CSV)"),
+    b"BZh": Kind("a file compressed by bzip2 (unpack it first)"),
+    b"\xfd7zXZ": Kind("a file compressed by xz (unpack it first)"),
 }
 BEFORE_JSON = b"\xef\xbb\xbf\xff\xfe\0 \t\r\n"
 """Byte order marks, the zeros of UTF-16 and UTF-32, white space: an object of JSON may stand behind them."""

@@ -77,7 +77,7 @@ def _is_sparse_file(given: Given) -> bool:
 
 def _is_object(given: Given) -> bool:
     sparse = hasattr(given.value, "tocoo") and hasattr(given.value, "shape")
-    return sparse or (isinstance(given.value, np.ndarray) and given.value.dtype.names is None)
+    return not given.is_file and (sparse or (isinstance(given.value, np.ndarray) and given.value.dtype.names is None))
 
 
 def _object(given: Given, reading: Reading) -> tuple[Connectome, SynapseSource]:
@@ -86,4 +86,4 @@ def _object(given: Given, reading: Reading) -> tuple[Connectome, SynapseSource]:
 
 SPARSE = Format("a matrix of scipy.sparse.save_npz (array 'format' of bytes)", _is_sparse_file, _sparse_file, in_memory(_sparse_file))
 DENSE = Format("a matrix in a .npy file", lambda given: given.head.startswith(b"\x93NUMPY"), _dense_file, in_memory(_dense_file))
-MATRIX = Format("a matrix of NumPy or scipy.sparse", lambda given: not given.is_file and _is_object(given), _object, in_memory(_object))
+MATRIX = Format("a matrix of NumPy or scipy.sparse", _is_object, _object, in_memory(_object), in_files=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -10,18 +11,19 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_npu.checks import is_integer
 from gpu_npu.errors import FileFormatError
 from gpu_npu.objects import described, one_line
 
 Kind = Literal["ids", "numbers", "words"]
-"""How a column is read: ids are uint64 or text, numbers int64 or float64, words codes and the texts that they stand for."""
+"""How a column is read: ids are uint64 or Words, numbers int64 or float64, words codes and the texts that they stand for."""
 ROWS_AT_A_TIME = 2**20
 EXACT = 2**53
 """From here on a real number stands for several integers."""
 
 
 class Words(NamedTuple):
-    """A column of few different texts."""
+    """A column of texts, each of them kept once, or a few times."""
 
     codes: NDArray[np.int64]
     texts: list[str]
@@ -71,9 +73,9 @@ class Table(ABC):
 
     def column(self, number: int, kind: Kind) -> Any:
         """All of one column."""
-        parts = [batch[0] for batch in self.batches([(number, kind)])]
+        parts = [batch[0].array() if isinstance(batch[0], Words) else batch[0] for batch in self.batches([(number, kind)])]
         if kind == "words":
-            return np.concatenate([np.zeros(0, np.str_), *(part.array() for part in parts)])
+            return np.concatenate([np.zeros(0, np.str_), *parts])
         if len({part.dtype.kind for part in parts}) > 1 and kind == "ids":
             parts = [part.astype(np.str_) for part in parts]
         return np.concatenate(parts) if parts else np.zeros(0, np.uint64)
@@ -124,15 +126,17 @@ def _read(column: Any, kind: Kind, place: Place) -> Any:
         column = column.dictionary_decode()
     if pa.types.is_null(column.type) or (kind != "words" and column.null_count):
         place.check(pc.is_null(column, nan_is_null=True).to_numpy(zero_copy_only=False), [""] * len(column), "is no value: it is missing")
-    text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type)
-    if kind == "words":
-        coded = pc.utf8_trim_whitespace(pc.fill_null(column.cast(pa.string()), "")).dictionary_encode()
-        return Words(coded.indices.to_numpy(zero_copy_only=False).astype(np.int64), coded.dictionary.to_pylist())
-    if text:
-        column = pc.utf8_trim_whitespace(column.cast(pa.string()))
-        if kind == "ids" and pc.all(pc.match_substring_regex(column, "^(0|[1-9][0-9]{0,18})$")).as_py():
+    if kind == "words" and not _is_text(column.type):
+        column = column.cast(pa.string())
+    if _is_text(column.type):
+        column = _trimmed(column, place)
+        if kind == "words" or (kind == "ids" and not pc.all(pc.match_substring_regex(column, "^(0|[1-9][0-9]{0,18})$")).as_py()):
+            coded = pc.fill_null(column, "").dictionary_encode()
+            words = Words(coded.indices.to_numpy(zero_copy_only=False).astype(np.int64), coded.dictionary.to_pylist())
+            return words if kind == "words" else _named(words, place)
+        if kind == "ids":
             column = column.cast(pa.uint64())
-        elif kind == "numbers":
+        else:
             with suppress(pa.ArrowInvalid):  # said by row below
                 column = column.cast(pa.float64() if pc.any(pc.match_substring_regex(column, "[^0-9-]")).as_py() else pa.int64())
     elif pa.types.is_decimal(column.type):
@@ -140,30 +144,84 @@ def _read(column: Any, kind: Kind, place: Place) -> Any:
     return READERS[kind](column.to_numpy(zero_copy_only=False), place)
 
 
-def _ids(values: NDArray[Any], place: Place) -> NDArray[Any]:
+def _is_text(kind: Any) -> bool:
+    from pyarrow import types
+
+    tests = (types.is_string, types.is_large_string, types.is_string_view, types.is_binary, types.is_large_binary)
+    return any(test(kind) for test in tests)
+
+
+def _trimmed(column: Any, place: Place) -> Any:
+    """A column of texts without white space at their ends. FileFormatError: one that is not UTF-8."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        column = column.cast(pa.string())
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        raw = column.cast(pa.binary()).to_pylist()
+        place.check(np.array([value is not None and not _is_utf8(value) for value in raw]), raw, "is not UTF-8; save the file as UTF-8")
+        raise
+    return pc.utf8_trim_whitespace(column)
+
+
+def _ids(values: NDArray[Any], place: Place) -> NDArray[Any] | Words:
     if values.dtype.kind == "f":
         place.check(~np.isfinite(values) | (values != np.rint(values)), values, "is no id, which is an integer or a name")
-        place.check(np.abs(values) >= EXACT, values, "is a real number, too coarse for such an id; keep ids as integers or text")
+        place.check(np.abs(values) >= EXACT, values, TOO_COARSE)
         values = values.astype(np.int64)
     if values.dtype.kind in "iu":
         place.check(values < 0, values, "is no id, for it is below 0")
         return values.astype(np.uint64)
-    names = [_text(value).strip() for value in values.tolist()]
-    for at, name in enumerate(names):
-        if not 0 < len(name) <= LONGEST_NAME or "\0" in name:
-            raise place.error(at, f"{name!r:.60} is no id: a name has 1 to {LONGEST_NAME} characters, none of them of code 0")
-    texts = np.array(names, np.str_)
+    if values.dtype.kind not in "USO":
+        raise place.error(0, f"{str(values[0])!r:.60} is no id, which is an integer or a name")
+    items = values.tolist()
+    place.check(np.array([not _is_name(item) for item in items], np.bool_), items, "is no id, which is an integer or a name")
+    codes: dict[str, int] = {}
+    at = np.array([codes.setdefault(_text(item), len(codes)) for item in items], np.int64)
+    return _named(Words(at, list(codes)), place)
+
+
+def _named(words: Words, place: Place) -> NDArray[np.uint64] | Words:
+    """Names as ids: numbers, where all of them are written as such; FileFormatError: one that is none."""
+    names = [_written(text.strip()) for text in words.texts]
+    wrong = np.array([problem for _, problem in names], np.str_)
+    if wrong.any():
+        at = int(np.argmax((wrong != "")[words.codes]))
+        text = words.texts[words.codes[at]]
+        raise place.error(at, f"{text!r:.60} {wrong[words.codes[at]]}")
+    texts = [name for name, _ in names]
     numbers = _numbers_of(texts)
-    return texts if numbers is None else numbers
+    return Words(words.codes, texts) if numbers is None else numbers[words.codes]
 
 
-def _numbers_of(texts: NDArray[Any]) -> NDArray[np.uint64] | None:
+def _written(text: str) -> tuple[str, str]:
+    """The name that a text is, as integers are written where it is one (2.0 is 2), and what is wrong with it."""
+    if text in MISSING:
+        return text, "is no id: it stands for a missing value"
+    if len(text) > LONGEST_NAME or "\0" in text:
+        return text, f"is no id: a name has 1 to {LONGEST_NAME} characters, none of them of code 0"
+    number = _NUMBER.fullmatch(text)
+    if number is None:
+        return text, ""
+    if number["minus"]:
+        return text, "is no id, for it is below 0"
+    if not (number["point"] or number["power"]):
+        return text, ""
+    value = float(text)
+    if value >= EXACT:
+        return text, TOO_COARSE
+    return str(int(value)) if value.is_integer() else text, ""
+
+
+def _numbers_of(texts: list[str]) -> NDArray[np.uint64] | None:
     """Texts as numbers of 64 bits, where all of them are written as such and none is written in another way."""
     try:
-        numbers = np.array([int(text) for text in texts.tolist()], np.uint64)
+        numbers = np.array([int(text) for text in texts], np.uint64)
     except (ValueError, OverflowError):
         return None
-    return numbers if (numbers.astype(np.str_) == texts).all() else None
+    return numbers if [str(number) for number in numbers.tolist()] == texts else None
 
 
 def _numbers(values: NDArray[Any], place: Place) -> NDArray[Any]:
@@ -174,7 +232,7 @@ def _numbers(values: NDArray[Any], place: Place) -> NDArray[Any]:
         return values.astype(np.int64)
     if values.dtype.kind != "f":
         words = [_truth.get(_text(value).strip().lower(), _text(value)) for value in values.tolist()]
-        place.check(np.array([not _is_real(word) for word in words], np.bool_), words, "is not a number")
+        place.check(np.array([not _is_real(word) for word in words], np.bool_), words, "is not a number, such as 1200 or 0.5")
         values = np.array([float(word) for word in words])
     place.check(~np.isfinite(values), values, "is not a finite number")
     return values.astype(np.float64)
@@ -187,11 +245,27 @@ def _words(values: NDArray[Any], place: Place) -> Words:
 
 READERS: dict[Kind, Callable[[NDArray[Any], Place], Any]] = {"ids": _ids, "numbers": _numbers, "words": _words}
 LONGEST_NAME = 256
+MISSING = {"", "#N/A", "#NA", "-NaN", "-nan", "<NA>", "N/A", "NA", "NULL", "NaN", "NaT", "None", "n/a", "nan", "none", "null"}
+"""Texts that tables have where a value is missing, as pandas reads them."""
+TOO_COARSE = "is a real number, too coarse for such an id; keep ids as integers or text"
+_NUMBER = re.compile(r"(?P<minus>-)?\d+(?P<point>\.\d*)?(?P<power>[eE][+-]\d+)?")
 _truth = {"true": "1", "false": "0"}
 
 
 def _text(value: Any) -> str:
     return "" if value is None else value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _is_name(value: Any) -> bool:
+    return value is None or isinstance(value, (str, bytes)) or is_integer(value)
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _is_real(text: str) -> bool:

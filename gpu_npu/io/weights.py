@@ -69,7 +69,7 @@ class Survey:
         most = self.largest / unit
         if round(most) > LARGEST and not reading.clip:
             raise NetworkError(
-                f"{name}: the largest weight is {self.largest:g}, that is {most:,.0f} units of {unit:g}, and {LARGEST:,} fit;"
+                f"{name}: the largest weight is {self.largest:g}, that is {most:,.6g} units of {unit:g}, and {LARGEST:,} fit;"
                 f" --unit {_round_up(self.largest / LARGEST):g} makes them fit by rounding, --clip cuts them to {LARGEST * unit:g}",
                 python="load(..., unit=...) or load(..., clip=True)",
             )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import re
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,6 +138,12 @@ def arrow_stream(tmp_path: Path) -> Any:
     return tmp_path / "edges"
 
 
+def zipped_sheet() -> bytes:
+    with zipfile.ZipFile(content := io.BytesIO(), "w") as file:
+        file.writestr("xl/workbook.xml", "<workbook/>")
+    return content.getvalue()
+
+
 MAKERS: dict[str, Callable[[Path], Any]] = {
     **{maker.__name__: maker for maker in (tsv, crlf, zipped, zstd, parquet, feather, arrow_stream)},
     "pandas": lambda tmp_path: frame(),
@@ -222,12 +230,78 @@ def test_what_is_no_network_says_what_to_call() -> None:
         ("pre,post,weight\n1,2,3\n4,5\n", "line 3 has 2 cells, the first line 3: '4,5'"),
         ("pre,post,excitatory\n1,2,2\n", "row 1, column 'excitatory': '2' is no sign"),
         ("pre,post,weight,excitatory\n1,2,-2,1\n", "row 1, column 'excitatory': '-2' is a negative weight of an edge that excites"),
+        ("pre,post\n1,NA\n", "row 1, column 'post': 'NA' is no id: it stands for a missing value"),
+        ("pre,post\n3,a\n-1,b\n", "row 2, column 'pre': '-1' is no id, for it is below 0"),
+        (
+            "pre,post\n1,7.20575940603266e+17\n",
+            "row 1, column 'post': '7.20575940603266e\\+17' is a real number, too coarse for such an id",
+        ),
+        ("pre,post\na,720575940603266592.0\n", "row 1, column 'post': '720575940603266592.0' is a real number, too coarse"),
+        ('pre,post,weight\n1,2,"1,000"\n', "row 1, column 'weight': '1,000' is not a number, such as 1200 or 0.5"),
+        ("pre,post,weight,weight\n1,2,3,4\n", "'weight' and 'weight' may each be the weight; --column weight=3"),
+        ("pre   post\n1     2\n", "line 1 has several spaces between its cells: 'pre   post'; write one comma"),
+        ("root_id,side\n1,left\n", "which column is the source and .*; a table of neurons is given as --annotations"),
+        ("0,1,0,0,0,0,0\n", "none has a name; .*; a matrix is read from .npy, .npz and .mat"),
+        ("1\n2\n", "text of one cell a line, '1'; an edge list has two or more, and a list of ids is taken by --inject FILE"),
+        ("\n\n", "nothing but empty lines"),
+        ("pre,post,weight\n1,2,1e300\n", "the largest weight is 1e\\+300, that is 1e\\+300 units of 1, and 65,535 fit"),
         ("pre,post,weight\n1,2,70000\n", "the largest weight is 70000, that is 70,000 units of 1, and 65,535 fit; --unit"),
     ],
 )
 def test_refused(content: str, said: str, tmp_path: Path, notes: list[str]) -> None:
     with pytest.raises((FileFormatError, NetworkError), match=f"edges.csv: .*{said}|edges.csv: {said}"):
         load(text(tmp_path, content), tell=notes.append)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("pre,post\nM\xfcller,2\n".encode("latin-1"), "line 2 is not UTF-8: 'Müller,2'; save the file as UTF-8"),
+        (b"pre,post\n" + b"ab,cd\n" * 20000 + b"M\xfcller,2\n", "row 20,001, column 'pre': .* is not UTF-8; save the file as UTF-8"),
+        ("pre,post\n1,2\n".encode("utf-16"), "text in UTF-16; save it as UTF-8"),
+        (b"", "an empty file, not a network"),
+        (b"\xd0\xcf\x11\xe0" + bytes(99), r"a file of Microsoft Office \(save its sheet as CSV\)"),
+        (zipped_sheet(), "of an Excel workbook a sheet is saved as CSV"),
+        (gzip.compress(as_text(",").encode())[:-9], "after row 0: Truncated compressed stream"),
+    ],
+)
+def test_refused_for_how_it_is_written(content: bytes, said: str, tmp_path: Path, notes: list[str]) -> None:
+    (tmp_path / "edges.csv").write_bytes(content)
+    with pytest.raises(FileFormatError, match=f"edges.csv: .*{said}") as caught:
+        load(tmp_path / "edges.csv", tell=notes.append)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [bool, "datetime64[D]", "O"])
+def test_columns_that_are_no_ids(kind: Any, notes: list[str]) -> None:
+    ends = np.array([True, 1.5], "O") if kind == "O" else np.array([1, 0]).astype(kind)
+    with pytest.raises(FileFormatError, match=r"row 1, column 'source': .* is no id, which is an integer or a name"):
+        load((ends, np.array([1, 2])), tell=notes.append)
+
+
+@pytest.mark.parametrize("content", ["pre,post\n", "pre,post"])
+def test_a_table_without_rows_is_told(content: str, tmp_path: Path, notes: list[str]) -> None:
+    assert load(text(tmp_path, content), tell=notes.append).neuron_count == 0
+    assert any("it has no rows, so the network has no synapses" in note for note in notes)
+
+
+def test_ids_written_as_real_numbers_join_those_written_as_integers(tmp_path: Path, notes: list[str]) -> None:
+    path = text(tmp_path, "pre,post\n1.0,2.0\n2.0,3.000e+00\n")
+    network = load(path, annotations={"id": np.array([1, 3]), "side": np.array(["left", "right"])}, tell=notes.append)
+    assert edges_of(network) == [(1, 2, 1), (2, 3, 1)] and network.annotations.select("side", ("right",)).tolist() == [2]
+
+
+def test_names_of_columns_in_a_comment(tmp_path: Path, notes: list[str]) -> None:
+    np.savetxt(tmp_path / "edges.txt", [[1, 2, 3], [2, 1, 4]], header="pre post weight")
+    assert edges_of(load(tmp_path / "edges.txt", tell=notes.append)) == [(1, 2, 3), (2, 1, 4)]
+
+
+def test_rows_of_the_receiver_are_left_out(tmp_path: Path, notes: list[str]) -> None:
+    rows = "ADAL,AIBL,S,2\nAIBL,ADAL,R,2\nADAL,AIBR,Sp,1\nAIBR,ADAL,Rp,1\nADAL,ADAR,EJ,1\nADAR,ADAL,EJ,1\n"
+    network = load(text(tmp_path, f"Neuron 1,Neuron 2,Type,Nbr\n{rows}"), tell=notes.append)
+    assert edges_of(network) == [("ADAL", "AIBL", 2), ("ADAL", "AIBR", 1)]
+    assert any("2 of 6 rows are left out: they say from the receiver's side" in note for note in notes)
+    assert load(text(tmp_path, f"pre,post,Type,n\n{rows}"), tell=notes.append).synapse_count == 4
 
 
 def test_columns_named_by_options(tmp_path: Path, notes: list[str]) -> None:

@@ -56,7 +56,7 @@ def test_kinds(files: Path) -> None:
     [
         ("checkpoint", "a checkpoint of a run, not a network; gpu_npu.Snapshot.read reads it"),
         ("array.npy", r".*a matrix of shape \(2,\)"),
-        ("gzip", "a file compressed by gzip, not a network; unpack it first"),
+        ("gzip", r"a file compressed by gzip \(unpack it first\), not a network"),
         ("empty", "an empty file, not a network"),
         ("text", "none of the networks that are read"),
     ],
