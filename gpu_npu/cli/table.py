@@ -15,6 +15,8 @@ from .terminal import shown
 TARGETS = {"propagation": 0.5e-3, "dynamics": 2e-3, "burst": 5e-3}
 """Seconds; what the project set out to stay below."""
 TARGET_HZ = 30.0
+ACTIVE_SHOWN = 5
+"""Neurons in the table; JSON has more."""
 
 
 def facts_of(result: Result, *, graded: bool) -> dict[str, Any]:
@@ -36,6 +38,7 @@ def facts_of(result: Result, *, graded: bool) -> dict[str, Any]:
         "bursts_before": result.before,
         "interrupted": result.interrupted,
         "fired": result.fired,
+        "most_active": [{"neuron": neuron, "name": name, "fired": fired} for neuron, name, fired in result.most_active],
         **result.counters,
         "seconds": result.seconds,
         "bursts_per_second": result.rate,
@@ -106,6 +109,7 @@ def _activity(result: Result) -> Rows:
         ("bursts", done),
         ("fired", f"{fired:,} ({fired / bursts:,.1f} a burst{share})"),
         ("over time", result.activity.picture() if fired else "silence"),
+        *([("most active", ", ".join(f"{one.name} ({one.fired:,})" for one in result.most_active[:ACTIVE_SHOWN]))] if fired else []),
     ]
 
 

@@ -11,6 +11,8 @@ from gpu_npu.connectome import Annotations
 from gpu_npu.errors import NetworkError
 from gpu_npu.objects import OneLine
 
+from .spikes import Spikes
+
 
 @dataclass(frozen=True, repr=False)
 class Recording(OneLine):
@@ -43,3 +45,8 @@ class Recording(OneLine):
         if not 0 <= i < self.bursts:
             raise NetworkError(f"burst {burst} was not recorded: there are {self.bursts:,} from burst {self.first_burst} on")
         return self.fired[self.offset[i] : self.offset[i + 1]]
+
+    def spikes(self, ms: float = 1.0, name: str = "") -> Spikes:
+        """The same as a table of one trial, which is written to .parquet, .csv or .h5. ms: duration of a burst."""
+        burst = np.repeat(np.arange(self.first_burst, self.first_burst + self.bursts), np.diff(self.offset))
+        return Spikes(burst, np.zeros(len(burst), np.int64), self.fired, ms, self.annotations, name)

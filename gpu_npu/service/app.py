@@ -99,6 +99,8 @@ class Burst(BaseModel):
 
     burst: int
     fired_neurons: list[int]
+    fired_labels: list[str] | None = None
+    """The same by their labels, where the network has them: as text, for numbers of JSON have 53 bits."""
 
 
 class Values(BaseModel):
@@ -210,11 +212,12 @@ def make_app(service: Service, *, token: str | None = None, hosts: frozenset[str
         engine.pause()
         return state()
 
-    @app.post("/step")
+    @app.post("/step", response_model_exclude_none=True)
     def step(steps: Steps) -> Burst:
         """Compute bursts of a paused engine; says what the last one fired."""
-        result = engine.step(steps.n)
-        return Burst(burst=result.burst, fired_neurons=result.fired_neurons.tolist())
+        result, known = engine.step(steps.n), engine.npu.annotations
+        fired = result.fired_neurons.tolist()
+        return Burst(burst=result.burst, fired_neurons=fired, fired_labels=None if known.labels is None else list(map(known.name, fired)))
 
     @app.put("/frequency")
     def frequency(frequency: Frequency) -> State:

@@ -1,15 +1,21 @@
-"""The activity of a run as one line of blocks, however long it becomes."""
+"""The activity of a run: one line of blocks, however long it becomes, and the neurons that fired most."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from gpu_npu.objects import described
+from gpu_npu.arrays import I64
+from gpu_npu.connectome import Annotations
+from gpu_npu.objects import described, one_line
 
 COLUMNS = 60
 """Of the picture."""
 _KEPT = 16 * COLUMNS
 """Counts that are kept: two neighbours become one where there would be more."""
+MOST_ACTIVE = 10
+"""Neurons that are named."""
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
@@ -42,3 +48,21 @@ class Activity:
         means = np.add.reduceat(np.array(self.counts, np.int64), first) / (ends - first * self.width)
         heights = np.ceil(means * (len(_BARS) - 1) / max(float(means.max()), 1e-9)).astype(int)
         return "".join(_BARS[min(height, len(_BARS) - 1)] for height in heights)
+
+
+class Active(NamedTuple):
+    """A neuron that fired, by its label or, without one, its id."""
+
+    neuron: int
+    name: str
+    fired: int
+
+    def __repr__(self) -> str:
+        return one_line(self)
+
+
+def most_active(fired: I64, annotations: Annotations) -> tuple[Active, ...]:
+    """The neurons that fired most, the most first, at most MOST_ACTIVE. fired: (n,) how often each did."""
+    there = np.flatnonzero(fired)
+    most = there[np.argsort(-fired[there], kind="stable")[:MOST_ACTIVE]]
+    return tuple(Active(neuron, annotations.name(neuron), int(fired[neuron])) for neuron in most.tolist())

@@ -11,7 +11,7 @@ import numpy as np
 from gpu_npu.arrays import F64
 from gpu_npu.objects import OneLine
 
-from .activity import Activity
+from .activity import Active, Activity
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,8 @@ class Result(OneLine):
     phase_seconds: Mapping[str, float] | None
     """Mean seconds by phase of `phase_bursts` further bursts, which count for nothing else; None: they were not timed."""
     activity: Activity
+    most_active: tuple[Active, ...]
+    """The neurons that fired most, the most first."""
     record: str | None
     """File of the fired ids; with a * in its name where they are in parts."""
     checkpoint: Path | None

@@ -21,7 +21,7 @@ from gpu_npu.io.outputs import Named, check_outputs
 from gpu_npu.objects import OneLine, Unique, described, one_line
 from gpu_npu.recordings import Recorder
 
-from .activity import Activity
+from .activity import Activity, most_active
 from .checkpoints import Checkpoints, Parts, files_of_parts, noted
 from .findings import Totals, bounds_reached, findings
 from .result import Note, Result
@@ -33,6 +33,8 @@ TIMES_KEPT = 2**20
 """Bursts whose times the percentiles are made from, the last ones."""
 STRETCH_SECONDS, STRETCH_ITEMS, LONGEST_STRETCH = 0.1, 2**18, 4096
 """Bursts between two looks at the host: for so long, with so many injections, so many."""
+BY_NEURON = "fired_by_neuron"
+"""The array of a checkpoint that says how often each neuron fired: (neuron_capacity,) int64."""
 Stop = Callable[[], bool]
 """Asked between stretches: whether the run is to end."""
 Progress = Callable[[int], object]
@@ -123,6 +125,16 @@ class Plan(OneLine):
         except (KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{self.source}: its notes of stimuli cannot be read: {error!r}") from error
 
+    def fired_by_neuron(self, network: Connectome) -> I64:
+        """How often each neuron fired before. CheckpointError."""
+        none: I64 = np.zeros(network.neuron_capacity, np.int64)
+        if self.resumed is None or not self.begun:
+            return none
+        found = self.resumed.extra.get(BY_NEURON)
+        if found is None or found.shape != none.shape or found.dtype != none.dtype:
+            raise CheckpointError(f"{self.source}: it lacks the array {BY_NEURON!r} of {len(none):,} int64")
+        return found.copy()
+
 
 class _Stretch(NamedTuple):
     """So many bursts, and what is injected in them, item by item: into which neuron in which burst."""
@@ -182,6 +194,7 @@ class Session(Unique):
         self.interrupted = False
         self._fired, self._fired_last = int(begun.get("fired", 0)), 0
         self._activity = Activity(begun.get("columns"), int(begun.get("column_bursts", 1)), self.bursts)
+        self._fired_by_neuron = plan.fired_by_neuron(network)
         self._counters = {name: int(begun.get("counters", {}).get(name, 0)) for name in COUNTERS}
         self._digest = Digest(resumable=plan.checkpoint is not None, state=bytes.fromhex(begun["digest"]) if begun else None)
         self._seconds, self._synaptic = 0.0, 0
@@ -281,6 +294,7 @@ class Session(Unique):
         self._activity.add(result.neuron_count)
         self._fired_last = result.neuron_count
         self._fired += result.neuron_count
+        self._fired_by_neuron[result.fired_neurons] += 1
         for name in COUNTERS:
             self._counters[name] += getattr(result, name)
         self.bursts += 1
@@ -305,7 +319,7 @@ class Session(Unique):
             "every": self.plan.every,
             "record": None if self._recorder is None else str(self._recorder.path),
         }
-        self._checkpoints.take(self._npu, note, arrays)
+        self._checkpoints.take(self._npu, note, {**arrays, BY_NEURON: self._fired_by_neuron.copy()})
         self._written = self.bursts
 
     def last_checkpoint(self) -> None:
@@ -367,6 +381,7 @@ class Session(Unique):
             phase_bursts=self._phase_bursts,
             phase_seconds=self._phases,
             activity=self._activity,
+            most_active=most_active(self._fired_by_neuron, self._network.annotations),
             record=recorder.pattern if isinstance(recorder, Parts) else None if recorder is None else str(recorder.path),
             checkpoint=self.plan.checkpoint,
             digest=self._digest.hexdigest(),

@@ -76,6 +76,7 @@ def test_the_seed_example(tmp_path: Path, backend: str) -> None:
         "bursts",
         "fired",
         "over time",
+        "most active",
         "bursts/s",
         "µs a burst",
         "synaptic events",

@@ -60,7 +60,10 @@ def facts(*arguments: object) -> dict[str, Any]:
     return found
 
 
-WHOLE = ("digest", "bursts", "bursts_asked", "fired", "sensory_injections", "synaptic_injections", "neurons_processed", "network", "seed")
+WHOLE = (
+    *("digest", "bursts", "bursts_asked", "fired", "most_active", "sensory_injections", "synaptic_injections", "neurons_processed"),
+    *("network", "seed"),
+)
 """What a resumed run says of all its bursts."""
 
 
@@ -183,6 +186,10 @@ def test_notes_under_the_name_of_a_run_that_are_not_its_own(folder: Path) -> Non
     for name, values in wrong.items():
         for value in values:
             assert "its notes are not those of a run" in refused({**note, name: value})
+    without = {name: array for name, array in ours.extra.items() if name != "fired_by_neuron"}
+    for counts in ({}, {"fired_by_neuron": np.zeros(3, np.int64)}, {"fired_by_neuron": np.zeros(60, np.int32)}):
+        replace(ours, extra={**without, **counts}).write("odd.ckpt")
+        assert "odd.ckpt: it lacks the array 'fired_by_neuron'" in run("--resume", "odd.ckpt", "--backend", "reference").stderr
     for other in (3, {}, {**stimulus, "kind": "odd"}, {**stimulus, "odd": 1}):
         assert "odd.ckpt: its notes of stimuli cannot be read" in refused({**note, "stimuli": [other]})
 

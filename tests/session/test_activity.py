@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpu_npu.session.activity import COLUMNS, Activity
+from gpu_npu import Annotations
+from gpu_npu.session.activity import COLUMNS, MOST_ACTIVE, Activity, most_active
 
 
 def activity(fired: list[int]) -> Activity:
@@ -44,3 +45,11 @@ def test_what_was_counted_before_goes_on(cut: int) -> None:
         second.add(count)
     straight = activity(fired)
     assert (second.counts, second.width, second.picture()) == (straight.counts, straight.width, straight.picture())
+
+
+def test_the_most_active_are_named_by_their_labels() -> None:
+    fired = np.array([0, 5, 7, 5, 0, 1])
+    named = most_active(fired, Annotations(np.array(["a", "b", "c", "d"])))
+    assert named == ((2, "c", 7), (1, "b", 5), (3, "d", 5), (5, "#5", 1))
+    assert [one.neuron for one in most_active(np.arange(100), Annotations())] == list(range(99, 99 - MOST_ACTIVE, -1))
+    assert most_active(np.zeros(4, np.int64), Annotations()) == ()

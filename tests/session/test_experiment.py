@@ -107,3 +107,16 @@ def test_records_keep_labels(every: int | None, tmp_path: Path) -> None:
         assert known.labels is not None and (known.labels == ROOTS).all()
         assert known.select("side", ("left",)).tolist() == [0, 1, 2]
     assert len(list(tmp_path.glob("fired*.npz"))) == (1 if every is None else 2)
+
+
+def test_records_become_tables_of_spikes(tmp_path: Path) -> None:
+    result = run(chain(), [Poisson(ROOTS[:1], 0.5)], Plan(40, record=tmp_path / "fired.npz"), HERE)
+    recording = load_recording(tmp_path / "fired.npz")
+    recording.spikes(2.0, "sugar").write(tmp_path / "spikes.parquet")
+    frame = pd.read_parquet(tmp_path / "spikes.parquet")
+    assert len(frame) == result.fired and set(frame["exp_name"]) == {"sugar"}
+    for burst in range(1, 41):
+        there = frame[np.isclose(frame["t"], (burst - 1) * 2e-3)]
+        assert there["flywire_id"].tolist() == ROOTS[recording.fired_in(burst)].tolist()
+    often = frame["flywire_id"].value_counts()
+    assert {one.name: one.fired for one in result.most_active} == {str(root): count for root, count in often.items()}
