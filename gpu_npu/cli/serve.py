@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import stat
+import sys
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 PORT = 8765
 SHORTEST_TOKEN = 16
+SWITCH = 5e-4
+"""Seconds after which a thread that runs Python makes room for another; a burst takes its lock several times."""
 LOOKS = 0.2
 """Seconds between looks at whether it is time to end."""
 NOTE = "serve"
@@ -163,6 +166,7 @@ def serve(**values: Any) -> None:
     token = read_token(options.token_file)
     ip = resolve(options.host, options.port)[1]
     local = is_loopback(ip)
+    sys.setswitchinterval(SWITCH)
     if token is None and not local:
         raise click.UsageError(f"--host {options.host} is not loopback: others could control the network; give a --token-file")
     try:

@@ -131,6 +131,17 @@ class Calls:
         self._staged -= self._applied
         self._applied = 0
 
+    def next_steps(self) -> Steps | None:
+        """The steps that the next burst is for; those whose future was cancelled are dropped."""
+        while self.steps and self.steps[0].future.cancelled():
+            self.steps.popleft()
+        return self.steps[0] if self.steps else None
+
+    def stepped(self, steps: Steps) -> Future[BurstResult] | None:
+        """A burst of these steps is over. Their future, where it was the last: then they are in front, as no pause cut them off."""
+        steps.left -= 1
+        return None if steps.left else self.steps.popleft().future
+
     def cut_steps(self, keep: Steps | None) -> list[Steps]:
         """Take out all steps but these; returns those."""
         cut = [steps for steps in self.steps if steps is not keep]

@@ -131,13 +131,18 @@ class BurstEngine(Unique):
                     self._condition.wait_for(lambda: not self._bursting or self._counts.bursts != at_hand)
             finally:
                 for steps in cut:
-                    steps.future.set_exception(EngineError(f"the engine was paused before the last of these {steps.n:,} bursts"))
+                    if steps.future.set_running_or_notify_cancel():
+                        steps.future.set_exception(EngineError(f"the engine was paused before the last of these {steps.n:,} bursts"))
 
     def step(self, n: int = 1) -> BurstResult:
         """Compute n bursts of a paused engine, without a pace; returns the result of the last.
 
         EngineError where the engine is running, and where it is paused again, stops or fails before the last.
         """
+        return self.submit_steps(n).result()
+
+    def submit_steps(self, n: int = 1) -> Future[BurstResult]:
+        """As `step`, without waiting: the future has the result. If it is cancelled, the burst at hand is the last of them."""
         steps = Steps(check_integer(n, "n", 1))
         with self._condition:
             self._check_alive()
@@ -145,7 +150,7 @@ class BurstEngine(Unique):
                 raise EngineError("the engine is running, and takes steps only while it is paused", python="pause() it first")
             self._calls.step(steps)
             self._condition.notify_all()
-        return steps.future.result()
+        return steps.future
 
     def process_burst(self) -> U32:
         """Compute one burst of a paused engine; returns what fired."""
@@ -377,7 +382,7 @@ class BurstEngine(Unique):
                     if self._calls:  # nothing more comes
                         continue
                     return None
-                if self._running or self._calls.steps:
+                if self._running or self._calls.next_steps():
                     free = self._pace.frequency is None or self._calls.steps or self._pace.first
                     remaining = 0 if free else self._pace.remaining()
                     if remaining <= 0:
@@ -412,13 +417,11 @@ class BurstEngine(Unique):
             self._counts.refused += refused
             self._calls.burst_done()
             self._counts.add(result, ended)
-            if self._stepping is not None:  # and in front of all others, unless pause() has cut it off
-                self._stepping.left -= 1
-                if not self._stepping.left:
-                    done = self._calls.steps.popleft().future
+            if self._stepping is not None:
+                done = self._calls.stepped(self._stepping)
             self._bursting = False
             self._condition.notify_all()
-        if done is not None:
+        if done is not None and done.set_running_or_notify_cancel():
             done.set_result(result)
 
     def _unless_ended(self, call: Callable[[], T]) -> T | None:

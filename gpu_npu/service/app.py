@@ -2,96 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, suppress
+from typing import Annotated, Any, Literal, TypeVar
 
-import numpy as np
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel
 
 import gpu_npu
-from gpu_npu import NEURON_FIELDS, NPU, EngineError, NpuError
+from gpu_npu import NPU, BurstEngine, EngineError, NpuError
 from gpu_npu.checks import check_ids
 from gpu_npu.errors import problem_of
-from gpu_npu.timing import HIGHEST_HZ, LOWEST_HZ
 
+from .bodies import BODIES, Change, Frequency, Id, Injection, InvalidBody, Parameter, Power, Steps, told
 from .guard import Guard
 from .metrics import Metrics
 from .pages import add_pages
+from .reading import Reader
 from .service import Busy, Service, ServiceStatus
 
-MOST_STEPS = 1000
-MOST_IDS = 2**18
-"""Neurons that a request may name."""
-
-AreaId = Annotated[int, Field(ge=0, lt=2**32)]
-Id = Annotated[int, Field(ge=0, lt=2**64)] | Annotated[str, Field(min_length=1, max_length=256)]
-"""An id, or a label: as text, or as an integer from 2^32 on."""
-Ids = Annotated[list[Id], Field(max_length=MOST_IDS, fail_fast=True)]
-"""The first that is wrong is told, not each of them: an error costs a thousand times what a number does."""
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Whole = Annotated[int, Field(ge=-(2**32), le=2**32)]
-Value = bool | Whole | Number | None
-"""Of a parameter; null is infinity, which JSON has not."""
-Parameter = Annotated[str, Field(pattern=f"^({'|'.join(name for name, field in NEURON_FIELDS.items() if field.width == 1)})$")]
-
-
-class Body(BaseModel):
-    """A body has what is asked for, and nothing else."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _not_too_many(cls, body: Any) -> Any:
-        """Before each that is unknown becomes an error."""
-        if isinstance(body, dict) and len(body) > len(cls.model_fields):
-            raise ValueError(f"{len(body):,} entries; {', '.join(cls.model_fields)} are known")
-        return body
-
-
-class Steps(Body):
-    """Bursts to compute."""
-
-    n: int = Field(1, ge=1, le=MOST_STEPS)
-
-
-class Frequency(Body):
-    """Bursts a second; null is as fast as it goes."""
-
-    hertz: float | None = Field(ge=LOWEST_HZ, le=HIGHEST_HZ)
-
-
-class Injection(Body):
-    """Neurons, and one potential or one for each; without potentials the neurons are made to fire."""
-
-    neurons: Ids = Field(min_length=1)
-    potentials: Number | Annotated[list[Number], Field(max_length=MOST_IDS, fail_fast=True)] | None = None
-
-
-class Change(Body):
-    """A parameter of neurons, or of all neurons of an area: one value, or for neurons one for each."""
-
-    name: Parameter
-    neurons: Ids | None = Field(None, min_length=1)
-    area: AreaId | None = None
-    values: Value | Annotated[list[Value], Field(max_length=MOST_IDS, fail_fast=True)]
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> Change:
-        if (self.neurons is None) == (self.area is None):
-            raise ValueError("either neurons or area is needed")
-        return self
-
-
-class Power(Body):
-    """What drives: the potential that power neurons receive in every burst, and the list of them. What is absent stays."""
-
-    amount: Number | None = None
-    neurons: Ids | None = None
+T = TypeVar("T")
+TURN = 10.0
+"""Seconds in which a call must have had its turn between bursts."""
+LOOK = 1.0
+"""Seconds in which a look at the network must have had it; else the status has what was seen before."""
 
 
 class Burst(BaseModel):
@@ -163,13 +102,30 @@ def _not_written(request: Request, error: Exception) -> JSONResponse:
 
 
 def _invalid(request: Request, error: Exception) -> JSONResponse:
-    """What is wrong where. What was sent is not sent back: it may be large, or no JSON."""
     problems = error.errors() if isinstance(error, RequestValidationError) else []
-    return _problem(422, "; ".join(f"{'.'.join(map(str, found['loc']))}: {found['msg']}" for found in problems[:3]))
+    return _problem(422, told(problems))
+
+
+HANDLERS = {
+    RequestValidationError: _invalid,
+    InvalidBody: _answer(422),
+    NpuError: _answer(400),
+    EngineError: _answer(409),
+    Busy: _answer(503),
+    OSError: _not_written,
+}
 
 
 def make_app(service: Service, *, token: str | None = None, hosts: frozenset[str] | None = None) -> FastAPI:
-    """The application: token, where one is demanded; hosts, the names under which the service may be addressed."""
+    """The application: token, where one is demanded; hosts, the names under which the service may be addressed. Its lifespan
+    ends what it started."""
+    reader = Reader()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        reader.close()
+
     app = FastAPI(
         title="gpu-npu",
         version=gpu_npu.__version__,
@@ -177,28 +133,76 @@ def make_app(service: Service, *, token: str | None = None, hosts: frozenset[str
         docs_url=None,  # these pages would load their scripts from elsewhere; ours are in pages.py
         redoc_url=None,
         responses={status: {"model": Problem, "description": why} for status, why in ANSWERS.items()},
+        lifespan=lifespan,
     )
     app.add_middleware(Guard, token=token, hosts=hosts)
-    engine, metrics = service.engine, Metrics(service)
+    for kind, handler in HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+    _add_looks(app, service)
+    _add_control(app, service.engine, reader)
+    _add_work(app, service, reader)
+    add_pages(app)
+    app.openapi()  # made now: it takes a while, which bursts would notice
+    return app
 
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(NpuError, _answer(400))
-    app.add_exception_handler(EngineError, _answer(409))
-    app.add_exception_handler(Busy, _answer(503))
-    app.add_exception_handler(OSError, _not_written)
 
-    def state() -> State:
-        return State(state=engine.state, frequency=engine.frequency)
+def _takes(name: str) -> dict[str, Any]:
+    """What OpenAPI says of the body of this name: FastAPI would read it, on the thread of all requests."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": BODIES[name].model_json_schema()}}}}
+
+
+async def _body(request: Request, reader: Reader, name: str) -> Any:
+    """The body of this name."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise InvalidBody("body: the content-type application/json is needed")
+    return await _outcome(request, reader.read(name, await request.body()))
+
+
+async def _outcome(request: Request, work: Future[T], patience: float | None = None) -> T:
+    """The result of work, which is cancelled where its client leaves, or where its patience (seconds) is over: Busy."""
+    result, left = asyncio.wrap_future(work), asyncio.ensure_future(_left(request))
+    try:
+        waiting: set[asyncio.Future[Any]] = {result, left}
+        await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        if not result.done():
+            raise Busy("the client left" if left.done() else f"the engine was busy for {patience:g} seconds")
+        return result.result()
+    finally:
+        left.cancel()
+        result.cancel()
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        continue
+
+
+def _add_looks(app: FastAPI, service: Service) -> None:
+    """What only looks, and answers always."""
+    metrics = Metrics(service)
+
+    async def look() -> None:
+        with suppress(EngineError, asyncio.TimeoutError):
+            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(service.look())), LOOK)
 
     @app.get("/status")
-    def status() -> ServiceStatus:
+    async def status() -> ServiceStatus:
         """How it goes: the engine, its streams, memory, and what fired by area."""
+        await look()
         return service.status()
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-    def prometheus() -> Response:
+    async def prometheus() -> Response:
         """The same for Prometheus."""
+        await look()
         return Response(metrics.text(), headers={"content-type": CONTENT_TYPE_PLAIN_0_0_4})
+
+
+def _add_control(app: FastAPI, engine: BurstEngine, reader: Reader) -> None:
+    """What lets the engine run and rest."""
+
+    def state() -> State:
+        return State(state=engine.state, frequency=engine.frequency)
 
     @app.post("/start")
     def start() -> State:
@@ -212,51 +216,59 @@ def make_app(service: Service, *, token: str | None = None, hosts: frozenset[str
         engine.pause()
         return state()
 
-    @app.post("/step", response_model_exclude_none=True)
-    def step(steps: Steps) -> Burst:
+    @app.put("/frequency", openapi_extra=_takes("Frequency"))
+    async def frequency(request: Request) -> State:
+        """Set the target frequency."""
+        wanted: Frequency = await _body(request, reader, "Frequency")
+        engine.frequency = wanted.hertz
+        return state()
+
+
+def _add_work(app: FastAPI, service: Service, reader: Reader) -> None:
+    """What takes the engine some time. A client that leaves cancels it."""
+    engine = service.engine
+
+    @app.post("/step", response_model_exclude_none=True, openapi_extra=_takes("Steps"))
+    async def step(request: Request) -> Burst:
         """Compute bursts of a paused engine; says what the last one fired."""
-        result, known = engine.step(steps.n), engine.npu.annotations
+        steps: Steps = await _body(request, reader, "Steps")
+        result, known = await _outcome(request, service.step(steps.n)), engine.npu.annotations
         fired = result.fired_neurons.tolist()
         return Burst(burst=result.burst, fired_neurons=fired, fired_labels=None if known.labels is None else list(map(known.name, fired)))
 
-    @app.put("/frequency")
-    def frequency(frequency: Frequency) -> State:
-        """Set the target frequency."""
-        engine.frequency = frequency.hertz
-        return state()
-
-    @app.post("/inject")
-    def inject(injection: Injection) -> Done:
+    @app.post("/inject", openapi_extra=_takes("Injection"))
+    async def inject(request: Request) -> Done:
         """Stage sensory input for the next burst."""
+        injection: Injection = await _body(request, reader, "Injection")
         neurons, potentials = injection.neurons, injection.potentials
         if not (engine.force_fire(neurons) if potentials is None else engine.inject(neurons, potentials)):
             raise EngineError("the engine is ending, and no burst will take this")
-        return Done(neurons=len(injection.neurons))
+        return Done(neurons=len(neurons))
 
     @app.get("/parameters/{name}")
-    def parameters(name: Parameter, neurons: Annotated[list[Id], Query(min_length=1, max_length=1000)]) -> Values:
+    async def parameters(request: Request, name: Parameter, neurons: Annotated[list[Id], Query(min_length=1, max_length=1000)]) -> Values:
         """A parameter of some neurons, as it now is."""
         named = [int(one) if str(one).isdecimal() else one for one in neurons]  # a query has texts alone
         ids = check_ids(named, engine.npu.neuron_capacity, find=engine.npu.annotations.finder)
-        found: list[Any] = service.call(lambda npu: getattr(npu.neuron_array, name)[ids]).tolist()
+        found: list[Any] = await _outcome(request, engine.submit(lambda npu: getattr(npu.neuron_array, name)[ids].tolist()), TURN)
         return Values(values=[None if value == float("inf") else value for value in found])
 
-    @app.post("/parameters")
-    def set_parameter(change: Change) -> Done:
+    @app.post("/parameters", openapi_extra=_takes("Change"))
+    async def set_parameter(request: Request) -> Done:
         """Set a parameter, between two bursts."""
-        values: Any = np.inf if change.values is None else change.values
-        if isinstance(values, list):
-            values = [np.inf if value is None else value for value in values]
-        return Done(neurons=service.set_parameter(change.name, change.neurons, change.area, values))
+        change: Change = await _body(request, reader, "Change")
+        changed = service.set_parameter(change.name, change.neurons, change.area, change.values)
+        return Done(neurons=await _outcome(request, changed, TURN))
 
     @app.post("/checkpoint")
-    def checkpoint() -> Checkpoint:
+    async def checkpoint(request: Request) -> Checkpoint:
         """Write the run to the file that the service was given for it; answers when it is on the disk."""
-        return Checkpoint(burst=service.checkpoint().result())
+        return Checkpoint(burst=await _outcome(request, service.checkpoint()))
 
-    @app.post("/power")
-    def power(power: Power) -> Done:
+    @app.post("/power", openapi_extra=_takes("Power"))
+    async def power(request: Request) -> Done:
         """Set what drives, between two bursts."""
+        power: Power = await _body(request, reader, "Power")
 
         def change(npu: NPU) -> int:
             if power.neurons is not None:
@@ -265,8 +277,4 @@ def make_app(service: Service, *, token: str | None = None, hosts: frozenset[str
                 npu.set_power_amount(power.amount)
             return npu.statistics()["power_neurons"]
 
-        return Done(neurons=service.call(change))
-
-    add_pages(app)
-    app.openapi()  # made now: it takes a while, which bursts would notice
-    return app
+        return Done(neurons=await _outcome(request, engine.submit(change), TURN))

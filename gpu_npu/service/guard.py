@@ -10,8 +10,12 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .reading import SMALL
+
 MOST_BYTES = 4 * 2**20
 """Of a body."""
+MOST_HELD = 4 * MOST_BYTES
+"""Of all large bodies together, from their first byte to the answer."""
 PATIENCE = 10.0
 """Seconds in which a body must have arrived."""
 
@@ -27,25 +31,51 @@ class Refusal(Exception):
 class Guard:
     """ASGI middleware. It refuses, before a body is read: who does not know the token (401); what a browser sends for
     another site's page (403); where `hosts` are given, what is addressed to another (403: a name was bound anew to this
-    machine). Then a body above MOST_BYTES (413), or one that does not arrive (408)."""
+    machine). Then a body above MOST_BYTES (413), one that does not arrive (408), and a large one that finds MOST_HELD
+    bytes of others (503)."""
 
     def __init__(self, app: ASGIApp, *, token: str | None, hosts: frozenset[str] | None) -> None:
         self._app, self._token, self._hosts = app, token, hosts
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
+        body = bytearray()
         try:
-            self._check(Headers(scope=scope))
-            body = await asyncio.wait_for(_body(receive), PATIENCE)
-        except asyncio.TimeoutError:  # noqa: UP041 (another class in Python 3.10)
-            refusal = Refusal(408, f"the body did not arrive within {PATIENCE:g} seconds")
-        except Refusal as error:
-            refusal = error
-        else:
-            return await self._app(scope, _replay(body, receive), send)
+            refusal = await self._refusal(scope, receive, body)
+            if refusal is None:
+                return await self._app(scope, _replay(bytes(body), receive), send)
+        finally:
+            self._held -= _cost(body)
         headers = {"connection": "close", **({"www-authenticate": "Bearer"} if refusal.status == 401 else {})}
         await JSONResponse({"detail": str(refusal)}, refusal.status, headers)(scope, receive, send)
+
+    async def _refusal(self, scope: Scope, receive: Receive, body: bytearray) -> Refusal | None:
+        """Why a request is refused; None: it is not, and `body` has its body."""
+        try:
+            self._check(Headers(scope=scope))
+            await asyncio.wait_for(self._take(body, receive), PATIENCE)
+        except asyncio.TimeoutError:  # noqa: UP041 (another class in Python 3.10)
+            return Refusal(408, f"the body did not arrive within {PATIENCE:g} seconds")
+        except Refusal as error:
+            return error
+        return None
+
+    async def _take(self, body: bytearray, receive: Receive) -> None:
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Refusal(408, "the client left before the end of the body")
+            more = message.get("more_body", False)
+            before = _cost(body)
+            body += message.get("body", b"")
+            self._held += _cost(body) - before
+            if len(body) > MOST_BYTES:
+                raise _too_big()
+            if self._held > MOST_HELD and _cost(body):
+                raise Refusal(503, f"large bodies of {MOST_HELD:,} bytes are being read; send this one again later")
 
     def _check(self, headers: Headers) -> None:
         if self._token is not None:
@@ -81,19 +111,13 @@ def _site(origin: str) -> str | None:
         return None
 
 
+def _cost(body: bytearray) -> int:
+    """Small ones have room beside any others, as there are not many connections."""
+    return len(body) if len(body) > SMALL else 0
+
+
 def _too_big() -> Refusal:
     return Refusal(413, f"the body is larger than {MOST_BYTES:,} bytes")
-
-
-async def _body(receive: Receive) -> bytes:
-    body, more = bytearray(), True
-    while more:
-        message = await receive()
-        more = message.get("more_body", False)  # a client that has gone sends nothing more
-        body += message.get("body", b"")
-        if len(body) > MOST_BYTES:
-            raise _too_big()
-    return bytes(body)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -23,7 +23,7 @@ class EngineMetrics(Collector):
         self._service = service
 
     def collect(self) -> Iterable[Metric]:
-        """All of them."""
+        """All of them, as they are now; waits for no burst."""
         status = self._service.status()
         engine = status.engine
         for name, text, count in (

@@ -129,7 +129,7 @@ class Server:
             app,
             http=Connection,
             ws="none",
-            lifespan="off",
+            lifespan="on",
             loop="asyncio",
             log_config=None,
             access_log=False,

@@ -6,23 +6,20 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any
+
+from numpy.typing import ArrayLike
 
 import gpu_npu
-from gpu_npu import NPU, BurstEngine, EngineError, EngineStatus, NetworkError
+from gpu_npu import NPU, BurstEngine, EngineStatus, NetworkError
+from gpu_npu.checks import check_ids
+from gpu_npu.npu.results import BurstResult
 from gpu_npu.objects import OneLine, Unique, described
 
 from .activity import AreaActivity
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-TURN = 10.0
-"""Seconds in which a call must have had its turn between bursts."""
+from .bodies import MOST_STEPS
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,19 @@ class ServiceStatus(OneLine):
 
 
 class Busy(Exception):
-    """The burst thread did not come to it in time."""
+    """The engine did not come to it in time, or has too much to do."""
+
+
+@dataclass(frozen=True, repr=False)
+class Seen(OneLine):
+    """What was seen of a network between two bursts, under the names of ServiceStatus; the names of areas by id."""
+
+    backend: str
+    neurons: int
+    synapses: int
+    power_amount: float
+    memory: dict[str, int]
+    names: dict[int, str]
 
 
 class Service(Unique):
@@ -74,63 +83,73 @@ class Service(Unique):
         self.engine, self.network, self._moved = engine, _printable(network), moved
         self._path, self._notes = checkpoint, notes
         self._written: Future[int] | None = None
+        self._looking: Future[None] | None = None
+        self._steps: list[tuple[Future[BurstResult], int]] = []
         self.activity = AreaActivity(engine.npu)
         engine.add_sink(self.activity, "areas")
+        engine.submit(self._see).result()
 
     def __repr__(self) -> str:
         return described(self, f"{self.network!r} on {self.engine!r}")
 
-    def call(self, function: Callable[Concatenate[NPU, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """function(npu, ...) between bursts, and its result. Busy where its turn does not come in TURN seconds: it is
-        not made then, or its end is not waited for."""
-        future = self.engine.submit(function, *args, **kwargs)
-        try:
-            return future.result(TURN)
-        except FutureTimeout as error:
-            if future.done():  # just so, or the error is the function's own
-                return future.result()
-            future.cancel()
-            raise Busy(f"the engine was busy for {TURN:g} seconds") from error
+    def look(self) -> Future[None]:
+        """Look at the network again, between bursts; who asks while others wait for that waits with them."""
+        if self._looking is None or self._looking.done():
+            self._looking = self.engine.submit(self._see)
+        return self._looking
+
+    def _see(self, npu: NPU) -> None:
+        names = {area: flags.name for area, flags in npu.areas.items()}
+        self._seen = Seen(npu.backend, npu.get_neuron_count(), npu.get_synapse_count(), npu.power_amount, npu.memory(), names)
 
     def status(self) -> ServiceStatus:
-        """How it goes."""
-
-        def facts(npu: NPU) -> tuple[str, int, int, float, dict[str, int], dict[int, str]]:
-            names = {area: flags.name for area, flags in npu.areas.items()}
-            return npu.backend, npu.get_neuron_count(), npu.get_synapse_count(), npu.power_amount, npu.memory(), names
-
-        try:
-            backend, neurons, synapses, power_amount, memory, names = self.call(facts)
-        except EngineError:  # it is ending: then the NPU is there to be looked at
-            with suppress(EngineError):
-                self.engine.wait(TURN)
-            if self.engine.state not in ("stopped", "failed"):
-                raise
-            backend, neurons, synapses, power_amount, memory, names = facts(self.engine.npu)
-        fired = self.activity.fired()
-        areas = [AreaStatus(area, names.get(area, ""), fired.get(area, 0)) for area in sorted({*names, *fired})]
+        """How it goes: the engine as it is, and the network as `look` saw it last. It waits for no burst."""
+        if self.engine.state in ("stopped", "failed"):  # then the NPU is there to be looked at
+            self._see(self.engine.npu)
+        seen, fired = self._seen, self.activity.fired()
+        areas = [AreaStatus(area, seen.names.get(area, ""), fired.get(area, 0)) for area in sorted({*seen.names, *fired})]
         engine = self.engine.status()
         if engine.error is not None:
             engine = replace(engine, error=_printable(engine.error))
         return ServiceStatus(
-            gpu_npu.__version__, self.network, backend, neurons, synapses, power_amount, memory, resident(), areas, engine
+            gpu_npu.__version__,
+            self.network,
+            seen.backend,
+            seen.neurons,
+            seen.synapses,
+            seen.power_amount,
+            seen.memory,
+            resident(),
+            areas,
+            engine,
         )
 
-    def set_parameter(self, name: str, neurons: list[int | str] | None, area: int | None, values: Any) -> int:
-        """Set a field of neurons, or of those of an area; returns of how many."""
+    def step(self, n: int) -> Future[BurstResult]:
+        """Compute bursts of a paused engine; the future has the result of the last. Busy where more than MOST_STEPS would be under
+        way."""
+        self._steps = [(future, count) for future, count in self._steps if not future.done()]
+        if n + sum(count for _, count in self._steps) > MOST_STEPS:
+            raise Busy(f"more than {MOST_STEPS:,} bursts of /step would be under way")
+        future = self.engine.submit_steps(n)
+        self._steps.append((future, n))
+        return future
+
+    def set_parameter(self, name: str, neurons: ArrayLike | None, area: int | None, values: Any) -> Future[int]:
+        """Set a field of neurons, or of those of an area, between bursts; the future has of how many."""
 
         def change(npu: NPU) -> int:
             if area is not None:
                 count = npu.set_area_parameter(name, area, values)
             else:
-                npu.set_parameter(name, neurons or [], values)
-                count = len(neurons or [])
+                ids = check_ids([] if neurons is None else neurons, npu.neuron_capacity, find=npu.annotations.finder)
+                npu.set_parameter(name, ids, values)
+                count = len(ids)
             if name == "cortical_area":
                 self.activity.refresh()
                 self._moved(npu)
             return count
 
-        return self.call(change)
+        return self.engine.submit(change)
 
     def checkpoint(self) -> Future[int]:
         """Write a checkpoint; the future has its burst. NetworkError where there is no file for it."""

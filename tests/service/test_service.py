@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import json
 import re
+import resource
 import socket
 import threading
 import time
@@ -26,9 +27,9 @@ pytest.importorskip("fastapi", reason="needs the extra serve")
 pytest.importorskip("prometheus_client", reason="needs the extra serve")
 
 from gpu_npu.service import activity as activity_module  # noqa: E402
-from gpu_npu.service import guard  # noqa: E402
+from gpu_npu.service import app as app_module  # noqa: E402
+from gpu_npu.service import guard, reading  # noqa: E402
 from gpu_npu.service import server as server_module  # noqa: E402
-from gpu_npu.service import service as service_module  # noqa: E402
 from gpu_npu.service.activity import AreaActivity  # noqa: E402
 from gpu_npu.service.app import make_app  # noqa: E402
 from gpu_npu.service.server import Server, is_loopback, resolve  # noqa: E402
@@ -388,9 +389,10 @@ def test_a_long_body_that_is_wrong_everywhere_is_told_once(path: str, body: Any)
 
         async def ask() -> list[Any]:
             sent: list[Any] = []
+            said = [{"type": "http.request", "body": content, "more_body": False}]
 
             async def receive() -> Any:
-                return {"type": "http.request", "body": content, "more_body": False}
+                return said.pop() if said else await asyncio.Event().wait()
 
             async def send(message: Any) -> None:
                 sent.append(message)
@@ -398,7 +400,8 @@ def test_a_long_body_that_is_wrong_everywhere_is_told_once(path: str, body: Any)
 
             headers = [(b"content-type", b"application/json")]
             scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers}
-            await app(scope, receive, send)
+            async with app.router.lifespan_context(app):
+                await app(scope, receive, send)
             return sent
 
         tracemalloc.start()
@@ -410,6 +413,7 @@ def test_a_long_body_that_is_wrong_everywhere_is_told_once(path: str, body: Any)
     assert start["status"] == 422
     assert json.loads(answer["body"])["detail"]
     assert max(held) < 2**25
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2**20  # in KiB: of the largest process that read a body
 
 
 def test_names_that_are_no_text() -> None:
@@ -443,13 +447,109 @@ def test_when_the_engine_has_ended(client: Client) -> None:
 
 
 def test_an_engine_that_is_busy(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service_module, "TURN", 0.1)
+    monkeypatch.setattr(app_module, "TURN", 0.1)
+    monkeypatch.setattr(app_module, "LOOK", 0.1)
     begun, gate = threading.Event(), threading.Event()
     client.engine.submit(lambda npu: (begun.set(), gate.wait(30)))
     begun.wait(30)
     assert client("POST", "/power", {"amount": 7}) == (503, {"detail": "the engine was busy for 0.1 seconds"})
+    assert client("GET", "/status")[1]["neurons"] == 8  # as it was seen last
+    assert client.raw("GET", "/metrics")[0] == 200
     gate.set()
     assert client.engine.submit(lambda npu: npu.power_amount).result(10) == 1.0  # it was not done later
+
+
+def request(path: str, body: bytes) -> bytes:
+    return b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (
+        path.encode(),
+        len(body),
+        body,
+    )
+
+
+def slow(client: Client, seconds: float) -> None:
+    """Every burst takes at least so long."""
+
+    class Slow:
+        def publish(self, result: Any) -> None:
+            time.sleep(seconds)
+
+        def statistics(self) -> dict[str, int]:
+            return {}
+
+        def close(self) -> None:
+            pass
+
+    client.engine.add_sink(Slow())
+
+
+def test_a_client_that_leaves_cancels_its_steps(client: Client) -> None:
+    slow(client, 0.01)
+    for _ in range(40):
+        with socket.create_connection(("127.0.0.1", client.port), 30) as connection:
+            connection.sendall(request("/step", b'{"n": 1000}'))
+    began = time.monotonic()
+    assert client("POST", "/pause") == (200, {"state": "paused", "frequency": None})
+    until = time.monotonic() + 30
+    while client("POST", "/step", {"n": 1})[0] != 200:
+        assert time.monotonic() < until
+    assert time.monotonic() - began < 20
+    assert client.engine.status().bursts < 1000  # of 40,000 that were asked for
+
+
+def test_bursts_that_are_asked_for_are_bounded_together(client: Client) -> None:
+    slow(client, 0.01)
+    with socket.create_connection(("127.0.0.1", client.port), 30) as connection:
+        connection.sendall(request("/step", b'{"n": 999}'))
+        while client("GET", "/status")[1]["engine"]["bursts"] == 0:
+            continue
+        assert client("POST", "/step", {"n": 2}) == (503, {"detail": "more than 1,000 bursts of /step would be under way"})
+        assert client("POST", "/pause")[0] == 200
+        assert connection.recv(1000).startswith(b"HTTP/1.1 409 ")
+    assert client("POST", "/step", {"n": 2})[0] == 200
+
+
+def test_large_bodies_are_bounded_together(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "MOST_HELD", 100_000)
+    body = json.dumps({"neurons": [1], "potentials": 1.0}).encode().ljust(80_000)
+    head, rest = request("/inject", body)[:-100], body[-100:]
+    with socket.create_connection(("127.0.0.1", client.port), 30) as first:
+        first.sendall(head)
+        time.sleep(0.2)
+        status, told, _ = client.raw("POST", "/inject", body, content_type="application/json")
+        assert (status, json.loads(told)["detail"]) == (503, "large bodies of 100,000 bytes are being read; send this one again later")
+        assert client("POST", "/inject", {"neurons": [1]})[0] == 200  # small ones have room
+        first.sendall(rest)
+        assert first.recv(1000).startswith(b"HTTP/1.1 200 ")
+    assert client.raw("POST", "/inject", body, content_type="application/json")[0] == 200
+
+
+def test_a_large_body_says_what_a_small_one_does(client: Client) -> None:
+    small = {"neurons": [3, 1, 2], "potentials": [1.5, 2, 2.5]}
+    for body, expected in (
+        (small, 200),
+        ({**small, "potentials": [1, "2"]}, 422),
+        ({"neurons": [2**64 - 1]}, 400),
+        ({"neurons": []}, 422),
+        ({str(i): 0 for i in range(20)}, 422),
+    ):
+        found = client("POST", "/inject", body)
+        status, told, _ = client.raw("POST", "/inject", json.dumps(body).encode().ljust(reading.SMALL + 1), content_type="application/json")
+        assert (status, json.loads(told)) == found
+        assert status == expected
+
+
+def test_a_body_that_is_too_costly_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process is ended, and the next body has another."""
+    reader = reading.Reader()
+    text = json.dumps({"neurons": [1]}).encode().ljust(reading.SMALL + 1)
+    assert reader.read("Injection", text).result(60)
+    monkeypatch.setattr(reading, "PATIENCE", 0.0)
+    with pytest.raises(reading.InvalidBody, match="takes more than"):
+        reader.read("Injection", b'{"neurons":[' + b"[]," * 10**6 + b"[]]}").result(60)
+    monkeypatch.setattr(reading, "PATIENCE", 60.0)
+    assert reader.read("Injection", text).result(60)
+    reader.close()
 
 
 def test_addresses() -> None:
