@@ -17,9 +17,10 @@ from .csr import CSR
 from .edges import EDGES
 from .feagi import FEAGI
 from .formats import Format, Given, Reading
-from .graphs import GRAPH, GRAPHML, MATLAB
+from .graphs import GRAPH, GRAPHML
 from .ids import each_once, parse_ids, read_ids
 from .kinds import ARCHIVE, EMPTY, UNKNOWN, kind_of
+from .matlab import MATLAB
 from .project import PROJECT, save
 from .sonata import SONATA
 from .sparse import DENSE, MATRIX, SPARSE

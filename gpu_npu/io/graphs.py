@@ -1,7 +1,8 @@
-"""Graphs of networkx and GraphML, and matrices in MATLAB's files."""
+"""Graphs of networkx and GraphML."""
 
 from __future__ import annotations
 
+import warnings
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from typing import Any
@@ -11,10 +12,13 @@ import numpy as np
 from gpu_npu.connectome import Connectome, SynapseSource
 from gpu_npu.errors import NetworkError
 
+from .budget import Budget
 from .edges import stream_edges
 from .formats import Format, Given, Reading, in_memory, missing
-from .sparse import stream_matrix
 from .tables import ArraysTable
+
+GRAPHML_BYTES = 40
+"""Memory for each byte of a file, as text, elements of XML and a graph."""
 
 
 def stream_graph(graph: Any, name: str, reading: Reading) -> tuple[Connectome, SynapseSource]:
@@ -57,31 +61,17 @@ def _graphml(given: Given, reading: Reading) -> tuple[Connectome, SynapseSource]
         import networkx
     except ImportError as error:
         raise missing(error, f"reading {given.name}", "matrices") from error
+    budget = Budget.of(given.path, reading.memory_limit)
+    budget.take(given.path.stat().st_size * GRAPHML_BYTES, "the graph")
     try:
-        graph = networkx.read_graphml(given.path)
-    except (ET.ParseError, networkx.NetworkXException, KeyError, ValueError, TypeError, AttributeError, UnicodeError) as error:
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            graph = networkx.read_graphml(given.path)
+    except (ET.ParseError, networkx.NetworkXException, LookupError, ValueError, TypeError, AttributeError) as error:
         raise given.error(f"no GraphML that can be read: {' '.join(str(error).split()):.200}") from error
+    for text in dict.fromkeys(str(warning.message) for warning in warned):
+        reading.tell(f"{given.name}: {text:.200}")
     return stream_graph(graph, given.name, reading)
-
-
-def _matlab(given: Given, reading: Reading) -> tuple[Connectome, SynapseSource]:
-    try:
-        import scipy.io
-    except ImportError as error:
-        raise missing(error, f"reading {given.name}", "matrices") from error
-    if given.head.startswith(b"MATLAB 7.3"):
-        raise given.error("a file of MATLAB's version 7.3; in MATLAB, save(file, 'name', '-v7') writes one that is read")
-    try:
-        found = scipy.io.loadmat(given.path, variable_names=None if reading.array is None else [reading.array])
-    except Exception as error:  # scipy raises whatever the bytes led it to
-        raise given.error(f"damaged, or cut short: {' '.join(str(error).split()):.200}") from error
-    square = {name: value for name, value in found.items() if getattr(value, "ndim", 0) == 2 and value.shape[0] == value.shape[1] > 1}
-    names = [name for name in found if not name.startswith("__")]
-    if len(square) != 1:
-        which = "no square matrix" if not square else f"several square matrices ({', '.join(square)}); --array NAME takes one of them"
-        raise given.error(f"{which}; it has: {', '.join(names) or 'nothing'}")
-    ((name, matrix),) = square.items()
-    return stream_matrix(matrix, f"{given.name}, {name}", reading)
 
 
 def _is_graph(given: Given) -> bool:
@@ -90,4 +80,3 @@ def _is_graph(given: Given) -> bool:
 
 GRAPH = Format("a graph of networkx", _is_graph, _graph, in_memory(_graph), in_files=False)
 GRAPHML = Format("a GraphML file", lambda given: b"<graphml" in given.head[:4096], _graphml, in_memory(_graphml))
-MATLAB = Format("a .mat file of MATLAB", lambda given: given.head.startswith(b"MATLAB "), _matlab, in_memory(_matlab))

@@ -132,12 +132,14 @@ def _resolved(value: Any, manifest: Mapping[str, str], config: Path) -> Any:
     return str(config.parent / value) if beside else value
 
 
-def _types(path: str | None) -> dict[int, dict[str, str]]:
+def _types(path: Any) -> dict[int, dict[str, str]]:
     """The rows of a table of types by their id; what is NULL is left out."""
     if path is None:
         return {}
+    if not isinstance(path, str):
+        raise TypeError(f"{path!r} is no name of a file")
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file, delimiter=" ", skipinitialspace=True))
         key = next(name for name in rows[0] if name.endswith("type_id")) if rows else ""
         return {int(row[key]): {name: value for name, value in row.items() if name and value and value != "NULL"} for row in rows}
@@ -152,11 +154,12 @@ def opened(path: Path) -> Iterator[Any]:
         import h5py
     except ImportError as error:
         raise missing(error, f"reading {path}", "sonata") from error
+    path.open("rb").close()  # the system's own error where it cannot be
     try:
         with h5py.File(path, "r") as file:
             yield file
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, OverflowError) as error:
-        if isinstance(error, NpuError) or not path.is_file():
+        if isinstance(error, NpuError):
             raise
         raise FileFormatError(f"{path}: no HDF5 file of SONATA that can be read: {' '.join(str(error).split()):.150}") from error
 
@@ -166,7 +169,7 @@ def _read_nodes(path: Path, types: Mapping[int, Mapping[str, str]], nodes: dict[
         for name, group in file["nodes"].items():
             if name in nodes:
                 raise FileFormatError(f"{path}: the population {name!r} is there twice")
-            type_ids = group["node_type_id"][:]
+            type_ids = whole(group["node_type_id"][:], f"{path}: node_type_id of {name!r}")
             count = len(type_ids)
             first = sum(one.size for one in nodes.values())
             if first + count > MAX_NEURONS:
@@ -238,32 +241,60 @@ def edge_batches(edges: EdgePopulation) -> Iterator[tuple[I64, I64, NDArray[np.f
         group = file["edges"][edges.name]
         for first in range(0, edges.size, EDGES_AT_A_TIME):
             rows = slice(first, min(first + EDGES_AT_A_TIME, edges.size))
-            sources = _ids(group["source_node_id"][rows], edges.source, edges, first)
-            targets = _ids(group["target_node_id"][rows], edges.target, edges, first)
+            sources = _ids(_integers(edges, group, "source_node_id", rows), edges.source, edges, first)
+            targets = _ids(_integers(edges, group, "target_node_id", rows), edges.target, edges, first)
             yield sources, targets, _weights(edges, group, rows)
 
 
-def _ids(ids: NDArray[Any], population: Population, edges: EdgePopulation, first: int) -> I64:
-    if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= population.size):
-        at = int(np.argmax((ids < 0) | (ids >= population.size)))
+def _integers(edges: EdgePopulation, group: Any, name: str, rows: slice) -> I64:
+    """Some rows of an array. FileFormatError: it is not of integers, or not of all edges."""
+    return whole(group[name][rows], f"{edges.label}: {name}", rows.stop - rows.start)
+
+
+def whole(values: NDArray[Any], what: str, count: int | None = None) -> I64:
+    """Integers of a file; those above 63 bits are negative here. count: how many there must be. FileFormatError: other values."""
+    if values.dtype.kind not in "iu" or values.ndim != 1 or count not in (None, len(values)):
+        raise FileFormatError(
+            f"{what}: {values.dtype} of shape {values.shape}, where {'' if count is None else f'{count:,} '}integers are needed"
+        )
+    return values.astype(np.int64)
+
+
+def _ids(ids: I64, population: Population, edges: EdgePopulation, first: int) -> I64:
+    bad = (ids < 0) | (ids >= population.size)
+    if bad.any():
+        at = int(np.argmax(bad))
         raise FileFormatError(f"{edges.label}: edge {first + at:,}: {ids[at]} is none of the {population.size:,} of {population.name!r}")
-    return ids.astype(np.int64)
+    return ids
 
 
 def _weights(edges: EdgePopulation, group: Any, rows: slice) -> NDArray[np.float64]:
-    kind = group["edge_type_id"][rows] if "edge_type_id" in group else np.zeros(rows.stop - rows.start, np.int64)
+    count = rows.stop - rows.start
+    none: I64 = np.zeros(count, np.int64)
+    kind = _integers(edges, group, "edge_type_id", rows) if "edge_type_id" in group else none
     used, code = np.unique(kind, return_inverse=True)
     weight = np.array([_number(edges.types.get(one, {}).get("syn_weight", "1"), edges) for one in used.tolist()] or [1.0])[code]
-    groups = group["edge_group_id"][rows] if "edge_group_id" in group else np.zeros(len(kind), np.int64)
+    groups = _integers(edges, group, "edge_group_id", rows) if "edge_group_id" in group else none
     for number in sorted_unique(groups).tolist():
         if str(number) in group and "syn_weight" in group[str(number)]:
             of_it = groups == number
-            index = group["edge_group_index"][rows][of_it].astype(np.int64)
-            weight[of_it] = group[str(number)]["syn_weight"][:][index]
+            at = _integers(edges, group, "edge_group_index", rows)[of_it]
+            weight[of_it] = _of_group(edges, group[str(number)]["syn_weight"], at)
     bad = ~np.isfinite(weight)
     if bad.any():
         raise FileFormatError(f"{edges.label}: edge {rows.start + int(np.argmax(bad)):,}: its syn_weight is no finite number")
     return weight.astype(np.float64)
+
+
+def _of_group(edges: EdgePopulation, values: Any, at: I64) -> NDArray[Any]:
+    """Values of the edges of a group by their index in it; what lies between the first and the last of them is read."""
+    first, last = int(at.min()), int(at.max())
+    if first < 0 or last >= len(values):
+        raise FileFormatError(f"{edges.label}: edge_group_index {first if first < 0 else last} is none of the {len(values):,} of its group")
+    found: NDArray[Any] = values[first : last + 1]
+    if found.dtype.kind not in "iuf" or found.ndim != 1:
+        raise FileFormatError(f"{edges.label}: syn_weight: {found.dtype} of shape {found.shape}, where numbers are needed")
+    return found[at - first]
 
 
 def _number(text: str, edges: EdgePopulation) -> float:
@@ -334,9 +365,10 @@ def read_spikes(path: Path, population: str | None = None) -> tuple[NDArray[np.s
             group, key = group[population], "node_ids"
         if population is None:
             raise FileFormatError(f"{path}: an old file, which does not say whose spikes it has; --population NAME says it")
-        nodes, times = group[key][:], np.asarray(group["timestamps"][:], np.float64)
-        if nodes.shape != times.shape or nodes.ndim != 1 or nodes.dtype.kind not in "iu":
-            raise FileFormatError(f"{path}: not as many ids of nodes as times")
+        times = group["timestamps"][:]
+        if times.dtype.kind not in "iuf" or times.ndim != 1:
+            raise FileFormatError(f"{path}: timestamps: {times.dtype} of shape {times.shape}, where numbers are needed")
+        nodes, times = whole(group[key][:], f"{path}: {key}", len(times)), times.astype(np.float64)
         bad = ~(np.isfinite(times) & (times >= 0))
         if bad.any():
             raise FileFormatError(f"{path}: spike {int(np.argmax(bad)):,} is at {times[bad][0]:g} ms, and times begin at 0")

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.connectome import Connectome, SynapseSource
 from gpu_npu.errors import NetworkError
+from gpu_npu.objects import one_line
 
 from .archive import Archive, has_array, read_npy
 from .edges import stream_edges
 from .formats import Format, Given, Reading, in_memory, missing
 from .tables import ArraysTable
+
+
+class Entries(NamedTuple):
+    """A sparse matrix: row, column and value of each entry."""
+
+    shape: tuple[int, ...]
+    row: NDArray[np.int64]
+    col: NDArray[np.int64]
+    data: NDArray[Any]
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
 
 def stream_matrix(matrix: Any, name: str, reading: Reading) -> tuple[Connectome, SynapseSource]:
@@ -42,7 +55,7 @@ def _entries(matrix: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
             raise NetworkError(f"a matrix of {matrix.dtype}, where numbers are needed")
         row, column = np.nonzero(matrix)
         return row, column, matrix[row, column]
-    entries = matrix.tocoo()
+    entries = matrix if isinstance(matrix, Entries) else matrix.tocoo()
     keep = entries.data != 0
     return entries.row[keep].astype(np.int64), entries.col[keep].astype(np.int64), entries.data[keep]
 

@@ -17,6 +17,7 @@ from .formats import Reading
 
 LARGEST = 65535
 """Of a weight of 16 bits."""
+SMALLEST_UNIT, LARGEST_UNIT = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 DECIMALS = 4
 """Fractions with no more of them are exact in units of 1, 0.1, ..., where those fit."""
 
@@ -63,9 +64,11 @@ class Survey:
 
     def scale(self, reading: Reading, name: str) -> Scale:
         """The unit that was asked for, or 1 for integers, or the finest for fractions. NetworkError: weights that do not fit."""
+        if self.largest and not SMALLEST_UNIT <= self.largest / LARGEST <= LARGEST_UNIT:
+            raise NetworkError(f"{name}: weights up to {self.largest:g} are beyond float32, in which potentials are; scale them")
         unit = self._unit() if reading.unit is None else reading.unit
-        if not (np.isfinite(unit) and unit > 0):
-            raise NetworkError(f"the unit {unit!r} is no weight above 0")
+        if not SMALLEST_UNIT <= unit <= LARGEST_UNIT:
+            raise NetworkError(f"the unit {unit!r} is no weight above 0 that float32 has")
         most = self.largest / unit
         if round(most) > LARGEST and not reading.clip:
             raise NetworkError(
@@ -115,7 +118,7 @@ class Rounding:
 
 def _whole(weights: NDArray[Any], decimals: int) -> bool:
     scaled = weights * 10.0**decimals
-    return bool((np.abs(scaled - np.rint(scaled)) <= 1e-9 * np.maximum(np.abs(scaled), 1)).all())
+    return bool((np.abs(scaled - np.rint(scaled)) <= 1e-9 * np.abs(scaled)).all())
 
 
 def _round_up(value: float) -> float:

@@ -244,7 +244,7 @@ def test_what_is_no_network_says_what_to_call() -> None:
         ("0,1,0,0,0,0,0\n", "none has a name; .*; a matrix is read from .npy, .npz and .mat"),
         ("1\n2\n", "text of one cell a line, '1'; an edge list has two or more, and a list of ids is taken by --inject FILE"),
         ("\n\n", "nothing but empty lines"),
-        ("pre,post,weight\n1,2,1e300\n", "the largest weight is 1e\\+300, that is 1e\\+300 units of 1, and 65,535 fit"),
+        ("pre,post,weight\n1,2,1e300\n", "weights up to 1e\\+300 are beyond float32, in which potentials are; scale them"),
         ("pre,post,weight\n1,2,70000\n", "the largest weight is 70000, that is 70,000 units of 1, and 65,535 fit; --unit"),
     ],
 )

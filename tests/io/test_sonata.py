@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -140,3 +141,54 @@ def test_spikes_of_the_old_form_are_a_stimulus(circuit: Path) -> None:
     arguments = ["run", str(circuit / "config.json"), "--schedule", str(spikes), "--population", "external", "--bursts", "50", "--json"]
     result = CliRunner().invoke(main, [*arguments, "--threshold", "1", "--backend", "reference"])
     assert result.exit_code == 0 and json.loads(result.stdout)["sensory_injections"] == np.count_nonzero(times < 50)
+
+
+WRONG: dict[str, np.ndarray] = {
+    "real": np.array([0.5, np.nan]),
+    "complex": np.array([1j, 2]),
+    "text": np.array([b"a", b"b"]),
+    "below 0": np.array([-1, 0]),
+    "2^63": np.array([2**63, 0], np.uint64),
+    "flat": np.array(1),
+    "square": np.eye(2, dtype=int),
+    "none": np.zeros(0, int),
+    "three": np.arange(3),
+}
+
+
+@pytest.mark.parametrize("values", WRONG.values(), ids=WRONG)
+def test_arrays_of_other_types_are_refused_in_one_line(values: np.ndarray, tmp_path: Path) -> None:
+    path, arrays = small(tmp_path), list[tuple[str, str]]()
+    with h5py.File(tmp_path / "edges.h5", "r+") as file:
+        for name, right in (("edge_group_id", [0, 0]), ("edge_group_index", [0, 1]), ("0/syn_weight", [1.5, -2.0])):
+            file[f"edges/all/{name}"] = right
+    for name in ("edges.h5", "nodes.h5"):
+        with h5py.File(tmp_path / name) as file:
+            file.visititems(lambda key, item, name=name: arrays.append((name, key)) if isinstance(item, h5py.Dataset) else None)  # type: ignore[misc]
+    assert len(arrays) == 7
+    for name, key in arrays:
+        content = (tmp_path / name).read_bytes()
+        with h5py.File(tmp_path / name, "r+") as file:
+            attributes = dict(file[key].attrs)
+            del file[key]
+            file[key] = values
+            for attribute, value in attributes.items():
+                file[key].attrs[attribute] = value
+        try:
+            load(path, tell=lambda text: None)
+        except NpuError as error:
+            assert "\n" not in str(error) and str(tmp_path) in str(error)
+        (tmp_path / name).write_bytes(content)
+    assert weights(load(path, tell=lambda text: None)) == [(0, 1, 15, False), (2, 0, 20, True)]
+
+
+@pytest.mark.parametrize("named", [True, 1, [], {"a": 1}])
+def test_a_file_is_named_by_a_text(named: object, tmp_path: Path) -> None:
+    """Or 1 would be the standard output, which is closed once it is read."""
+    path = small(tmp_path)
+    said = json.loads(path.read_text())
+    said["networks"]["nodes"][0]["node_types_file"] = named
+    path.write_text(json.dumps(said))
+    with pytest.raises(FileFormatError, match="circuit.json: no circuit of SONATA that can be read"):
+        load(path, tell=lambda text: None)
+    os.fstat(1)
