@@ -17,6 +17,7 @@ from gpu_npu.errors import FrameError, NetworkError
 from gpu_npu.npu.results import BurstResult
 from gpu_npu.objects import Unique, described
 from gpu_npu.streams.base import Format, Stimulus
+from gpu_npu.streams.connections import Connections
 
 T = TypeVar("T")
 L = TypeVar("L", bound="Listener")
@@ -47,8 +48,8 @@ class Listener(Unique, ABC):
     def __init__(self, host: str, port: int, connections: int) -> None:
         if not isinstance(host, str) or not host:
             raise NetworkError(f"host: {host!r} is no name or address; 0.0.0.0 means every interface")
-        self._connections = check_integer(connections, "connections", 1)
-        self._refused = {"malformed": 0, "oversized": 0, "unknown": 0, "full": 0, "crowded": 0}
+        self._open = Connections(check_integer(connections, "connections", 1))
+        self._refused = {"malformed": 0, "oversized": 0, "unknown": 0, "full": 0, "crowded": 0, "silent": 0}
         self._accepted = 0
         self._closed = False
         self._lock = threading.Lock()
@@ -56,7 +57,6 @@ class Listener(Unique, ABC):
         self._listening = listening = _listen(host, port)
         self.host, self.port = listening.getsockname()[:2]
         self._loop = asyncio.new_event_loop()
-        self._open: set[asyncio.WriteTransport] = set()
         self._peers: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"gpu-npu {type(self).__name__} {self.port}", daemon=True)
         self._thread.start()
@@ -75,14 +75,13 @@ class Listener(Unique, ABC):
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def _admit(self, transport: asyncio.WriteTransport) -> bool:
-        """Count a new connection; where there are too many, end it at once."""
-        if len(self._open) >= self._connections:
-            self._refused["crowded"] += 1
-            transport.abort()
-            return False
-        self._open.add(transport)
-        self._accepted += 1
-        return True
+        """Count a new connection; where there are too many, end the one that must go for it, or this one."""
+        goes = self._open.admit(transport)
+        if goes is not None:
+            self._refused["crowded" if goes is transport else "silent"] += 1
+            goes.abort()
+        self._accepted += goes is not transport
+        return goes is not transport
 
     @contextlib.asynccontextmanager
     async def _peer(self) -> AsyncIterator[None]:
@@ -138,7 +137,7 @@ class Listener(Unique, ABC):
         for other in rest:
             other.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
-        for transport in list(self._open):
+        for transport in self._open:
             transport.abort()
 
     def _end(self) -> None:

@@ -41,7 +41,7 @@ class _WebSocket(Listener):
 
     async def _serve(self, listening: socket.socket) -> Any:
         websockets = _websockets()
-        admit, open_transports, refused = self._admit, self._open, self._refused
+        admit, streams, refused = self._admit, self._open, self._refused
 
         class Connection(websockets.asyncio.server.ServerConnection):  # type: ignore[name-defined, misc]
             """Counts the connections from the first byte on, and those that say something and never open a WebSocket."""
@@ -56,6 +56,8 @@ class _WebSocket(Listener):
 
             def data_received(self, data: bytes) -> None:
                 self.said = True
+                if self.opened:
+                    streams.hear(self.transport)
                 before = self.transport.get_write_buffer_size()
                 super().data_received(data)
                 self.unread += max(0, self.transport.get_write_buffer_size() - before)
@@ -67,12 +69,13 @@ class _WebSocket(Listener):
                 super().resume_writing()
 
             def connection_lost(self, exc: Exception | None) -> None:
-                open_transports.discard(self.transport)
+                streams.forget(self.transport)
                 refused["malformed"] += self.said and not self.opened
                 super().connection_lost(exc)
 
         async def connected(connection: Connection) -> None:
             connection.opened = True
+            streams.hear(connection.transport)
             await self._connected(connection)
 
         logger = logging.getLogger("gpu_npu.streams.websocket")

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from typing import Any
 
 from gpu_npu.errors import FrameError
-from gpu_npu.streams import zmtp
+from gpu_npu.streams import connections, zmtp
 from gpu_npu.streams.listener import PATIENCE, Listener, ListeningSink, ListeningSource
 
 TOPIC_BYTES = 256
@@ -17,7 +17,7 @@ TOPICS = 64
 """Subscriptions that one connection may have, and the bytes of each."""
 
 
-async def _greeted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ours: bytes, theirs: tuple[bytes, ...]) -> bool:
+async def _greeted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ours: bytes, theirs: tuple[bytes, ...]) -> int | None:
     try:
         return await asyncio.wait_for(zmtp.hello(reader, writer, ours, theirs), PATIENCE)
     except asyncio.TimeoutError as error:
@@ -35,6 +35,9 @@ async def _answered(writer: asyncio.StreamWriter, answer: bytes) -> bool:
 
 
 class _ZeroMQ(Listener):
+    _types: tuple[bytes, tuple[bytes, ...]]
+    """Our type of socket, and those that it talks to."""
+
     async def _serve(self, listening: socket.socket) -> Any:
         return await asyncio.start_server(self._connected, sock=listening)
 
@@ -44,10 +47,38 @@ class _ZeroMQ(Listener):
         writer.transport.set_write_buffer_limits(0)  # what is drained is in the system's hands, and counts as sent
         try:
             async with self._peer():
-                await self._talk(reader, writer)
+                version = await _greeted(reader, writer, *self._types)
+                if version is None:
+                    return
+                self._open.hear(writer.transport)
+                asking = asyncio.create_task(self._ask(writer)) if version >= zmtp.WITH_PINGS else None
+                try:
+                    await self._talk(reader, writer)
+                finally:
+                    if asking is not None:
+                        asking.cancel()
         finally:
             writer.transport.abort()
-            self._open.discard(writer.transport)
+            self._open.forget(writer.transport)
+
+    async def _ask(self, writer: asyncio.StreamWriter) -> None:
+        """Send pings to one that is silent, and end it where it stays so. Whether one that takes nothing is there is for the
+        system to find out."""
+        while True:
+            await asyncio.sleep(connections.PING_EVERY)
+            silence = self._open.silence(writer.transport)
+            if writer.transport.get_write_buffer_size():
+                continue
+            if silence > connections.SILENT:
+                self._refused["silent"] += 1
+                writer.transport.abort()
+            elif silence > connections.PING_EVERY / 2:
+                writer.write(zmtp.PING)
+
+    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, most_bytes: int) -> tuple[int, bytes] | None:
+        found = await zmtp.read(reader, most_bytes)
+        self._open.hear(writer.transport)
+        return found
 
     @abstractmethod
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -57,12 +88,12 @@ class _ZeroMQ(Listener):
 class ZeroMQSink(ListeningSink, _ZeroMQ):
     """A PUB socket. Subscribers filter by the first bytes of a frame; an empty subscription gets everything."""
 
+    _types = (b"PUB", (b"SUB", b"XSUB"))
+
     def _wire(self, frame: bytes) -> bytes:
         return zmtp.frame(frame)
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not await _greeted(reader, writer, b"PUB", (b"SUB", b"XSUB")):
-            return
         topics: list[bytes] = []
 
         async def send(frames: list[bytes]) -> None:
@@ -71,7 +102,7 @@ class ZeroMQSink(ListeningSink, _ZeroMQ):
 
         async with contextlib.AsyncExitStack() as stack:
             subscribed = False
-            while (found := await zmtp.read(reader, TOPIC_BYTES + 16)) is not None:
+            while (found := await self._read(reader, writer, TOPIC_BYTES + 16)) is not None:
                 answer = _subscribe(topics, *found)
                 if answer and not await _answered(writer, answer):
                     return
@@ -107,10 +138,10 @@ def _subscribe(topics: list[bytes], flags: int, body: bytes) -> bytes | None:
 class ZeroMQSource(ListeningSource, _ZeroMQ):
     """A PULL socket. A message of several frames is malformed."""
 
+    _types = (b"PULL", (b"PUSH",))
+
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not await _greeted(reader, writer, b"PULL", (b"PUSH",)):
-            return
-        while (found := await zmtp.read(reader, self._most_bytes)) is not None:
+        while (found := await self._read(reader, writer, self._most_bytes)) is not None:
             flags, body = found
             if flags & zmtp.COMMAND:
                 answer = zmtp.pong(body)

@@ -1,4 +1,4 @@
-"""ZMTP 3.0, the protocol of ZeroMQ sockets (https://rfc.zeromq.org/spec/23), as far as a PUB and a PULL socket need it.
+"""ZMTP 3.1, the protocol of ZeroMQ sockets (https://rfc.zeromq.org/spec/37), as far as a PUB and a PULL socket need it.
 
 Written out because libzmq does not say whose queue was full and what it threw away, nor why it closed a connection; here
 every drop and every refusal is counted, and a length is judged before memory is taken for it.
@@ -11,10 +11,12 @@ import struct
 
 from gpu_npu.errors import FrameError
 
-GREETING = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
+GREETING = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32)
 MORE, LONG, COMMAND = 1, 2, 4
 _READY = b"\x05READY"
 _HELLO_BYTES = 512
+WITH_PINGS = 0x0301
+"""The first version whose peers answer pings."""
 
 
 async def _exactly(reader: asyncio.StreamReader, size: int, what: str) -> bytes:
@@ -45,16 +47,17 @@ def frame(body: bytes, flags: int = 0) -> bytes:
     return head + body
 
 
-async def hello(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ours: bytes, theirs: tuple[bytes, ...]) -> bool:
+async def hello(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ours: bytes, theirs: tuple[bytes, ...]) -> int | None:
     """Greetings and READY, both ways; `ours` is our type of socket, `theirs` those that it talks to.
 
-    False where the peer left without a word. FrameError: not ZMTP 3 without security, or another type.
+    Returns the version of the peer, 0x0301 for 3.1; None where it left without a word. FrameError: not ZMTP 3 without
+    security, or another type.
     """
     writer.write(GREETING)
     try:
         greeting = await reader.readexactly(1)
     except (asyncio.IncompleteReadError, ConnectionError):
-        return False
+        return None
     greeting += await _exactly(reader, len(GREETING) - 1, "the greeting")
     if greeting[0] != 0xFF or greeting[9] != 0x7F or greeting[10] < 3 or greeting[12:32].rstrip(b"\0") != b"NULL":
         raise FrameError("malformed", "the greeting is not that of ZMTP 3 with the mechanism NULL")
@@ -68,7 +71,11 @@ async def hello(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ours
     kind = _properties(body[len(_READY) :]).get(b"socket-type")
     if kind not in theirs:
         raise FrameError("malformed", f"a socket of type {kind!r} does not go with one of type {ours!r}")
-    return True
+    return int.from_bytes(greeting[10:12], "big")
+
+
+PING = frame(b"\x04PING\0\0", COMMAND)
+"""Without a time to live: what becomes of us is for the peer to judge."""
 
 
 def _property(name: bytes, value: bytes) -> bytes:

@@ -25,7 +25,7 @@ from gpu_npu import NPU, Connectome, NetworkError
 from gpu_npu.connectome.generators import fixed_out_degree
 from gpu_npu.engine import BurstEngine
 from gpu_npu.npu.results import Digest
-from gpu_npu.streams import listener, zmtp
+from gpu_npu.streams import connections, listener, zmtp
 from gpu_npu.streams.msgpack_format import MsgpackFormat
 
 TRANSPORTS = ("zeromq", "websocket")
@@ -271,7 +271,7 @@ def test_what_finds_no_room_is_refused(transport: str) -> None:
 
 
 # -- strangers -------------------------------------------------------------------------------------------------------
-def opened(transport: str, stream: Any, receives: int | None = None) -> socket.socket:
+def opened(transport: str, stream: Any, receives: int | None = None, greeting: bytes = zmtp.GREETING) -> socket.socket:
     """A connection that has said a proper hello; receives: bytes that the system takes for it."""
     plain = socket.socket()
     plain.settimeout(30)
@@ -280,7 +280,7 @@ def opened(transport: str, stream: Any, receives: int | None = None) -> socket.s
     plain.connect((stream.host, stream.port))
     if transport == "zeromq":
         ours = b"SUB" if isinstance(stream, listener.ListeningSink) else b"PUSH"
-        plain.sendall(zmtp.GREETING + zmtp.frame(b"\x05READY\x0bSocket-Type" + struct.pack(">I", len(ours)) + ours, zmtp.COMMAND))
+        plain.sendall(greeting + zmtp.frame(b"\x05READY\x0bSocket-Type" + struct.pack(">I", len(ours)) + ours, zmtp.COMMAND))
         assert plain.recv(64, socket.MSG_WAITALL) == zmtp.GREETING
         assert b"Socket-Type" in plain.recv(100)
     else:
@@ -430,11 +430,76 @@ def test_no_more_than_so_many_connections(transport: str, kind: str) -> None:
     make = sink_of if kind == "sink" else source_of
     stream: Any = make(transport, connections=2)
     with stream, opened(transport, stream), opened(transport, stream):
-        wait_for(lambda: stream.statistics()["connections"] == 2)
+        wait_for(lambda: len(stream._open._greeted) == 2)
         with socket.create_connection((stream.host, stream.port), timeout=30) as third:
             shown_the_door(third)
         wait_for(lambda: refused(stream) == {"crowded": 1})
         assert stream.statistics()["connections"] == 2
+
+
+@pytest.mark.parametrize("kind", ["sink", "source"])
+def test_those_that_say_nothing_keep_nobody_out(transport: str, kind: str) -> None:
+    """The one that came first goes first; one that has greeted stays."""
+    stream: Any = sink_of(transport, connections=3) if kind == "sink" else source_of(transport, connections=3)
+    with stream, opened(transport, stream), ExitStack() as stack:
+        wait_for(lambda: len(stream._open._greeted) == 1)
+        silent = []
+        for number in range(2, 12):
+            silent.append(stack.enter_context(socket.create_connection((stream.host, stream.port), timeout=30)))
+            wait_for(lambda number=number: stream.statistics()["accepted"] == number)
+        for gone in silent[:8]:
+            shown_the_door(gone)
+        with opened(transport, stream):
+            wait_for(lambda: len(stream._open._greeted) == 2)
+        assert refused(stream) == {"silent": 9}
+
+
+def test_the_longest_silent_makes_room(transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with source_of(transport, connections=2) as source, opened(transport, source) as first, opened(transport, source) as second:
+        wait_for(lambda: len(source._open._greeted) == 2)
+        content = frame([1], 3.0)
+        first.sendall(header(transport, len(content)) + content)
+        wait_for(lambda: source.statistics()["waiting"] == 1)
+        monkeypatch.setattr(connections, "QUIET", 0.0)
+        with opened(transport, source):
+            shown_the_door(second)
+            first.sendall(header(transport, len(content)) + content)
+            wait_for(lambda: source.statistics()["waiting"] == 2)
+        assert refused(source) == {"silent": 1}
+
+
+@pytest.mark.parametrize("kind", ["sink", "source"])
+def test_peers_of_zeromq_are_asked_whether_they_are_there(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """libzmq answers; one that does not is ended; one of a protocol without pings is left alone."""
+    need("zmq", "msgpack", "websockets")
+    import zmq
+
+    monkeypatch.setattr(connections, "PING_EVERY", 0.05)
+    monkeypatch.setattr(connections, "SILENT", 1.0)
+    stream: Any = sink_of("zeromq") if kind == "sink" else source_of("zeromq")
+    with stream, zmq.Context() as context, context.socket(zmq.SUB if kind == "sink" else zmq.PUSH) as peer:
+        peer.connect(f"tcp://127.0.0.1:{stream.port}")
+        wait_for(lambda: stream.statistics()["connections"] == 1)
+        with opened("zeromq", stream) as silent, opened("zeromq", stream, greeting=zmtp.GREETING.replace(b"\3\1", b"\3\0")) as old:
+            assert zmtp.PING in silent.recv(1000)
+            shown_the_door(silent)
+            time.sleep(1.0)
+            old.settimeout(0.1)
+            with pytest.raises(TimeoutError):
+                old.recv(1)
+        assert stream.statistics()["accepted"] == 3  # libzmq did not have to come again
+        wait_for(lambda: stream.statistics()["connections"] == 1)
+        assert refused(stream) == {"silent": 1}
+
+
+def test_the_system_finds_hosts_that_have_vanished(transport: str, stream: Any) -> None:
+    with opened(transport, stream):
+        (found,) = [one.get_extra_info("socket") for one in stream._open]
+        assert found.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        if sys.platform.startswith("linux"):
+            assert found.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
+            assert found.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
+    wait_for(lambda: stream.statistics()["connections"] == 0)
 
 
 @pytest.mark.parametrize(
