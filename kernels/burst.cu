@@ -53,7 +53,7 @@ __device__ __forceinline__ void bursts_of(const State& base, u64 last, u64 read,
             grid_barrier(base.control + CONTROL_ARRIVED);
             visit(at_burst(base, burst));
         }
-        go_on = burst < last && !unread && bursts < ring_bursts && !FRESH(base.control + CONTROL_LATE);
+        go_on = burst < last && !unread && bursts < ring_bursts && !base.control[CONTROL_LATE];
         if (!go_on) break;
         ++burst;
         // Injection touches nothing that archival does: the next burst's can go on beside it.

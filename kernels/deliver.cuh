@@ -19,51 +19,54 @@ struct Piece {
 // apart, or terms with fractions, counted apart.
 enum Terms { TERMS_PACKED, TERMS_APART, TERMS_REAL };
 
-// Synapses of a piece that are in flight at a time, for each lane.
-#define IN_FLIGHT 4
-
 // The warp walks the slots of all its lanes' pieces as one sequence, so that short rows and long ones fill it alike, and
 // calls add(target, m, inhibitory, share) for those that are not removed and whose target is in [low, low + span).
 template <Terms TERMS, class Add>
 __device__ __forceinline__ void deliver_pieces(const State& s, const Piece& mine, u32 low, u32 span, Add add) {
+    constexpr u32 IN_FLIGHT = TERMS == TERMS_PACKED ? SYNAPSES_IN_FLIGHT : 1;  // with more, registers of run_bursts spill
     const u32 before = warp_sum_before(mine.count), total = __shfl_sync(FULL_MASK, before + mine.count, WARP_SIZE - 1);
     const u32 shift = mine.first - before;
     Share own = {};
     if (TERMS == TERMS_APART && mine.k) own = share_among(mine.k);
     if (TERMS == TERMS_REAL) own.k = mine.k;
     for (u32 base = 0; base < total; base += IN_FLIGHT * WARP_SIZE) {
-        u32 target[IN_FLIGHT], m[IN_FLIGHT], owners[IN_FLIGHT];
+        // All loads of a batch are asked for before the first value is used; lanes that are left over load the last slot again.
+        u32 target[IN_FLIGHT], weight[IN_FLIGHT], psp[IN_FLIGHT], owners[IN_FLIGHT];
 #pragma unroll
         for (u32 u = 0; u < IN_FLIGHT; ++u) {
-            target[u] = SYNAPSE_REMOVED;
-            m[u] = owners[u] = 0;
-            u32 at = base + u * WARP_SIZE + lane_id();
             if (base + u * WARP_SIZE >= total) continue;  // the same for all lanes
-            u32 owner = 0;                                // the last lane whose slots begin at or before `at`
+            u32 at = base + u * WARP_SIZE + lane_id(), owner = 0;  // owner: the last lane whose slots begin at or before `at`
+            at = at < total ? at : total - 1;
             for (u32 d = WARP_SIZE / 2; d > 0; d >>= 1) owner += __shfl_sync(FULL_MASK, before, (int)(owner + d)) <= at ? d : 0;
             u32 i = at + __shfl_sync(FULL_MASK, shift, (int)owner);
-            u32 capacity = __shfl_sync(FULL_MASK, mine.capacity, (int)owner), psp = __shfl_sync(FULL_MASK, mine.psp, (int)owner);
+            u32 capacity = __shfl_sync(FULL_MASK, mine.capacity, (int)owner), one = __shfl_sync(FULL_MASK, mine.psp, (int)owner);
             u32 form = __shfl_sync(FULL_MASK, mine.form, (int)owner);
             u8* block = at_global_address(__shfl_sync(FULL_MASK, global_address(mine.block), (int)owner));
-            owners[u] = owner;
-            if (at >= total) continue;
             Slots slots = slots_at(s, block, capacity, form & 1, form >> 1);
+            owners[u] = owner;
             target[u] = READ_ONLY(slots.target + i);
-            if (TERMS == TERMS_REAL) m[u] = __float_as_uint(real_product_of(s, slots.weight, slots.psp, i, psp));
-            else m[u] = product_of(s, slots.weight, slots.psp, i, psp);
+            weight[u] = value_at<TERMS == TERMS_REAL>(slots.weight, s.weight_bytes, i);
+            psp[u] = one;
+            if (one == PSP_EACH) psp[u] = value_at<TERMS == TERMS_REAL>(slots.psp, s.psp_bytes, i);
         }
 #pragma unroll
         for (u32 u = 0; u < IN_FLIGHT; ++u) {
+            if (base + u * WARP_SIZE >= total) continue;
             Share share = own;
-            if (TERMS != TERMS_PACKED && base + u * WARP_SIZE >= total) continue;
-            if (TERMS == TERMS_REAL) share.k = __shfl_sync(FULL_MASK, own.k, (int)owners[u]);
+            bool each = false;
+            if (TERMS == TERMS_REAL) {
+                share.k = __shfl_sync(FULL_MASK, own.k, (int)owners[u]);
+                each = __shfl_sync(FULL_MASK, mine.psp, (int)owners[u]) == PSP_EACH;
+            }
             if (TERMS == TERMS_APART) {
                 share.magic = __shfl_sync(FULL_MASK, own.magic, (int)owners[u]);
                 share.shift = __shfl_sync(FULL_MASK, own.shift, (int)owners[u]);
                 share.k = __shfl_sync(FULL_MASK, own.k, (int)owners[u]);
             }
-            u32 j = target[u] & TARGET_MASK;
-            if (!(target[u] & SYNAPSE_REMOVED) && j - low < span) add(j, m[u], (target[u] & SYNAPSE_INHIBITORY) != 0, share);
+            u32 j = target[u] & TARGET_MASK, m = weight[u] * psp[u];
+            if (TERMS == TERMS_REAL) m = __float_as_uint(real_of(weight[u], s.weight_bytes) * real_of(psp[u], each ? s.psp_bytes : 4));
+            bool there = base + u * WARP_SIZE + lane_id() < total && !(target[u] & SYNAPSE_REMOVED);
+            if (there && j - low < span) add(j, m, (target[u] & SYNAPSE_INHIBITORY) != 0, share);
         }
     }
 }
@@ -119,6 +122,10 @@ __device__ __forceinline__ void cut_unit(const State& s, const Work& work, u32 u
     piece.count = last - first;
 }
 
+// This warp's number among those of `blocks` blocks, of which its own is number `block`: neighbours are of different blocks, so
+// that few units are spread over all multiprocessors.
+__device__ __forceinline__ u32 warp_across_blocks(u32 block, u32 blocks) { return threadIdx.x / WARP_SIZE * blocks + block; }
+
 // Warp `who` of `of` takes its units, and delivers those of their synapses that end in [low, high).
 template <Terms TERMS, class Add>
 __device__ __forceinline__ void deliver_range(const State& s, const Work& work, u32 who, u32 of, u32 low, u32 high, Add add) {
@@ -155,7 +162,7 @@ template <Terms TERMS>
 __device__ __forceinline__ void propagate_ranges(const State& s, const Work& work, u32 range) {
     for (u64 low = 0; low < s.neurons; low += range) {
         u32 high = low + range < s.neurons ? (u32)low + range : s.neurons;
-        deliver_range<TERMS>(s, work, (u32)warp_index(), (u32)warp_count(), (u32)low, high, [&](u32 j, u32 m, bool inhibitory, const Share& share) {
+        deliver_range<TERMS>(s, work, warp_across_blocks(blockIdx.x, gridDim.x), (u32)warp_count(), (u32)low, high, [&](u32 j, u32 m, bool inhibitory, const Share& share) {
             add_global<TERMS>(s, j, m, inhibitory, share);
         });
     }

@@ -48,15 +48,18 @@ __device__ __forceinline__ u32 delivered_psp(const State& s, u32 flags, const Ro
     return s.real_terms && s.psp_bytes != 4 && row.psp != PSP_EACH ? __float_as_uint((float)row.psp) : row.psp;
 }
 
+// What lies in slot i: where `real`, of any width; else it is an integer.
+template <bool REAL>
+__device__ __forceinline__ u32 value_at(const u8* values, u32 bytes, u64 i) { return REAL ? small_at(values, bytes, i) : integer_at(values, bytes, i); }
+// The number that a value of so many bytes is.
+__device__ __forceinline__ float real_of(u32 value, u32 bytes) { return bytes == 4 ? __uint_as_float(value) : (float)value; }
+
 // weight * psp of slot i. `psp`: as delivered_psp() says.
 __device__ __forceinline__ u32 product_of(const State& s, const u8* weights, const u8* psps, u64 i, u32 psp) {
     return integer_at(weights, s.weight_bytes, i) * (psp == PSP_EACH ? integer_at(psps, s.psp_bytes, i) : psp);
 }
 // The same where terms have fractions.
-__device__ __forceinline__ float real_at(const u8* values, u32 bytes, u64 i) {
-    u32 value = small_at(values, bytes, i);
-    return bytes == 4 ? __uint_as_float(value) : (float)value;
-}
+__device__ __forceinline__ float real_at(const u8* values, u32 bytes, u64 i) { return real_of(small_at(values, bytes, i), bytes); }
 __device__ __forceinline__ float real_product_of(const State& s, const u8* weights, const u8* psps, u64 i, u32 psp) {
     return real_at(weights, s.weight_bytes, i) * (psp == PSP_EACH ? real_at(psps, s.psp_bytes, i) : __uint_as_float(psp));
 }

@@ -30,8 +30,7 @@ __device__ __forceinline__ void propagate_slices(const State& s, const Work& wor
         const u32 low = (u32)slice.first, span = (u32)(slice.last - slice.first);
         for (u32 i = threadIdx.x; i < span; i += blockDim.x) cell[i] = CELL_START;
         __syncthreads();
-        u32 who = share * warps_in_block() + threadIdx.x / WARP_SIZE, of = shares * warps_in_block();
-        deliver_range<TERMS_PACKED>(s, work, who, of, low, low + span, [&](u32 j, u32 m, bool inhibitory, const Share&) {
+        deliver_range<TERMS_PACKED>(s, work, warp_across_blocks(share, shares), shares * warps_in_block(), low, low + span, [&](u32 j, u32 m, bool inhibitory, const Share&) {
             add_cell(s, cell + (j - low), j, m, inhibitory);
         });
         __syncthreads();

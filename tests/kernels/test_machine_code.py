@@ -52,3 +52,55 @@ def test_additions_of_propagation_fetch_nothing(architecture: int, tmp_path: Pat
     for kernel in told.values():  # what lies in global memory is read by LDG; for sm_100 and above some is not yet
         assert sum(count for name, count in kernel.items() if name.startswith("LD.")) <= (60 if architecture >= 100 else 0)
     assert alone["ATOMS.ADD"] > 0 and not [name for name in alone if name.startswith("ATOMS.CAS")]
+
+
+def listing(architecture: int, kernel: str, folder: Path) -> list[str]:
+    """The instructions of a kernel, in their order."""
+    program = Program.of_project()
+    cubin = folder / f"{architecture}.cubin"
+    cubin.write_bytes(compile_cubin(program.sources, program.unit, architecture)[0])
+    text = subprocess.run([nvdisasm(), "-c", cubin], capture_output=True, text=True, check=True).stdout
+    body = re.search(rf"\.text\.{kernel}:(.*?)(?=\n\.text\.|\Z)", text, re.DOTALL)
+    assert body
+    lines = (re.sub(r"/\*.*?\*/", "", line).strip() for line in body[1].splitlines())
+    return [line.rstrip(" ;") for line in lines if line.endswith(";")]
+
+
+def batches_of(instructions: list[str]) -> list[list[str]]:
+    """The batches of loads of propagation: from the load of a target, which alone is read-only, to the last one before an addition."""
+    batches: list[list[str]] = []
+    since: list[str] | None = None  # the first load of a batch
+    for text in instructions:
+        if "LDG" in text and "CONSTANT" in text:
+            if since is None:
+                batches.append([])
+                since = []
+            batches[-1] += [*since, text]
+            since = []
+        elif since is not None:
+            since.append(text)
+            if re.search(r"\b(RED|ATOM)", text):
+                since = None
+    return batches
+
+
+def used_too_early(batch: list[str]) -> list[str]:
+    """What reads a value of these loads."""
+    early, loaded = [], set[str]()
+    for text in batch:
+        target, _, rest = text.split(None, 2 if text.startswith("@") else 1)[-1].removeprefix("PT, ").partition(",")  # of a SHFL
+        sources = {f"R{int(n) + more}" for n, wide in re.findall(r"\bR(\d+)(\.64)?", rest) for more in range(2 if wide else 1)}
+        early += [text] if sources & loaded else []
+        loaded = loaded | {target} if "LDG" in text else loaded - {target}
+    return early
+
+
+@pytest.mark.parametrize("architecture", [75, 80, 90, 120])
+def test_the_loads_of_a_batch_are_under_way_together(architecture: int, tmp_path: Path) -> None:
+    """Each would else wait for the one before it: at 4 a batch a quarter of the rate."""
+    batches = batches_of(listing(architecture, "run_bursts", tmp_path))
+    sizes = Counter(sum("CONSTANT" in text for text in batch) for batch in batches)
+    # Slices and ranges of packed terms, of rows and of their tails. On sm_120 four are two batches of two, one after the other.
+    assert sizes == {4: 4, 1: 4}, sizes
+    for batch in batches:
+        assert not used_too_early(batch)

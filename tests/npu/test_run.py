@@ -17,11 +17,10 @@ from gpu_npu.backends.base import Backend, Platform
 from gpu_npu.backends.devices.cpu import CpuDevice
 from gpu_npu.backends.devices.emulated import EmulatedDevice
 from gpu_npu.backends.executor import DevicePlatform, Tuning, bursts
-from gpu_npu.backends.executor.ring import RING
 from gpu_npu.connectome import STATE_FIELDS, Connectome
 from gpu_npu.connectome.generators import fixed_out_degree
 
-RINGS = ((1, 0), (2, 1), (3, 40), (7, 1000), RING)
+RINGS = ((1, 0), (2, 1), (3, 40), (7, 1000), None)
 
 
 def network(seed: int, neurons: int = 150) -> Connectome:

@@ -26,6 +26,7 @@ from gpu_npu.backends.executor.listing import list_rows
 from gpu_npu.backends.executor.loading import load_rows
 from gpu_npu.backends.executor.neurons import NeuronStore, area_flags
 from gpu_npu.backends.executor.plasticity import Plasticity
+from gpu_npu.backends.executor.ring import ring_of
 from gpu_npu.backends.executor.rows import RowStore
 from gpu_npu.backends.executor.schedule import ScheduleWindow
 from gpu_npu.backends.executor.staging import Staging
@@ -68,7 +69,8 @@ class Executor(Backend):
         self._plasticity = Plasticity(context, lengths, self._rows, lambda: self._neurons.read("cortical_area"), self._fired)
         self._staging, self._schedule = Staging(context), ScheduleWindow(context)
         stimuli = self._staging, self._schedule
-        self._bursts = Bursts(context, lengths, tuning.ring, self._fired, *stimuli, self._plasticity)
+        ring = tuning.ring or ring_of(self._shape.neuron_capacity)
+        self._bursts = Bursts(context, lengths, ring, self._fired, *stimuli, self._plasticity)
         self._stores = (self._neurons, self._accumulators, self._fired, self._edit_bytes, self._bursts)
         self._set_lengths(lengths)
         self.set_settings(connectome.settings)

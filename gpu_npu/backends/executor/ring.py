@@ -10,8 +10,14 @@ from gpu_npu.backends.executor.context import Context
 from gpu_npu.backends.layout import RECORD, RING_HEADER
 from gpu_npu.connectome.fields import COUNTERS
 
-RING = (4096, 2**18)
-"""Bursts, and fired ids, that a launch may compute before the host looks at them: 1.3 MB of host memory, twice."""
+BURSTS = 4096
+LEAST_IDS, MOST_IDS = 2**18, 2**22
+
+
+def ring_of(neurons: int) -> tuple[int, int]:
+    """Bursts, and fired ids, that a launch may compute before the host looks at them: ids of four bursts in which all fire, or of
+    more. 1.3 to 17 MB of host memory, twice."""
+    return BURSTS, min(max(4 * neurons, LEAST_IDS), MOST_IDS)
 
 
 class Ring:
