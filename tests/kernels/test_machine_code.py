@@ -2,68 +2,56 @@
 
 from __future__ import annotations
 
-import importlib.util
+import json
 import os
 import re
-import subprocess
 from collections import Counter
-from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 
-from gpu_npu.backends.kernels import Program
-from gpu_npu.backends.toolchain import compile_cubin
+from gpu_npu.backends.toolchain import ARCHITECTURES
+from profiling.machine_code import TABLE, listings, nvdisasm, usage, worse
 
 
-def nvdisasm() -> Path:
-    """NVIDIA's disassembler, from the wheel nvidia-cuda-nvdisasm."""
-    spec = importlib.util.find_spec("nvidia")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        for found in Path(folder).glob("cu*/bin/nvdisasm"):
-            return found
-    (pytest.fail if os.environ.get("CI") else pytest.skip)("nvidia-cuda-nvdisasm is not installed")
+@pytest.fixture(autouse=True)
+def _tool() -> None:
+    try:
+        nvdisasm()
+    except FileNotFoundError as missing:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(str(missing))
 
 
-def instructions(architecture: int, folder: Path) -> Mapping[str, Counter[str]]:
-    """Kernel -> atomic instructions and generic loads, as often as they stand in its code."""
-    program = Program.of_project()
-    cubin = folder / f"{architecture}.cubin"
-    tool = nvdisasm()
-    cubin.write_bytes(compile_cubin(program.sources, program.unit, architecture)[0])
-    text = subprocess.run([tool, "-c", cubin], capture_output=True, text=True, check=True).stdout
-    told: dict[str, Counter[str]] = {}
-    for line in text.splitlines():
-        if match := re.match(r"\.text\.(\w+):", line):
-            told[match[1]] = Counter()
-        elif match := re.search(r"\b(ATOMG?|ATOMS|REDG?|LD)\.([A-Z0-9.]+)", line):
-            told[list(told)[-1]][f"{match[1].replace('REDG', 'RED')}.{match[2]}"] += 1
-    return told
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_nothing_is_worse_than_in_the_table(architecture: int) -> None:
+    """Registers, and instructions of each kind. What had to grow is written anew: python -m profiling.machine_code --json ..."""
+    table = json.loads(TABLE.read_text())["table"]
+    now = usage(architecture)
+    assert set(now) == set(table[str(architecture)]), "kernels came or went: write the table anew"
+    assert not worse(table, {str(architecture): now})
+
+
+def test_what_is_worse_is_named() -> None:
+    before = {"90": {"inject": {"registers": 20, "loads": 7}}}
+    after = {"90": {"inject": {"registers": 22, "loads": 7}}, "91": {"inject": {"registers": 99}}}
+    assert worse(before, after) == ["sm_90, inject: registers 20 -> 22"]
+    assert worse(before, before) == []
 
 
 @pytest.mark.parametrize("architecture", [80, 90, 120])
-def test_additions_of_propagation_fetch_nothing(architecture: int, tmp_path: Path) -> None:
+def test_additions_of_propagation_fetch_nothing(architecture: int) -> None:
     """In a launch of many bursts, which has fences, as in one of the phase alone. Shared memory has no addition of 64 bits."""
-    told = instructions(architecture, tmp_path)
-    alone, wide = told["propagation"], "RED.E.ADD.64.STRONG.GPU"
+    told = listings(architecture)
+
+    def count(kernel: str, begins: str) -> int:
+        return sum(re.search(rf"\b{begins}", text) is not None for text in told[kernel])
+
+    wide = r"REDG?\.E\.ADD\.64\.STRONG\.GPU"
     for among in ("run_bursts", "run_learning_bursts"):
-        assert told[among][wide] >= alone[wide] > 0
-    assert not [name for name in alone if name.startswith("ATOMG")]
-    for kernel in told.values():  # what lies in global memory is read by LDG; for sm_100 and above some is not yet
-        assert sum(count for name, count in kernel.items() if name.startswith("LD.")) <= (60 if architecture >= 100 else 0)
-    assert alone["ATOMS.ADD"] > 0 and not [name for name in alone if name.startswith("ATOMS.CAS")]
-
-
-def listing(architecture: int, kernel: str, folder: Path) -> list[str]:
-    """The instructions of a kernel, in their order."""
-    program = Program.of_project()
-    cubin = folder / f"{architecture}.cubin"
-    cubin.write_bytes(compile_cubin(program.sources, program.unit, architecture)[0])
-    text = subprocess.run([nvdisasm(), "-c", cubin], capture_output=True, text=True, check=True).stdout
-    body = re.search(rf"\.text\.{kernel}:(.*?)(?=\n\.text\.|\Z)", text, re.DOTALL)
-    assert body
-    lines = (re.sub(r"/\*.*?\*/", "", line).strip() for line in body[1].splitlines())
-    return [line.rstrip(" ;") for line in lines if line.endswith(";")]
+        assert count(among, wide) >= count("propagation", wide) > 0
+    assert count("propagation", "ATOMG") == 0
+    for kernel in told:  # what lies in global memory is read by LDG; for sm_100 and above some is not yet
+        assert count(kernel, r"LD\.") <= (60 if architecture >= 100 else 0)
+    assert count("propagation", r"ATOMS\.ADD") > 0 and count("propagation", r"ATOMS\.CAS") == 0
 
 
 def batches_of(instructions: list[str]) -> list[list[str]]:
@@ -96,9 +84,9 @@ def used_too_early(batch: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("architecture", [75, 80, 90, 120])
-def test_the_loads_of_a_batch_are_under_way_together(architecture: int, tmp_path: Path) -> None:
+def test_the_loads_of_a_batch_are_under_way_together(architecture: int) -> None:
     """Each would else wait for the one before it: at 4 a batch a quarter of the rate."""
-    batches = batches_of(listing(architecture, "run_bursts", tmp_path))
+    batches = batches_of(listings(architecture)["run_bursts"])
     sizes = Counter(sum("CONSTANT" in text for text in batch) for batch in batches)
     # Slices and ranges of packed terms, of rows and of their tails. On sm_120 four are two batches of two, one after the other.
     assert sizes == {4: 4, 1: 4}, sizes
