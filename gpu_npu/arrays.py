@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 U8 = NDArray[np.uint8]
 U16 = NDArray[np.uint16]
@@ -18,9 +18,19 @@ Flags = NDArray[np.bool_]
 Indices = NDArray[np.intp]
 """Indices into other arrays."""
 Counts = NDArray[Any]
-"""uint8 or uint16: weights or psps."""
+"""uint8 or uint16: weights, psps or delays; weights and psps may be float32."""
 
 T = TypeVar("T", bound=np.generic)
+
+
+def spread(value: Any, n: int, dtype: DTypeLike) -> NDArray[Any]:
+    """One value n times: an array of shape (n,) in the memory of one item, read-only."""
+    return np.broadcast_to(np.asarray(value, dtype), (n,))
+
+
+def is_spread(array: NDArray[Any]) -> bool:
+    """Whether this is one value, as `spread` makes it, or a slice of that."""
+    return array.strides == (0,)
 
 
 def sorted_unique(values: NDArray[T]) -> NDArray[T]:

@@ -142,8 +142,9 @@ class Backend(Unique, ABC):
 
     # -- life ----------------------------------------------------------------------------------------------------
     @abstractmethod
-    def reserve(self, *, neuron_capacity: int, synapse_capacity: int) -> None:
-        """Grow to at least these capacities; nothing else changes."""
+    def reserve(self, *, neuron_capacity: int, synapse_capacity: int, longest_delay: int = 1) -> None:
+        """Grow to at least these capacities, and keep spikes under way for at least so many bursts, one of `delays`; nothing else
+        changes."""
 
     @abstractmethod
     def reset(self, state: FieldValues) -> None:
@@ -260,6 +261,11 @@ class Backend(Unique, ABC):
         """A field of all ids, or "valid" (bool: exists and is not deleted) or "created" (bool: exists or was deleted)."""
 
     # -- synapses ------------------------------------------------------------------------------------------------
+    @property
+    @abstractmethod
+    def delays(self) -> range:
+        """The delays that synapses may have here."""
+
     @abstractmethod
     def add_synapses(self, batch: SynapseBatch) -> None:
         """Add in the order given (the order is the age)."""
@@ -271,6 +277,10 @@ class Backend(Unique, ABC):
     @abstractmethod
     def reweight_synapses(self, source: U32, target: U32, weight: NDArray[Any]) -> NDArray[np.bool_]:
         """Like remove_synapses, setting the weight (of the network's weight dtype)."""
+
+    @abstractmethod
+    def set_delays(self, source: U32, target: U32, delay: NDArray[Any]) -> NDArray[np.bool_]:
+        """Like reweight_synapses, of the delay."""
 
     @abstractmethod
     def synapses_from(self, sources: U32 | None = None) -> Iterator[SynapseBatch]:

@@ -83,7 +83,8 @@ class Flight(OneLine):
     """What a run under way holds beside the network: with it, a network goes on as if it had never been stopped.
 
     Ids are uint32 and potentials float32, one for each. `fired`: the fire queue of the last burst, `previous`: that of the
-    one before it, `candidates`: the last fire candidate list, as the queries of these names say. `ledger`: the fired ids of
+    one before it, `earlier`: those of the bursts before that which are still under way, oldest first (none unless some delay is
+    above 2), `candidates`: the last fire candidate list, as the queries of these names say. `ledger`: the fired ids of
     the last bursts, oldest first, as many as the window keeps. `staged`: the external potentials for the next burst in the
     order staged; `forced`: the ids to be forced in it, ascending, each once. `scheduled`: what is
     staged for later bursts. `learning`: what plasticity rules remember.
@@ -98,3 +99,4 @@ class Flight(OneLine):
     forced: U32
     scheduled: Scheduled = field(default_factory=Scheduled.none)
     learning: Learning = field(default_factory=Learning)
+    earlier: tuple[tuple[U32, F32], ...] = ()

@@ -18,9 +18,9 @@ BackendChoice = str | Platform | Callable[[], Platform]
 def open_platform(choice: BackendChoice, device: int | None = None, shape: NetworkShape | None = None) -> tuple[Platform, str]:
     """A platform, and the reason it was taken, for people.
 
-    choice: "auto" takes CUDA where a GPU is usable and a network of this shape fits by the estimate, else
-    the CPU, else the reference. device: number of the GPU, for "cuda" and "auto"; with "auto" it must then be usable.
-    None is the current GPU of the process. shape: None where any fits.
+    choice: "auto" takes CUDA where a GPU is usable and a network of this shape fits by the estimate, else the CPU, else the
+    reference, which is also taken where kernels have no such network (delays). device: number of the GPU, for "cuda" and "auto";
+    with "auto" it must then be usable. None is the current GPU of the process. shape: None where any fits.
 
     BackendUnavailableError: an explicit choice that cannot run here. DeviceMemoryError: one that is too small.
     """
@@ -52,6 +52,9 @@ def open_platform(choice: BackendChoice, device: int | None = None, shape: Netwo
     passed: list[str] = []
     makers: tuple[tuple[str, Callable[[], Platform]], ...] = (("cuda", lambda: _cuda(None, needed)), ("cpu", _cpu))
     for name, make in makers:
+        if problem := _refusal(shape):
+            passed.append(f"not {name}: {problem}")
+            continue
         try:
             return make(), "; ".join(["auto took the first that runs here", *passed])
         except (BackendUnavailableError, KernelError, DeviceMemoryError) as error:
@@ -63,6 +66,12 @@ def _reference() -> Platform:
     from gpu_npu.backends.reference import ReferencePlatform
 
     return ReferencePlatform()
+
+
+def _refusal(shape: NetworkShape | None) -> str:
+    from gpu_npu.backends.executor.platform import refusal
+
+    return "" if shape is None else refusal(shape)
 
 
 def _cpu() -> Platform:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpu_npu.connectome import Connectome
-from gpu_npu.connectome.fields import CountType
+from gpu_npu.connectome import Connectome, SynapseBatch, SynapseChain, SynapseSource
+from gpu_npu.connectome.fields import CountType, DelayType
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,10 @@ class NetworkShape:
 
     neuron_capacity, synapse_capacity : ids and synapses to reserve.
     ledger_window : bursts of history that are kept.
-    weight_dtype, psp_dtype : np.uint8 or np.uint16.
+    weight_dtype, psp_dtype : np.uint8, np.uint16 or np.float32.
+    delay_dtype : np.uint8 or np.uint16.
+    shortest_delay : bursts; no synapse has a shorter delay when it is loaded.
+    longest_delay : none has a longer one; spikes of so many last bursts are kept, as they are under way.
     """
 
     neuron_capacity: int
@@ -24,15 +27,31 @@ class NetworkShape:
     ledger_window: int = 20
     weight_dtype: CountType = np.uint8
     psp_dtype: CountType = np.uint8
+    delay_dtype: DelayType = np.uint8
+    shortest_delay: int = 1
+    longest_delay: int = 1
 
     @staticmethod
     def of(
-        connectome: Connectome, *, neuron_capacity: int | None = None, synapse_capacity: int | None = None, ledger_window: int = 20
+        connectome: Connectome,
+        more: SynapseSource | None = None,
+        *,
+        neuron_capacity: int | None = None,
+        synapse_capacity: int | None = None,
+        ledger_window: int = 20,
+        longest_delay: int = 1,
     ) -> NetworkShape:
-        """That of a connectome, with other capacities where they are given."""
+        """That of a connectome and more synapses, with other capacities and a longer delay where they are given."""
         neurons = connectome.neuron_capacity if neuron_capacity is None else neuron_capacity
         synapses = connectome.synapse_capacity if synapse_capacity is None else synapse_capacity
-        return NetworkShape(neurons, synapses, ledger_window, connectome.weight_dtype, connectome.psp_dtype)
+        shortest, longest = SynapseChain(connectome.synapses, *([] if more is None else [more])).delay_range
+        longest = max(longest, longest_delay)
+        dtypes = connectome.weight_dtype, connectome.psp_dtype, connectome.delay_dtype
+        return NetworkShape(neurons, synapses, ledger_window, *dtypes, min(shortest, longest), longest)
+
+    def no_synapse(self) -> SynapseBatch:
+        """An empty batch of these dtypes."""
+        return SynapseBatch.empty(self.weight_dtype, self.psp_dtype, self.delay_dtype)
 
     @property
     def term_bytes(self) -> int:

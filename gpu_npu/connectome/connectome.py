@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpu_npu.arrays import U32, Flags
+from gpu_npu.arrays import U32, Flags, Indices
 from gpu_npu.checks import check_area_id, check_ids, check_integer, check_pairs, check_unique
 from gpu_npu.errors import CapacityError, NetworkError
 
 from .annotations import Annotations
-from .degeneration import check_degeneration
-from .fields import MAX_NEURONS, CountType, largest_count
+from .degeneration import check_degeneration, check_without_delays
+from .fields import MAX_NEURONS, CountType, DelayType, largest_count
 from .neurons import NeuronArray
 from .plasticity import RULES, FeagiRule, PlasticityRule, check_rules, reaches
 from .settings import Area, Settings
@@ -24,6 +24,8 @@ from .sums import Arithmetic, check_sums
 from .synapses import SynapseArray
 from .validation import (
     check_count_dtype,
+    check_delay_dtype,
+    check_delays,
     check_field,
     check_learns,
     check_neuron_array,
@@ -59,17 +61,21 @@ class Connectome:
         settings: Settings | None = None,
         areas: Mapping[int, Area] | None = None,
         plasticity: Iterable[PlasticityRule] = (),
+        delay_dtype: Any = np.uint8,
     ) -> None:
         self.weight_dtype: CountType = check_count_dtype(weight_dtype, "weight_dtype")
         self.psp_dtype: CountType = check_count_dtype(psp_dtype, "psp_dtype")
-        self._weight_max, self._psp_max = (largest_count(dtype) for dtype in (self.weight_dtype, self.psp_dtype))
+        self.delay_dtype: DelayType = check_delay_dtype(delay_dtype)
+        self._weight_max, self._psp_max, self._delay_max = (
+            largest_count(dtype) for dtype in (self.weight_dtype, self.psp_dtype, self.delay_dtype)
+        )
         neuron_capacity = _neuron_capacity(neuron_capacity)
         synapse_capacity = check_integer(synapse_capacity, "synapse_capacity")
         self._frozen = False
         self._areas: dict[int, Area] = {}
         self._annotations = Annotations()
         self.neurons = NeuronArray(neuron_capacity)
-        self.synapses = SynapseArray(synapse_capacity, neuron_capacity, self.weight_dtype, self.psp_dtype)
+        self.synapses = SynapseArray(synapse_capacity, neuron_capacity, self.weight_dtype, self.psp_dtype, self.delay_dtype)
         self.set_settings(Settings() if settings is None else settings)
         for area, flags in (areas or {}).items():
             self.set_area(area, flags)
@@ -206,29 +212,36 @@ class Connectome:
 
     # -- synapses ------------------------------------------------------------------------------------------------
     def add_synapses(
-        self, source: ArrayLike, target: ArrayLike, weight: ArrayLike, psp: ArrayLike, inhibitory: ArrayLike = False
+        self,
+        source: ArrayLike,
+        target: ArrayLike,
+        weight: ArrayLike,
+        psp: ArrayLike,
+        inhibitory: ArrayLike = False,
+        delay: ArrayLike = 1,
     ) -> None:
-        """Add synapses in the order given, which is their age; scalars serve all. Parallel ones and self-loops are allowed."""
+        """Add synapses in the order given, which is their age; scalars serve all. Parallel ones and self-loops are allowed.
+        A synapse delivers `delay` bursts after a spike of its source."""
         self._writable()
-        given = {"source": source, "target": target, "weight": weight, "psp": psp, "inhibitory": inhibitory}
+        given = {"source": source, "target": target, "weight": weight, "psp": psp, "inhibitory": inhibitory, "delay": delay}
         batch = check_synapses(given, self.neuron_capacity, self.synapses.dtypes)
         self.synapses.check_room(len(batch))
         self.synapses.append(batch)
 
-    def add_synapse(self, source: int, target: int, weight: int, psp: int, inhibitory: bool = False) -> None:
+    def add_synapse(self, source: int, target: int, weight: int, psp: int, inhibitory: bool = False, delay: int = 1) -> None:
         """Add one synapse; a microsecond or two."""
         self._writable()
         try:
-            s, t, w, p = operator.index(source), operator.index(target), operator.index(weight), operator.index(psp)
+            s, t, w, p, d = map(operator.index, (source, target, weight, psp, delay))
         except TypeError:
-            return self.add_synapses(source, target, weight, psp, inhibitory)
+            return self.add_synapses(source, target, weight, psp, inhibitory, delay)
         capacity = self.neurons.capacity
         plain = 0 <= s < capacity and 0 <= t < capacity and 0 <= w <= self._weight_max and 0 <= p <= self._psp_max
-        kinds = (type(source), type(target), type(weight), type(psp))
-        if not plain or bool in kinds or type(inhibitory) is not bool:
-            return self.add_synapses(source, target, weight, psp, inhibitory)
+        kinds = (type(source), type(target), type(weight), type(psp), type(delay))
+        if not plain or not 0 < d <= self._delay_max or bool in kinds or type(inhibitory) is not bool:
+            return self.add_synapses(source, target, weight, psp, inhibitory, delay)
         self.synapses.check_room(1)
-        self.synapses.append_one(s, t, w, p, inhibitory)
+        self.synapses.append_one(s, t, w, p, inhibitory, d)
 
     def remove_synapses(self, source: ArrayLike, target: ArrayLike) -> Flags:
         """Remove one synapse for each pair, in the order given: the oldest valid one; says whether there was one.
@@ -250,13 +263,26 @@ class Connectome:
         self._writable()
         sources, targets = check_pairs(source, target, self.neuron_capacity, self._annotations.finder)
         weights = check_weights(weight, self.weight_dtype, len(sources))
+        found, slots, last = self._last_of_each(sources, targets)
+        self.synapses.weight[slots] = weights[last]
+        return found
+
+    def set_delays(self, source: ArrayLike, target: ArrayLike, delay: ArrayLike) -> Flags:
+        """The same of the delay."""
+        self._writable()
+        sources, targets = check_pairs(source, target, self.neuron_capacity, self._annotations.finder)
+        delays = check_delays(delay, self.delay_dtype, len(sources))
+        found, slots, last = self._last_of_each(sources, targets)
+        self.synapses.set_delays(slots, delays[last])
+        return found
+
+    def _last_of_each(self, sources: U32, targets: U32) -> tuple[Flags, Indices, Indices]:
+        """(of each pair whether it has a synapse; the slots of the oldest ones, each once; where each was given last). NumPy promises
+        no order for repeated indices."""
         slots = self.synapses.oldest(sources, targets)
-        found = slots >= 0
-        # NumPy promises no order for repeated indices, so only the last of each is written.
         last, place = np.unique(slots[::-1], return_index=True)
         place = len(slots) - 1 - place[last >= 0]
-        self.synapses.weight[slots[place]] = weights[place]
-        return found
+        return slots >= 0, slots[place], place
 
     def find_synapses(self, source: ArrayLike, target: ArrayLike) -> NDArray[np.int64]:
         """The slot of the oldest valid synapse of each pair; -1 where there is none."""
@@ -334,6 +360,7 @@ class Connectome:
             settings=self.settings,
             areas=self.areas,
             plasticity=self.plasticity,
+            delay_dtype=self.delay_dtype,
         )
         new._annotations = self._annotations
         new.neurons = self.neurons.with_capacity(self.neuron_capacity)
@@ -351,6 +378,7 @@ class Connectome:
         """
         check_neuron_array(self.neurons)
         check_synapse_array(self.synapses)
+        check_without_delays(self._areas.values(), self.synapses.delay_range[1])
         reach, count = reaches(self._plasticity, self._weight_max), self.synapses.valid_count
         check_sums(self.synapses, self.neurons.cortical_area, self.areas, self.arithmetic, count, reach)
 

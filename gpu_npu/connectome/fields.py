@@ -12,6 +12,10 @@ import numpy as np
 CountType = type[np.uint8] | type[np.uint16] | type[np.float32]
 """Of weights and psps: what the network says."""
 COUNT_TYPES: tuple[CountType, ...] = (np.uint8, np.uint16, np.float32)
+DelayType = type[np.uint8] | type[np.uint16]
+"""Of delays: what the network says."""
+LONGEST_DELAY = 65535
+"""Bursts."""
 INFINITY = float("inf")
 MAX_NEURONS = 2**30
 """Ids stay below 2**30: a synapse keeps two flags (inhibitory, removed) in the upper bits of its 32-bit target."""
@@ -62,7 +66,7 @@ class SynapseField:
 
     name: str
     dtype: type[np.generic] | None
-    """None: one of COUNT_TYPES, as the network says with its `<name>_dtype`."""
+    """None: as the network says with its `<name>_dtype`, one of COUNT_TYPES; delays are uint8 or uint16."""
     default: int | None
     """Of synapses that do not say it; None: they must."""
     seed_name: str
@@ -77,6 +81,7 @@ SYNAPSE_FIELDS: dict[str, SynapseField] = {
         SynapseField("weight", None, None, "weights", "multiplies the psp"),
         SynapseField("psp", None, None, "conductances", "postsynaptic potential; weight * psp is delivered"),
         SynapseField("inhibitory", np.bool_, 0, "types", "the sign of what is delivered"),
+        SynapseField("delay", None, 1, "delays", "bursts from the source's spike to its delivery, at least 1"),
     )
 }
 
@@ -86,9 +91,9 @@ def largest_count(dtype: CountType) -> int:
     return {np.uint8: 2**8 - 1, np.uint16: 2**16 - 1, np.float32: 2**128 - 2**104}[dtype]
 
 
-def synapse_dtypes(weight_dtype: CountType, psp_dtype: CountType) -> dict[str, type[np.generic]]:
+def synapse_dtypes(weight_dtype: CountType, psp_dtype: CountType, delay_dtype: DelayType = np.uint8) -> dict[str, type[np.generic]]:
     """The dtype of every field of a synapse in a network with these dtypes."""
-    chosen: dict[str, type[np.generic]] = {"weight": weight_dtype, "psp": psp_dtype}
+    chosen: dict[str, type[np.generic]] = {"weight": weight_dtype, "psp": psp_dtype, "delay": delay_dtype}
     return {name: field.dtype or chosen[name] for name, field in SYNAPSE_FIELDS.items()}
 
 

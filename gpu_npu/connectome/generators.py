@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpu_npu.arrays import U64
+from gpu_npu.arrays import U64, spread
 from gpu_npu.checks import check_integer
 from gpu_npu.errors import CapacityError, NetworkError
 
 from .connectome import Connectome
-from .fields import MAX_NEURONS, CountType
+from .fields import MAX_NEURONS, CountType, DelayType
 from .settings import Area, Settings
 from .synapses import SYNAPSES_AT_A_TIME, Procedure, SynapseBatch, SynapseSource
 
@@ -31,20 +31,22 @@ def fixed_out_degree(
     inhibitory_fraction: float = 0.2,
     weight: Range = 1,
     psp: Range = 1,
+    delay: Range = 1,
     settings: Settings | None = None,
     areas: Mapping[int, Area] | None = None,
     **fields: ArrayLike,
 ) -> Connectome:
     """`degree` synapses leave every neuron, each to a neuron drawn uniformly: parallel synapses and self-loops occur.
 
-    inhibitory_fraction: share of neurons (drawn) whose synapses inhibit. weight, psp: uint16 where one can exceed 255.
+    inhibitory_fraction: share of neurons (drawn) whose synapses inhibit. weight, psp, delay: uint16 where one can
+    exceed 255.
     fields: neuron fields, as for `Connectome.add_neurons`.
     """
     rng, neurons = _start(seed, neurons)
     degree = check_integer(degree, "degree")
     source = np.repeat(np.arange(neurons, dtype=np.uint32), degree)
     target = _drawn(rng, neurons, neurons * degree)
-    batch = _batch(rng, neurons, source, target, inhibitory_fraction, weight, psp)
+    batch = _batch(rng, neurons, source, target, inhibitory_fraction, (weight, psp, delay))
     return _network(neurons, batch, settings, areas, fields)
 
 
@@ -56,6 +58,7 @@ def fixed_in_degree(
     inhibitory_fraction: float = 0.2,
     weight: Range = 1,
     psp: Range = 1,
+    delay: Range = 1,
     settings: Settings | None = None,
     areas: Mapping[int, Area] | None = None,
     **fields: ArrayLike,
@@ -65,7 +68,7 @@ def fixed_in_degree(
     degree = check_integer(degree, "degree")
     target = np.repeat(np.arange(neurons, dtype=np.uint32), degree)
     source = _drawn(rng, neurons, neurons * degree)
-    batch = _batch(rng, neurons, source, target, inhibitory_fraction, weight, psp)
+    batch = _batch(rng, neurons, source, target, inhibitory_fraction, (weight, psp, delay))
     return _network(neurons, batch, settings, areas, fields)
 
 
@@ -77,6 +80,7 @@ def fixed_probability(
     inhibitory_fraction: float = 0.2,
     weight: Range = 1,
     psp: Range = 1,
+    delay: Range = 1,
     settings: Settings | None = None,
     areas: Mapping[int, Area] | None = None,
     **fields: ArrayLike,
@@ -88,7 +92,7 @@ def fixed_probability(
     rng, neurons = _start(seed, neurons)
     _share(probability, "probability")
     source, target = np.divmod(_hits(rng, neurons * neurons, probability), max(neurons, 1))
-    batch = _batch(rng, neurons, source, target, inhibitory_fraction, weight, psp)
+    batch = _batch(rng, neurons, source, target, inhibitory_fraction, (weight, psp, delay))
     return _network(neurons, batch, settings, areas, fields)
 
 
@@ -123,37 +127,44 @@ def _hits(rng: np.random.Generator, cells: int, probability: float) -> NDArray[n
 
 def _bounds(wanted: Range, what: str) -> tuple[int, int]:
     low, high = wanted if isinstance(wanted, tuple) else (wanted, wanted)
-    if check_integer(low, what) > check_integer(high, what) or high > 65535:
-        raise NetworkError(f"{what}: {wanted!r} is not a value or a (lowest, highest) in 0..65535")
+    least = int(what == "delay")
+    if check_integer(low, what) > check_integer(high, what) or low < least or high > 65535:
+        raise NetworkError(f"{what}: {wanted!r} is not a value or a (lowest, highest) in {least}..65535")
     return low, high
+
+
+def _narrowest(bounds: tuple[int, int]) -> Any:
+    return np.uint8 if bounds[1] <= 255 else np.uint16
 
 
 def _counts(rng: np.random.Generator, wanted: Range, count: int, what: str) -> NDArray[Any]:
     low, high = _bounds(wanted, what)
-    dtype: Any = np.uint8 if high <= 255 else np.uint16
-    return rng.integers(low, high, count, dtype=dtype, endpoint=True)
+    return rng.integers(low, high, count, dtype=_narrowest((low, high)), endpoint=True)
 
 
 def _batch(
-    rng: np.random.Generator, neurons: int, source: Ids, target: Ids, inhibitory_fraction: float, weight: Range, psp: Range
+    rng: np.random.Generator, neurons: int, source: Ids, target: Ids, inhibitory_fraction: float, values: tuple[Range, Range, Range]
 ) -> SynapseBatch:
-    """Synapses with these ends, their weights and psps drawn, and the signs of their sources."""
+    """Synapses with these ends, their weights, psps and delays drawn from `values`, and the signs of their sources."""
     _share(inhibitory_fraction, "inhibitory_fraction")
+    weight, psp, delay = values
     weights = _counts(rng, weight, len(source), "weight")
     psps = _counts(rng, psp, len(source), "psp")
     inhibits = np.zeros(neurons, np.bool_)
     inhibits[rng.permutation(neurons)[: round(neurons * inhibitory_fraction)]] = True
     ends = {"source": source.astype(np.uint32, copy=False), "target": target.astype(np.uint32, copy=False)}
-    return SynapseBatch.of(**ends, weight=weights, psp=psps, inhibitory=inhibits[source])
+    low, high = _bounds(delay, "delay")
+    delays = spread(low, len(source), _narrowest((low, high))) if low == high else _counts(rng, delay, len(source), "delay")
+    return SynapseBatch(**ends, weight=weights, psp=psps, inhibitory=inhibits[source], delay=delays)
 
 
 def _network(
     neurons: int, batch: SynapseBatch, settings: Settings | None, areas: Mapping[int, Area] | None, fields: Mapping[str, ArrayLike]
 ) -> Connectome:
-    weight, psp = batch.weight.dtype, batch.psp.dtype
-    network = Connectome(neurons, len(batch), weight_dtype=weight, psp_dtype=psp, settings=settings, areas=areas)
+    dtypes: dict[str, Any] = {f"{name}_dtype": getattr(batch, name).dtype for name in ("weight", "psp", "delay")}
+    network = Connectome(neurons, len(batch), settings=settings, areas=areas, **dtypes)
     network.add_neurons(neurons, **fields)
-    network.add_synapses(*batch.columns())
+    network.synapses.append(batch)
     return network
 
 
@@ -182,7 +193,7 @@ class RandomSynapses(SynapseSource):
 
     neurons : ids that synapses join, 0 to neurons - 1.
     inhibitory_fraction : probability of a neuron that its synapses inhibit.
-    weight, psp : one value or (lowest, highest), uniform, both included; uint16 where one can exceed 255.
+    weight, psp, delay : one value or (lowest, highest), uniform, both included; uint16 where one can exceed 255.
     """
 
     neurons: int
@@ -192,6 +203,7 @@ class RandomSynapses(SynapseSource):
     inhibitory_fraction: float = 0.2
     weight: Range = 1
     psp: Range = 1
+    delay: Range = 1
 
     def __post_init__(self) -> None:
         check_integer(self.seed, "seed")
@@ -201,6 +213,7 @@ class RandomSynapses(SynapseSource):
         _share(self.inhibitory_fraction, "inhibitory_fraction")
         _bounds(self.weight, "weight")
         _bounds(self.psp, "psp")
+        _bounds(self.delay, "delay")
 
     @property
     def total(self) -> int:
@@ -208,11 +221,22 @@ class RandomSynapses(SynapseSource):
 
     @property
     def weight_dtype(self) -> CountType:
-        return np.uint8 if self.weight_range[1] <= 255 else np.uint16
+        dtype: CountType = _narrowest(self.weight_range)
+        return dtype
 
     @property
     def psp_dtype(self) -> CountType:
-        return np.uint8 if self.psp_range[1] <= 255 else np.uint16
+        dtype: CountType = _narrowest(self.psp_range)
+        return dtype
+
+    @property
+    def delay_dtype(self) -> DelayType:
+        dtype: DelayType = _narrowest(self.delay_range)
+        return dtype
+
+    @property
+    def delay_range(self) -> tuple[int, int]:
+        return _bounds(self.delay, "delay")
 
     @property
     def weight_range(self) -> tuple[int, int]:
@@ -225,18 +249,21 @@ class RandomSynapses(SynapseSource):
         return _bounds(self.psp, "psp")
 
     @property
-    def keys(self) -> tuple[int, int, int]:
-        """Of the draws for: the other end and the values of a synapse, by its number; the sign of a neuron, by its id."""
-        ends, values, signs = draw(self.seed % 2**64, np.arange(3, dtype=np.uint64)).tolist()
-        return ends, values, signs
+    def keys(self) -> tuple[int, int, int, int]:
+        """Of the draws for: the other end and the values of a synapse, by its number; the sign of a neuron, by its id; the delay of a
+        synapse."""
+        ends, values, signs, delays = draw(self.seed % 2**64, np.arange(4, dtype=np.uint64)).tolist()
+        return ends, values, signs, delays
 
     @property
     def inhibitory_below(self) -> int:
         """A neuron inhibits if the upper 32 bits of its draw are below this."""
         return round(self.inhibitory_fraction * 2**32)
 
-    def procedure(self) -> Procedure:
-        ends, values, signs = self.keys
+    def procedure(self) -> Procedure | None:
+        if self.delay_range[0] != self.delay_range[1]:
+            return None
+        ends, values, signs, _ = self.keys
         sizes = {"neurons": self.neurons, "degree": self.degree, "incoming": self.incoming}
         keys = {"end_key": ends, "value_key": values, "sign_key": signs, "inhibitory_below": self.inhibitory_below}
         (weight, weight_top), (psp, psp_top) = self.weight_range, self.psp_range
@@ -257,7 +284,7 @@ class RandomSynapses(SynapseSource):
 
     def batch(self, first: int, count: int) -> SynapseBatch:
         """Synapses first to first + count - 1, as every backend makes them."""
-        ends, values, signs = self.keys
+        ends, values, signs, delays = self.keys
         numbers = np.arange(first, first + count, dtype=np.uint64)
         given = (numbers // np.uint64(max(self.degree, 1))).astype(np.uint32)
         # The upper 64 of the 128 bits of draw * neurons.
@@ -265,15 +292,18 @@ class RandomSynapses(SynapseSource):
         drawn = ((bits >> _WORD) * n + ((bits & _LOW_WORD) * n >> _WORD) >> _WORD).astype(np.uint32)
         source, target = (drawn, given) if self.incoming else (given, drawn)
         bits = draw(values, numbers)
-        weight, psp = (
-            (np.uint64(low) + (part * np.uint64(high - low + 1) >> _WORD)).astype(dtype)
-            for (low, high), part, dtype in (
-                (self.weight_range, bits >> _WORD, self.weight_dtype),
-                (self.psp_range, bits & _LOW_WORD, self.psp_dtype),
-            )
-        )
+        weight, psp = _drawn_from(self.weight_range, bits >> _WORD), _drawn_from(self.psp_range, bits & _LOW_WORD)
         inhibitory = draw(signs, source.astype(np.uint64)) >> _WORD < np.uint64(self.inhibitory_below)
-        return SynapseBatch.of(source=source, target=target, weight=weight, psp=psp, inhibitory=inhibitory)
+        shortest, longest = self.delay_range
+        one = shortest == longest
+        delay = spread(shortest, count, self.delay_dtype) if one else _drawn_from(self.delay_range, draw(delays, numbers) >> _WORD)
+        return SynapseBatch(source, target, weight, psp, inhibitory, delay)
+
+
+def _drawn_from(bounds: tuple[int, int], bits: U64) -> NDArray[Any]:
+    """Of each 32 bits a value in these bounds, both included."""
+    low, high = bounds
+    return (np.uint64(low) + (bits * np.uint64(high - low + 1) >> _WORD)).astype(_narrowest(bounds))
 
 
 def seed_example(seed: int = 0) -> Connectome:

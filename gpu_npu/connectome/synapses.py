@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.arrays import I64, U8, U32, Counts, Flags, Indices
+from gpu_npu.arrays import I64, U8, U32, Counts, Flags, Indices, is_spread, spread
 from gpu_npu.errors import CapacityError, NetworkError, NeuronIndexError
 from gpu_npu.objects import OneLine, described
 
-from .fields import SYNAPSE_FIELDS, CountType, synapse_dtypes
+from .fields import LONGEST_DELAY, SYNAPSE_FIELDS, CountType, DelayType, synapse_dtypes
 
 _SEED_NAMES = {field.seed_name: name for name, field in SYNAPSE_FIELDS.items()} | {"valid_mask": "valid"}
 SYNAPSES_AT_A_TIME = 2**22
 """What travels in one batch where there are many: bounds the memory of whoever reads them."""
+NO_DELAYS = LONGEST_DELAY, 1
+"""(shortest, longest) of no synapse: minimum and maximum with others give those of the others."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -30,6 +32,8 @@ class SynapseBatch(OneLine):
     weight: Counts
     psp: Counts
     inhibitory: Flags
+    delay: Counts
+    """Often one value in the memory of one item (`gpu_npu.arrays.spread`), read-only."""
 
     def __post_init__(self) -> None:
         lengths = {len(column) for column in self.columns()}
@@ -53,13 +57,15 @@ class SynapseBatch(OneLine):
         n = len(columns["source"])
         for name, field in SYNAPSE_FIELDS.items():
             if name not in columns and field.default is not None:
-                columns[name] = np.full(n, field.default, field.dtype)
+                columns[name] = spread(field.default, n, field.dtype or np.uint8)
         return cls(**columns)
 
     @classmethod
-    def empty(cls, weight_dtype: CountType = np.uint8, psp_dtype: CountType = np.uint8) -> SynapseBatch:
+    def empty(
+        cls, weight_dtype: CountType = np.uint8, psp_dtype: CountType = np.uint8, delay_dtype: DelayType = np.uint8
+    ) -> SynapseBatch:
         """No synapse."""
-        return cls(*(np.zeros(0, dtype) for dtype in synapse_dtypes(weight_dtype, psp_dtype).values()))
+        return cls(*(np.zeros(0, dtype) for dtype in synapse_dtypes(weight_dtype, psp_dtype, delay_dtype).values()))
 
     @classmethod
     def concatenate(cls, batches: Iterable[SynapseBatch]) -> SynapseBatch:
@@ -101,13 +107,23 @@ class SynapseSource(ABC, Iterable[SynapseBatch]):
     def psp_dtype(self) -> CountType:
         """np.uint8 or np.uint16."""
 
+    @property
+    def delay_dtype(self) -> DelayType:
+        """np.uint8 or np.uint16."""
+        return np.uint8
+
+    @property
+    def delay_range(self) -> tuple[int, int]:
+        """(shortest, longest): no delay is outside; NO_DELAYS where there is no synapse."""
+        return 1, 1
+
     @abstractmethod
     def __iter__(self) -> Iterator[SynapseBatch]: ...
 
     @property
     def dtypes(self) -> dict[str, type[np.generic]]:
         """The dtype of every array of a batch."""
-        return synapse_dtypes(self.weight_dtype, self.psp_dtype)
+        return synapse_dtypes(self.weight_dtype, self.psp_dtype, self.delay_dtype)
 
     def procedure(self) -> Procedure | None:
         """How a backend makes these synapses instead of reading them; None: it has to read them."""
@@ -118,7 +134,7 @@ class SynapseSource(ABC, Iterable[SynapseBatch]):
         return described(self, f"{self.total:,} synapses, {dtypes}")
 
     def within(self, neurons: int) -> SynapseSource:
-        """The same source, seen while it is read to keep its word: ids below `neurons`, dtypes, `total`."""
+        """The same source, seen while it is read to keep its word: ids below `neurons`, dtypes, delays, `total`."""
         return _Checked(self, neurons)
 
 
@@ -140,8 +156,16 @@ class _Checked(SynapseSource):
     def psp_dtype(self) -> CountType:
         return self._source.psp_dtype
 
+    @property
+    def delay_dtype(self) -> DelayType:
+        return self._source.delay_dtype
+
+    @property
+    def delay_range(self) -> tuple[int, int]:
+        return self._source.delay_range
+
     def __iter__(self) -> Iterator[SynapseBatch]:
-        dtypes = self.dtypes
+        dtypes, (shortest, longest) = self.dtypes, self.delay_range
         count = 0
         for batch in self._source:
             for name, dtype in dtypes.items():
@@ -149,6 +173,11 @@ class _Checked(SynapseSource):
                 if array.dtype != dtype or array.ndim != 1:
                     raise NetworkError(f"{name} of a batch: {array.dtype} of shape {array.shape}, where {np.dtype(dtype)}, flat, is needed")
             check_ends(batch, self._neurons, count)
+            outside = (batch.delay < shortest) | (batch.delay > longest)
+            if outside.any():
+                at = int(np.argmax(outside))
+                said = f"a source that says {shortest} to {longest}; correct its delay_range"
+                raise NetworkError(f"synapse {count + at}: a delay of {batch.delay[at]} from {said}")
             count += len(batch)
             if count > self.total:
                 break
@@ -176,6 +205,15 @@ class SynapseChain(SynapseSource):
     def psp_dtype(self) -> CountType:
         return self.parts[0].psp_dtype
 
+    @property
+    def delay_dtype(self) -> DelayType:
+        return self.parts[0].delay_dtype
+
+    @property
+    def delay_range(self) -> tuple[int, int]:
+        shortest, longest = zip(*(part.delay_range for part in self.parts), strict=True)
+        return min(shortest), max(longest)
+
     def __iter__(self) -> Iterator[SynapseBatch]:
         for part in self.parts:
             yield from part
@@ -185,8 +223,9 @@ class SynapseArray(SynapseSource):
     """Preallocated slots; slot i was filled before slot i + 1, so the slot number is the age.
 
     The arrays are views of the `count` slots used so far (shape (count,)); growing the capacity makes new ones. A
-    removed synapse keeps its slot, with `valid` False, until the connectome is compacted. The names of the first API
-    (source_neurons, weights, conductances, ...) read the same arrays.
+    removed synapse keeps its slot, with `valid` False, until the connectome is compacted. `delay` is read-only, and takes no
+    memory, until a synapse has another delay than the first one. The names of the first API (source_neurons, weights,
+    conductances, ...) read the same arrays.
     """
 
     __slots__ = ("_arrays", "_dtypes", "count", "neuron_capacity")
@@ -196,15 +235,20 @@ class SynapseArray(SynapseSource):
     weight: Counts
     psp: Counts
     inhibitory: Flags
+    delay: Counts
     valid: Flags
     """False: removed."""
 
-    def __init__(self, capacity: int, neuron_capacity: int, weight_dtype: CountType, psp_dtype: CountType) -> None:
+    def __init__(
+        self, capacity: int, neuron_capacity: int, weight_dtype: CountType, psp_dtype: CountType, delay_dtype: DelayType = np.uint8
+    ) -> None:
         self.count = 0
         self.neuron_capacity = neuron_capacity
-        self._dtypes = weight_dtype, psp_dtype
-        dtypes = {**synapse_dtypes(weight_dtype, psp_dtype), "valid": np.bool_}
-        self._arrays: dict[str, NDArray[Any]] = {name: np.zeros(capacity, dtype) for name, dtype in dtypes.items()}
+        self._dtypes = weight_dtype, psp_dtype, delay_dtype
+        dtypes = {**synapse_dtypes(*self._dtypes), "valid": np.bool_}
+        self._arrays: dict[str, NDArray[Any]] = {
+            name: spread(1, capacity, dtype) if name == "delay" else np.zeros(capacity, dtype) for name, dtype in dtypes.items()
+        }
 
     def __getattr__(self, name: str) -> NDArray[Any]:
         wanted = _SEED_NAMES.get(name, name)
@@ -233,6 +277,25 @@ class SynapseArray(SynapseSource):
     @property
     def psp_dtype(self) -> CountType:
         return self._dtypes[1]
+
+    @property
+    def delay_dtype(self) -> DelayType:
+        return self._dtypes[2]
+
+    @property
+    def delay_range(self) -> tuple[int, int]:
+        delay = self.delay[:1] if self.has_one_delay else self.delay[self.valid]
+        return (int(delay.min()), int(delay.max())) if len(delay) else NO_DELAYS
+
+    @property
+    def has_one_delay(self) -> bool:
+        """Whether one value is kept for all."""
+        return is_spread(self._arrays["delay"])
+
+    @property
+    def slot_bytes(self) -> int:
+        """Memory of a slot."""
+        return sum(array.itemsize for name, array in self._arrays.items() if not (name == "delay" and self.has_one_delay))
 
     def __iter__(self) -> Iterator[SynapseBatch]:
         """The valid synapses, oldest first; views where none of a batch is removed."""
@@ -302,25 +365,42 @@ class SynapseArray(SynapseSource):
     def append(self, batch: SynapseBatch) -> None:
         """Fill the next slots; the caller has checked that there are enough."""
         used = slice(self.count, self.count + len(batch))
+        self._make_room_for(batch.delay)
         for name, column in zip(SYNAPSE_FIELDS, batch.columns(), strict=True):
-            self._arrays[name][used] = column
+            if not is_spread(self._arrays[name]):
+                self._arrays[name][used] = column
         self._arrays["valid"][used] = True
         self.count += len(batch)
 
     def append_one(self, *values: int) -> None:
         """Fill the next slot with a value for each of SYNAPSE_FIELDS; the caller has checked everything."""
-        slot = self.count
+        slot, delays = self.count, self._arrays["delay"]
+        if delays[slot] != values[-1]:  # the last of SYNAPSE_FIELDS
+            self._make_room_for(np.array(values[-1:], delays.dtype))
         for array, value in zip(self._arrays.values(), values):  # noqa: B905 - there is none for valid, the last
-            array[slot] = value
+            if not is_spread(array):
+                array[slot] = value
         self._arrays["valid"][slot] = True
         self.count = slot + 1
+
+    def set_delays(self, slots: Indices, delay: Counts) -> None:
+        """Another delay of the synapses in these slots."""
+        self._make_room_for(delay)
+        if not is_spread(self._arrays["delay"]):
+            self._arrays["delay"][slots] = delay
+
+    def _make_room_for(self, delay: Counts) -> None:
+        """One value serves while all delays are equal; from here on each synapse has its own unless these are equal to it too."""
+        held = self._arrays["delay"]
+        if is_spread(held) and len(delay) and bool((delay != held[0]).any()):
+            one = self.count == 0 and bool((delay == delay[0]).all())
+            self._arrays["delay"] = spread(delay[0].copy(), len(held), held.dtype) if one else held.copy()
 
     def with_capacity(self, capacity: int, neuron_capacity: int) -> SynapseArray:
         """A copy with other capacities (at least as many slots as are used)."""
         new = SynapseArray(capacity, neuron_capacity, *self._dtypes)
-        for name, array in self._arrays.items():
-            new._arrays[name][: self.count] = array[: self.count]
-        new.count = self.count
+        new.append(self.take(slice(None)))
+        new.valid[:] = self.valid
         return new
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpu_npu.arrays import Counts
+from gpu_npu.arrays import Counts, spread
 from gpu_npu.checks import LARGEST, SMALLEST_NORMAL, as_array, check_flags, check_ids, check_integers, check_reals, shaped
 from gpu_npu.errors import NetworkError
 
-from .fields import COUNT_TYPES, INFINITY, NEURON_FIELDS, SYNAPSE_FIELDS, CountType, Field, largest_count
+from .fields import COUNT_TYPES, INFINITY, NEURON_FIELDS, SYNAPSE_FIELDS, CountType, DelayType, Field, largest_count
 from .neurons import NeuronArray
 from .synapses import SynapseArray, SynapseBatch, check_ends
 
@@ -74,14 +74,29 @@ def check_learns(*dtypes: CountType) -> None:
         raise NetworkError("plasticity: rules but FeagiRules change weights that are whole numbers; here weights or psps are float32")
 
 
-def check_weights(weight: ArrayLike, dtype: Any, n: int, what: str = "weight") -> Counts:
-    """n weights (or psps) of this dtype; one value serves all. NetworkError: reals where the dtype is one of integers, outside the
-    dtype, below 0, another length."""
+def check_delay_dtype(dtype: Any) -> DelayType:
+    """np.uint8 or np.uint16, given as NumPy takes a dtype."""
+    found = check_count_dtype(dtype, "delay_dtype")
+    if found is np.float32:
+        raise NetworkError(f"delay_dtype: {dtype!r} is neither uint8 nor uint16")
+    return np.uint8 if found is np.uint8 else np.uint16
+
+
+def check_delays(delay: ArrayLike, dtype: DelayType, n: int) -> Counts:
+    """n delays of this dtype; one value serves all, and takes the memory of one. NetworkError: as `check_weights`, or below 1."""
+    one = np.ndim(delay) == 0
+    checked = check_weights(delay, dtype, 1 if one else n, "delay", least=1)
+    return spread(checked[0], n, dtype) if one else checked
+
+
+def check_weights(weight: ArrayLike, dtype: Any, n: int, what: str = "weight", least: int = 0) -> Counts:
+    """n weights (or psps, or delays) of this dtype; one value serves all. NetworkError: reals where the dtype is one of integers,
+    outside the dtype, below `least`, another length."""
     array, most = as_array(weight, what), largest_count(dtype)
     if dtype is np.float32:
         return shaped(check_reals(array, 0, INFINITY, what), (n,), what, dtype)
     try:
-        return shaped(check_integers(array, 0, most, what), (n,), what, dtype)
+        return shaped(check_integers(array, least, most, what), (n,), what, dtype)
     except NetworkError as error:
         if array.dtype.kind in "iu" and array.size and most < int(array.max()) <= 65535:
             wider = f'a network made with {what}_dtype="uint16" takes up to 65535'
@@ -106,9 +121,11 @@ def check_synapses(given: Mapping[str, ArrayLike], capacity: int, dtypes: Mappin
     return SynapseBatch(*(_column(name, array, dtypes[name], n) for name, array in arrays.items()))
 
 
-def _column(name: str, array: NDArray[Any], dtype: type[np.generic], n: int) -> NDArray[Any]:
+def _column(name: str, array: NDArray[Any], dtype: Any, n: int) -> NDArray[Any]:
     if name in ("source", "target"):
         return shaped(array, (n,), name, dtype)
+    if name == "delay":
+        return check_delays(array, dtype, n)
     return shaped(check_flags(array, name), (n,), name, dtype) if dtype is np.bool_ else check_weights(array, dtype, n, name)
 
 
@@ -126,13 +143,13 @@ def check_neuron_array(neurons: NeuronArray) -> None:
 
 def check_synapse_array(synapses: SynapseArray) -> None:
     """The same of synapses."""
+    if not 0 <= synapses.count <= synapses.capacity:
+        raise NetworkError(f"synapse count {synapses.count} is outside 0..{synapses.capacity}")
     dtypes = {**synapses.dtypes, "valid": np.bool_}
     for array, (name, dtype) in zip(synapses.arrays(), dtypes.items(), strict=True):
         _check_array(name, array, (synapses.capacity,), dtype)
-        if dtype is np.float32:
-            check_weights(array[: synapses.count], dtype, synapses.count, name)
-    if not 0 <= synapses.count <= synapses.capacity:
-        raise NetworkError(f"synapse count {synapses.count} is outside 0..{synapses.capacity}")
+        if dtype is np.float32 or name == "delay":
+            check_weights(array[: synapses.count], dtype, synapses.count, name, least=int(name == "delay"))
     check_ends(synapses, synapses.neuron_capacity)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -159,7 +159,7 @@ class EdgeSynapses(SynapseSource):
             parts = [batch if kept is None else batch.take(kept)]
             if rows.electrical is not None and edges.reading.electrical:
                 both = batch.take(rows.electrical)
-                parts.append(SynapseBatch(both.target, both.source, both.weight, both.psp, both.inhibitory))
+                parts.append(replace(both, source=both.target, target=both.source))
             yield SynapseBatch.concatenate(parts)
 
     def _positions(self, ids: NDArray[np.uint64] | Words) -> NDArray[np.int64]:

@@ -28,7 +28,7 @@ def _load(given: Given, reading: Reading) -> Connectome:
 def _stream(given: Given, reading: Reading) -> tuple[Connectome, SynapseSource]:
     network = _load(given, reading)
     synapses = network.synapses
-    network.synapses = SynapseArray(0, network.neuron_capacity, network.weight_dtype, network.psp_dtype)
+    network.synapses = SynapseArray(0, network.neuron_capacity, network.weight_dtype, network.psp_dtype, network.delay_dtype)
     return network, synapses
 
 

@@ -1,8 +1,9 @@
 """The project's own file of a network: a .npz of plain arrays, and JSON text for areas, settings and plasticity.
 
 `format`, `version`, `neuron_capacity`, `synapse_capacity`; `neuron_<field>`, `neuron_valid`, `neuron_created` for all
-reserved ids; `synapse_source`, `_target`, `_weight`, `_psp`, `_inhibitory`, `_valid` for all slots used; `areas`, `settings`;
-`plasticity`: a list of rules, each an object of its parameters and `rule`, its name.
+reserved ids; `synapse_source`, `_target`, `_weight`, `_psp`, `_inhibitory`, `_valid` for all slots used, `_delay` likewise or one
+value for all (files of version 2 have none, and every delay is 1); `areas`, `settings`; `plasticity`: a list of rules, each an
+object of its parameters and `rule`, its name.
 """
 
 from __future__ import annotations
@@ -18,23 +19,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_npu.arrays import Counts, is_spread, spread
 from gpu_npu.connectome import NEURON_FIELDS, SYNAPSE_FIELDS, Area, Connectome, PlasticityRule, Rules, Settings, SynapseBatch, SynapseSource
-from gpu_npu.connectome.fields import CountType
+from gpu_npu.connectome.fields import CountType, DelayType
 from gpu_npu.connectome.plasticity import RULES
-from gpu_npu.connectome.synapses import SYNAPSES_AT_A_TIME
+from gpu_npu.connectome.synapses import NO_DELAYS, SYNAPSES_AT_A_TIME
 from gpu_npu.errors import NetworkError, NpuError
 
 from .annotations import annotation_arrays, annotation_values, read_annotations
-from .archive import Archive, has_array
+from .archive import Archive, Column, has_array
 from .atomic import replacing
 from .formats import Fields, Format, Given, Reading
 from .sealed import Sealed
 from .strict_json import parse_json
 
 FORMAT = "gpu_npu network"
-VERSION = 2
+VERSION = 3
+READS = (2, 3)
+"""Versions. In version 2 there are no delays."""
 MOST_SYNAPSES = 2**44
-SLOT_BYTES = 15
+SLOT_BYTES = 20
 """Memory of a slot that is reserved for a synapse, at most."""
 
 
@@ -69,6 +73,7 @@ def network_arrays(connectome: Connectome) -> dict[str, NDArray[Any]]:
     return {
         **{f"neuron_{name}": neurons[name] for name in (*NEURON_FIELDS, "valid", "created")},
         **{f"synapse_{name}": getattr(synapses, name) for name in (*SYNAPSE_FIELDS, "valid")},
+        "synapse_delay": synapses.delay[:1] if synapses.has_one_delay else synapses.delay,
         **annotation_arrays(connectome.annotations),
     }
 
@@ -76,11 +81,11 @@ def network_arrays(connectome: Connectome) -> dict[str, NDArray[Any]]:
 def _load(given: Given, reading: Reading) -> Connectome:
     """What `save` wrote."""
     with Archive(given.path, reading.memory_limit) as archive:
-        _check_format(archive, reading.fields)
-        return read_network(archive)
+        return read_network(archive, _check_format(archive, reading.fields))
 
 
-def _check_format(archive: Archive, fields: Fields) -> None:
+def _check_format(archive: Archive, fields: Fields) -> int:
+    """The version."""
     if fields:
         given = ", ".join(fields)
         raise NetworkError(f"{archive.path} holds the fields of its neurons, so {given} cannot be given", python="use write()")
@@ -88,21 +93,23 @@ def _check_format(archive: Archive, fields: Fields) -> None:
     if form != FORMAT:
         raise archive.error(f"format {form!r} is not {FORMAT!r}")
     version = archive.integer("version")
-    if version != VERSION:
-        raise archive.error(f"it is of version {version} of the format, and this release reads version {VERSION}")
+    if version not in READS:
+        raise archive.error(f"it is of version {version} of the format, and this release reads versions {READS[0]} and {READS[1]}")
+    return version
 
 
-def read_network(archive: Archive | Sealed) -> Connectome:
-    """The network of `network_values` and `network_arrays`, checked as `Connectome.validate` does."""
+def read_network(archive: Archive | Sealed, version: int) -> Connectome:
+    """The network of `network_values` and `network_arrays`, checked as `Connectome.validate` does. version: of the file."""
     capacity = archive.integer("synapse_capacity")
     slots = archive.array("synapse_source", dtype=np.uint32).shape
     if capacity > MOST_SYNAPSES:
         raise archive.error(f"'synapse_capacity' {capacity} is more than {MOST_SYNAPSES:,}, which no machine holds")
     if slots[0] > capacity:
         raise archive.error(f"{slots[0]} synapses are more than 'synapse_capacity' {capacity}")
-    batch = SynapseBatch(*(archive.array(f"synapse_{name}", slots, field.dtype) for name, field in SYNAPSE_FIELDS.items()))
+    columns = {name: archive.array(f"synapse_{name}", slots, field.dtype) for name, field in SYNAPSE_FIELDS.items() if name != "delay"}
+    batch = SynapseBatch(**columns, delay=_delays(archive, slots[0], version))
     valid = archive.array("synapse_valid", slots, np.bool_)
-    network = _without_synapses(archive, batch.weight.dtype, batch.psp.dtype)
+    network = _without_synapses(archive, batch.weight.dtype, batch.psp.dtype, batch.delay.dtype)
     archive.budget.take(capacity * SLOT_BYTES, f"room for {capacity:,} synapses")
     archive.budget.take_network(0, slots[0])
     try:
@@ -115,7 +122,18 @@ def read_network(archive: Archive | Sealed) -> Connectome:
     return network
 
 
-def _without_synapses(archive: Archive | Sealed, weight_dtype: Any, psp_dtype: Any) -> Connectome:
+def _delays(archive: Archive | Sealed, slots: int, version: int) -> Counts:
+    if version < 3:
+        return spread(1, slots, np.uint8)
+    delay = archive.array("synapse_delay")
+    if len(delay) == 1:
+        return spread(delay[0], slots, delay.dtype)
+    if len(delay) != slots:
+        raise archive.error(f"array 'synapse_delay' has shape {delay.shape}, not {(slots,)} or (1,)")
+    return delay
+
+
+def _without_synapses(archive: Archive | Sealed, weight_dtype: Any, psp_dtype: Any, delay_dtype: Any) -> Connectome:
     """The neurons, areas, settings and rules, not yet validated."""
     n = archive.integer("neuron_capacity")
     columns = {
@@ -130,6 +148,7 @@ def _without_synapses(archive: Archive | Sealed, weight_dtype: Any, psp_dtype: A
             n,
             weight_dtype=weight_dtype,
             psp_dtype=psp_dtype,
+            delay_dtype=delay_dtype,
             settings=_settings(archive.text("settings")),
             areas=_areas(archive.text("areas")),
             plasticity=_plasticity(archive.text("plasticity")),
@@ -145,27 +164,60 @@ def _without_synapses(archive: Archive | Sealed, weight_dtype: Any, psp_dtype: A
 def _stream(given: Given, reading: Reading) -> tuple[Connectome, SynapseSource]:
     """What `save` wrote: the network without its synapses, and those that are not removed, as a source."""
     with Archive(given.path, reading.memory_limit) as archive:
-        _check_format(archive, reading.fields)
-        return _streamed(archive)
+        return _streamed(archive, _check_format(archive, reading.fields))
 
 
-def _streamed(archive: Archive) -> tuple[Connectome, SynapseSource]:
+def _streamed(archive: Archive, version: int) -> tuple[Connectome, SynapseSource]:
     weight, psp = (archive.column(f"synapse_{name}") for name in ("weight", "psp"))
-    network = _without_synapses(archive, weight.dtype, psp.dtype)
+    delays = _DelayColumn(archive, weight.length, version)
+    network = _without_synapses(archive, weight.dtype, psp.dtype, delays.dtype)
     try:
         network.validate()
     except NpuError as error:
         raise archive.error(error) from error
     valid = archive.column("synapse_valid", weight.length, np.bool_)
-    total = sum(int(np.count_nonzero(valid.read(count))) for count in _pieces(valid.length))
-    return network, ProjectSynapses(archive.path, valid.length, total, network.weight_dtype, network.psp_dtype)
+    total, (shortest, longest) = 0, NO_DELAYS
+    for count in _pieces(valid.length):
+        keep, delay = valid.read(count), delays.read(count)
+        total += int(np.count_nonzero(keep))
+        kept = delay[:1] if is_spread(delay) else delay[keep]
+        if len(kept):
+            shortest, longest = min(shortest, int(kept.min())), max(longest, int(kept.max()))
+    if shortest < 1:
+        raise archive.error("a delay of 0, where 1 is the shortest")
+    return network, ProjectSynapses(archive.path, version, valid.length, total, network, (shortest, longest))
+
+
+class _DelayColumn:
+    """The delays of a file, piece by piece, wherever one value serves all of them."""
+
+    def __init__(self, archive: Archive, slots: int, version: int) -> None:
+        self._column, self._one, self.dtype = None, np.array(1, np.uint8), np.dtype(np.uint8)
+        if version < 3:
+            return
+        column = archive.column("synapse_delay")
+        self.dtype = column.dtype
+        if column.length == 1:
+            self._one = column.read(1)[0]
+        elif column.length == slots:
+            self._column = column
+        else:
+            raise archive.error(f"array 'synapse_delay' has shape {(column.length,)}, not {(slots,)} or (1,)")
+
+    def read(self, count: int) -> Counts:
+        """The next `count` of them."""
+        return spread(self._one, count, self.dtype) if self._column is None else self._column.read(count)
 
 
 class ProjectSynapses(SynapseSource):
-    """The synapses of a project's file, read anew each time. FileFormatError: damage."""
+    """The synapses of a project's file, read anew each time. FileFormatError: damage.
 
-    def __init__(self, path: Path, slots: int, total: int, weight_dtype: CountType, psp_dtype: CountType) -> None:
-        self._path, self._slots, self._total, self._dtypes = path, slots, total, (weight_dtype, psp_dtype)
+    network : says the dtypes.
+    """
+
+    def __init__(self, path: Path, version: int, slots: int, total: int, network: Connectome, delay_range: tuple[int, int]) -> None:
+        self._path, self._version, self._slots, self._total = path, version, slots, total
+        self._dtypes, self._delay_range = (network.weight_dtype, network.psp_dtype, network.delay_dtype), delay_range
 
     @property
     def total(self) -> int:
@@ -179,9 +231,19 @@ class ProjectSynapses(SynapseSource):
     def psp_dtype(self) -> CountType:
         return self._dtypes[1]
 
+    @property
+    def delay_dtype(self) -> DelayType:
+        return self._dtypes[2]
+
+    @property
+    def delay_range(self) -> tuple[int, int]:
+        return self._delay_range
+
     def __iter__(self) -> Iterator[SynapseBatch]:
         with Archive(self._path) as archive:
-            columns = [archive.column(f"synapse_{name}", self._slots, dtype) for name, dtype in self.dtypes.items()]
+            names = {name: dtype for name, dtype in self.dtypes.items() if name != "delay"}
+            columns: list[Column | _DelayColumn] = [archive.column(f"synapse_{name}", self._slots, dtype) for name, dtype in names.items()]
+            columns.append(_DelayColumn(archive, self._slots, self._version))  # the last of SYNAPSE_FIELDS
             valid = archive.column("synapse_valid", self._slots, np.bool_)
             for count in _pieces(self._slots):
                 keep, batch = valid.read(count), SynapseBatch(*(column.read(count) for column in columns))

@@ -27,7 +27,9 @@ from .kinds import CHECKPOINT, another
 from .strict_json import parse_json
 
 MAGIC = b"\x89GPUNPU\n"
-VERSION = 2
+VERSION = 3
+READS = (2, 3)
+"""Versions. In version 2 there are no delays."""
 START = struct.Struct("<8sIIQ")
 """Magic, version, bytes of the header, bytes of the file."""
 SEAL = hashlib.sha256().digest_size
@@ -111,8 +113,9 @@ class Sealed:
         if len(first) < START.size:
             raise self.error(f"truncated: it ends after {size} bytes")
         _, version, length, whole = START.unpack(first)
-        if version != VERSION:
-            raise self.error(f"it is of version {version} of the format, and this release reads version {VERSION}")
+        if version not in READS:
+            raise self.error(f"it is of version {version} of the format, and this release reads versions {READS[0]} and {READS[1]}")
+        self.version = version
         if size != whole:
             raise self.error(
                 f"{'truncated' if size < whole else 'not what was written'}: it has {size:,} bytes, where its header says {whole:,}"

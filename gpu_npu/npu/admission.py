@@ -22,8 +22,9 @@ class PendingSynapses:
     MOST = 2**20
     """Handed over at this many, so that a long loop needs little memory twice."""
 
-    def __init__(self, weight_dtype: Any, psp_dtype: Any) -> None:
-        self._dtype = np.dtype(list(synapse_dtypes(weight_dtype, psp_dtype).items()))
+    def __init__(self, *dtypes: Any) -> None:
+        """dtypes: as of `synapse_dtypes`."""
+        self._dtype = np.dtype(list(synapse_dtypes(*dtypes).items()))
         self._pack = struct.Struct("=" + "".join(self._dtype[name].char for name in SYNAPSE_FIELDS)).pack
         self.clear()
 

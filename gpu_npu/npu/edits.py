@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpu_npu.arrays import U32, Flags, sorted_unique
+from gpu_npu.arrays import U32, Counts, Flags, sorted_unique
 from gpu_npu.checks import check_area_id, check_count, check_pairs, check_unique, number
 from gpu_npu.connectome import NEURON_FIELDS, Area, Connectome, FeagiRule, PlasticityRule, Settings
-from gpu_npu.connectome.degeneration import check_degeneration
-from gpu_npu.connectome.fields import MAX_NEURONS, synapse_dtypes
+from gpu_npu.connectome.degeneration import check_degeneration, check_without_delays
+from gpu_npu.connectome.fields import MAX_NEURONS, largest_count, synapse_dtypes
 from gpu_npu.connectome.neurons import lowest_free
 from gpu_npu.connectome.plasticity import check_rules
-from gpu_npu.connectome.validation import check_field, check_learns, check_synapses, check_weights
+from gpu_npu.connectome.validation import check_delays, check_field, check_learns, check_synapses, check_weights
 from gpu_npu.errors import CapacityError, NetworkError
 
 from .admission import SumBound
@@ -34,10 +34,18 @@ class NetworkEdits(Part):
 
     @guarded
     @annotated("edit")
-    def reserve(self, neurons: int | None = None, synapses: int | None = None) -> None:
+    def reserve(self, neurons: int | None = None, synapses: int | None = None, delay: int | None = None) -> None:
         """Grow to at least these capacities. Never shrinks. It copies what is there, so a capacity grows by a sixteenth at least
-        where memory allows: many small steps then cost no more than a few large ones."""
-        self._resident.reserve(check_count(neurons or 0, "neurons", most=MAX_NEURONS), check_count(synapses or 0, "synapses"))
+        where memory allows: many small steps then cost no more than a few large ones.
+
+        delay: the longest that synapses may be given later on, in bursts. Spikes are kept for as long, so it can grow only while
+        none is lost that it needs: until as many bursts are over as spikes are kept for, 1 unless some synapse has a longer delay.
+        """
+        longest = check_count(1 if delay is None else delay, "delay", least=1, most=largest_count(self._resident.shape.delay_dtype))
+        capacities = check_count(neurons or 0, "neurons", most=MAX_NEURONS), check_count(synapses or 0, "synapses")
+        if delay is not None:
+            self._resident.admit_delays(longest)
+        self._resident.reserve(*capacities)
 
     @guarded
     @annotated("edit")
@@ -92,6 +100,7 @@ class NetworkEdits(Part):
         given = {"psp_uniform": psp_uniform, "mp_driven_psp": mp_driven_psp, "power": power, "name": name, "degeneration": degeneration}
         after = replace(before, **{flag: value for flag, value in given.items() if value is not None})  # type: ignore[arg-type]
         check_degeneration(after, resident.shape.psp_dtype)
+        check_without_delays([after], resident.shape.longest_delay)
         backend, bound = resident.ready(), resident.bound
         if (after.psp_uniform, after.mp_driven_psp) != (before.psp_uniform, before.mp_driven_psp):
             fixed = resident.arithmetic_with(flags={area: after}).bits
@@ -258,12 +267,12 @@ class SynapseEdits(Part):
     """Edits of synapses."""
 
     @guarded
-    def add_synapse(self, source: int, target: int, weight: int, conductance: int, syn_type: int = 0) -> bool:
+    def add_synapse(self, source: int, target: int, weight: int, conductance: int, syn_type: int = 0, delay: int = 1) -> bool:
         """Add one synapse (syn_type 0 excitatory, 1 inhibitory); True. About a microsecond: it is checked now and handed
         to the backend with its fellows before anything else happens. `add_synapses` takes arrays."""
-        given = (source, target, weight, conductance, syn_type)
+        given = (source, target, weight, conductance, delay, syn_type)
         try:
-            s, t, w, p, kind = map(operator.index, given)
+            s, t, w, p, d, kind = map(operator.index, given)
         except TypeError:
             s = -1
         resident = self._resident
@@ -276,30 +285,42 @@ class SynapseEdits(Part):
             and 0 <= w <= resident.weight_max
             and 0 <= p <= resident.psp_max
             and 0 <= kind <= 1
-            and bool not in map(type, given[:4])
+            and d in resident.delays
+            and bool not in map(type, given[:5])
             and len(pending) < resident.room
             and bound.admits(bound.growth_of_one(w, p))
         ):  # by the long way, which makes the errors
-            self._add_synapses([number(source, "source")], [number(target, "target")], [weight], [conductance], [syn_type])
+            self._add_synapses([number(source, "source")], [number(target, "target")], [weight], [conductance], [syn_type], [delay])
             return True
-        pending.append(s, t, w, p, kind)
+        pending.append(s, t, w, p, kind, d)
         if len(pending) >= pending.MOST:
             resident.ready()
         return True
 
     @guarded
-    def add_synapses(self, source: ArrayLike, target: ArrayLike, weight: ArrayLike, psp: ArrayLike, inhibitory: ArrayLike = False) -> None:
+    def add_synapses(
+        self,
+        source: ArrayLike,
+        target: ArrayLike,
+        weight: ArrayLike,
+        psp: ArrayLike,
+        inhibitory: ArrayLike = False,
+        delay: ArrayLike = 1,
+    ) -> None:
         """Add synapses between reserved ids, in the order given, which is their age: arrays of one length, or one value for all.
 
-        CapacityError beyond the reserved capacity; SumOverflowError where a sum may not fit.
+        A synapse delivers in a burst if its source fired `delay` bursts before it, even before the synapse was added.
+        CapacityError beyond the reserved capacity; SumOverflowError where a sum may not fit; NetworkError for a delay that this
+        backend does not have, or for which spikes were not kept (`reserve`).
         """
-        self._add_synapses(source, target, weight, psp, inhibitory)
+        self._add_synapses(source, target, weight, psp, inhibitory, delay)
 
     @annotated("edit")
-    def _add_synapses(self, source: ArrayLike, target: ArrayLike, weight: ArrayLike, psp: ArrayLike, inhibitory: ArrayLike) -> None:
+    def _add_synapses(self, *values: ArrayLike) -> None:
+        """A value for each of SYNAPSE_FIELDS."""
         resident, shape = self._resident, self._resident.shape
-        given = {"source": source, "target": target, "weight": weight, "psp": psp, "inhibitory": inhibitory}
-        batch = check_synapses(given, shape.neuron_capacity, synapse_dtypes(shape.weight_dtype, shape.psp_dtype))
+        dtypes = synapse_dtypes(shape.weight_dtype, shape.psp_dtype, shape.delay_dtype)
+        batch = check_synapses(dict(zip(dtypes, values, strict=True)), shape.neuron_capacity, dtypes)
         free = shape.synapse_capacity - resident.synapse_count()
         if len(batch) > free:
             raise CapacityError(
@@ -308,6 +329,7 @@ class SynapseEdits(Part):
             )
         growth = resident.bound.growth(batch.target, batch.weight, batch.psp)
         with resident.admitted(lambda network: network.add_synapses(*batch.columns()), growth):
+            resident.admit_delays(*_extremes(batch.delay))
             resident.ready().add_synapses(batch)
 
     @guarded
@@ -340,6 +362,28 @@ class SynapseEdits(Part):
         return bool(self.update_weights([number(source, "source")], [number(target, "target")], [weight])[0])
 
     update_synapse_weight = update_weight
+
+    @guarded
+    @annotated("edit")
+    def update_delays(self, source: ArrayLike, target: ArrayLike, delay: ArrayLike) -> Flags:
+        """Set, pair by pair in order, the delay of the oldest synapse of each; says for each whether there was one. Spikes under way
+        arrive by the new delay, or, where that many bursts are over already, not at all.
+
+        NetworkError for a delay that this backend does not have, or for which spikes were not kept (`reserve`).
+        """
+        resident, shape = self._resident, self._resident.shape
+        sources, targets = check_pairs(source, target, shape.neuron_capacity, resident.annotations.finder)
+        delays = check_delays(delay, shape.delay_dtype, len(sources))
+        resident.admit_delays(*_extremes(delays))
+        return resident.ready().set_delays(sources, targets, delays)
+
+    def update_delay(self, source: int, target: int, delay: int) -> bool:
+        """Set the delay of the oldest synapse of this pair; says whether there was one."""
+        return bool(self.update_delays([number(source, "source")], [number(target, "target")], [delay])[0])
+
+
+def _extremes(delays: Counts) -> tuple[int, ...]:
+    return (int(delays.min()), int(delays.max())) if len(delays) else ()
 
 
 def _put(array: NDArray[Any], at: U32, values: NDArray[Any]) -> None:

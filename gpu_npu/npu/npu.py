@@ -43,7 +43,7 @@ class NPU(Bursts, NetworkEdits, NeuronEdits, SynapseEdits, Queries, Unique):
     fire_ledger_window : bursts of history that are kept.
     backend : "auto", "reference", "cpu" or "cuda"; or a Platform; or a function that makes one.
     device : number of the GPU.
-    weight_dtype, psp_dtype : np.uint8 or np.uint16.
+    weight_dtype, psp_dtype : np.uint8, np.uint16 or np.float32. delay_dtype : np.uint8 or np.uint16.
     settings, areas : rules and scales of the network; area id -> flags.
     annotate : as `annotate(True)` from the start, so that building and loading are seen too.
 
@@ -62,11 +62,13 @@ class NPU(Bursts, NetworkEdits, NeuronEdits, SynapseEdits, Queries, Unique):
         device: int | None = None,
         weight_dtype: Any = np.uint8,
         psp_dtype: Any = np.uint8,
+        delay_dtype: Any = np.uint8,
         settings: Settings | None = None,
         areas: Mapping[int, Area] | None = None,
         annotate: bool = False,
     ) -> None:
-        empty = Connectome(neuron_count, synapse_capacity, weight_dtype=weight_dtype, psp_dtype=psp_dtype, settings=settings, areas=areas)
+        dtypes = {"weight_dtype": weight_dtype, "psp_dtype": psp_dtype, "delay_dtype": delay_dtype}
+        empty = Connectome(neuron_count, synapse_capacity, settings=settings, areas=areas, **dtypes)
         window = check_count(fire_ledger_window, "fire_ledger_window", least=1)
         self._resident = Resident(backend, device, annotate)
         self._resident.load(empty, NetworkShape.of(empty, ledger_window=window))
@@ -103,6 +105,7 @@ class NPU(Bursts, NetworkEdits, NeuronEdits, SynapseEdits, Queries, Unique):
         count = connectome.synapse_count + (0 if more is None else more.total)
         shape = NetworkShape.of(
             connectome,
+            more,
             neuron_capacity=_at_least(neuron_capacity, connectome.neuron_capacity, "neuron_capacity"),
             synapse_capacity=_at_least(synapse_capacity, count, "synapse_capacity", max(count, connectome.synapse_capacity)),
             ledger_window=check_count(fire_ledger_window, "fire_ledger_window", least=1),
@@ -121,7 +124,8 @@ class NPU(Bursts, NetworkEdits, NeuronEdits, SynapseEdits, Queries, Unique):
         network, flight = snapshot.network, snapshot.flight
         network.validate()
         npu, resident = cls.__new__(cls), Resident(backend, device, annotate)
-        shape = NetworkShape.of(network, ledger_window=check_count(snapshot.fire_ledger_window, "fire_ledger_window", least=1))
+        window = check_count(snapshot.fire_ledger_window, "fire_ledger_window", least=1)
+        shape = NetworkShape.of(network, ledger_window=window, longest_delay=snapshot.longest_delay)
         resident.load(network, shape, silent_until=flight.learning.silent_until)
         try:
             resident.open().resume(flight)
@@ -153,7 +157,7 @@ class NPU(Bursts, NetworkEdits, NeuronEdits, SynapseEdits, Queries, Unique):
         network.freeze()
         flight, initial = resident.open().flight(), InitialState(resident.shape.neuron_capacity, resident.initial.values).values
         keeps = (resident.shape.ledger_window, resident.listed_power, initial, resident.next_rule)
-        return Snapshot(network, flight, *keeps, dict(notes or {}), dict(extra or {}))
+        return Snapshot(network, flight, *keeps, dict(notes or {}), dict(extra or {}), resident.shape.longest_delay)
 
     # -- life ----------------------------------------------------------------------------------------------------
     @guarded
@@ -204,7 +208,7 @@ def _at_least(value: int | None, needed: int, what: str, default: int | None = N
 
 def _fitting(source: SynapseSource, connectome: Connectome) -> SynapseSource:
     """The source, seen to fit this connectome."""
-    for name in ("weight_dtype", "psp_dtype"):
+    for name in ("weight_dtype", "psp_dtype", "delay_dtype"):
         ours, theirs = np.dtype(getattr(connectome, name)), np.dtype(getattr(source, name))
         if ours != theirs:
             raise NetworkError(

@@ -46,8 +46,7 @@ class Queries(Part):
         return next(self._resident.shown([self._resident.ready().synapses_to(ids)]))
 
     def _gathered(self, batches: Iterable[SynapseBatch]) -> SynapseBatch:
-        shape = self._resident.shape
-        return SynapseBatch.concatenate([SynapseBatch.empty(shape.weight_dtype, shape.psp_dtype), *batches])
+        return SynapseBatch.concatenate([self._resident.shape.no_synapse(), *batches])
 
     @property
     def backend(self) -> str:
@@ -150,7 +149,9 @@ class Queries(Part):
         """The synapses under the names of the first API: a copy of all of them as they stand, fetched now, ascending by source,
         then target, then age."""
         shape = self._resident.shape
-        synapses = SynapseArray(shape.synapse_capacity, shape.neuron_capacity, shape.weight_dtype, shape.psp_dtype)
+        synapses = SynapseArray(
+            shape.synapse_capacity, shape.neuron_capacity, shape.weight_dtype, shape.psp_dtype, shape.delay_dtype
+        )
         for batch in self._resident.shown(self._resident.ready().synapses_from()):
             synapses.append(batch)
         return synapses

@@ -17,7 +17,7 @@ from gpu_npu.backends.select import BackendChoice, open_platform
 from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.checks import check_ids
 from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Area, Connectome, Settings, SynapseBatch, SynapseSource
-from gpu_npu.connectome.degeneration import fallen_batch, falls
+from gpu_npu.connectome.degeneration import check_without_delays, fallen_batch, falls
 from gpu_npu.connectome.fields import MAX_NEURONS, largest_count
 from gpu_npu.connectome.plasticity import RULES, FeagiRule, PlasticityRule
 from gpu_npu.connectome.sums import Arithmetic
@@ -91,6 +91,7 @@ class Resident:
         silent_until = dict.fromkeys(range(len(connectome.plasticity)), 0) if silent_until is None else silent_until
         bound = SumBound()
         bound.prove(connectome, connectome.plasticity, extra_synapses)
+        check_without_delays(connectome.areas.values(), shape.longest_delay)
         with self.range("build"):
             platform, reason = open_platform(self._choice, self._device, shape)
         connectome.freeze()
@@ -110,9 +111,10 @@ class Resident:
         self.rules = dict(zip(silent_until, connectome.plasticity, strict=True))
         self.next_rule = len(self.rules)
         self.neuron_count = connectome.neuron_count
-        self.pending = PendingSynapses(shape.weight_dtype, shape.psp_dtype)
+        self.pending = PendingSynapses(shape.weight_dtype, shape.psp_dtype, shape.delay_dtype)
         self.room = 0
         """Synapses that fit, as of the first one pending."""
+        self.delays = _delays(backend, shape)
         self._created: Flags | None = None
         """Which ids were ever created; None: not looked up yet."""
         self.first_free = 0
@@ -180,6 +182,27 @@ class Resident:
         self.shape = replace(now, neuron_capacity=capacities[0], synapse_capacity=capacities[1])
         self._created = self._power = None
 
+    def admit_delays(self, *delays: int) -> None:
+        """Let synapses have these delays: spikes are kept for as long. NetworkError where this backend has none such, where it is too
+        late, or where psps fall; then nothing changed."""
+        backend, kept = self.open(), self.shape.longest_delay
+        for delay in delays:
+            if delay not in backend.delays:
+                there = f"the backend {backend.name} has only {backend.delays[0]} in this network"
+                raise NetworkError(f"delay: {delay}, where {there}; the backend reference has any", python='take backend="reference"')
+        longest = max(delays, default=1)
+        if longest <= kept:
+            return
+        check_without_delays(self.flags.values(), longest)
+        if backend.burst_count > kept:
+            raise NetworkError(
+                f"delay: {longest}, where spikes are kept for {kept} bursts, and older ones are lost after burst {backend.burst_count}",
+                python=f"reserve(delay={longest}) before the first burst keeps them",
+            )
+        backend.reserve(neuron_capacity=self.shape.neuron_capacity, synapse_capacity=self.shape.synapse_capacity, longest_delay=longest)
+        self.shape = replace(self.shape, longest_delay=longest)
+        self.delays = _delays(backend, self.shape)
+
     def range(self, name: str) -> AbstractContextManager[None]:
         """A range of the profiler's, the last burst its number, where annotation is on."""
         return nullcontext() if self.ranges is None else self.ranges.range(name, self.burst_count)
@@ -221,6 +244,7 @@ class Resident:
             shape.synapse_capacity,
             weight_dtype=shape.weight_dtype,
             psp_dtype=shape.psp_dtype,
+            delay_dtype=shape.delay_dtype,
             settings=self.settings,
             areas=self.flags,
             plasticity=[rule for rule in self.rules.values() if isinstance(rule, tuple(RULES.values()))],
@@ -335,6 +359,11 @@ class Resident:
 def _grown(given: int, wanted: int) -> int:
     """A capacity of at least `wanted`, and of `given` or a sixteenth more."""
     return max(wanted, given + given // 16) if wanted > given else given
+
+
+def _delays(backend: Backend, shape: NetworkShape) -> range:
+    """Of synapses that can be added without more ado."""
+    return range(backend.delays[0], min(backend.delays[-1], shape.longest_delay) + 1)
 
 
 class Part:

@@ -61,7 +61,9 @@ def plan_memory(
     """
     total = connectome.synapse_count + (0 if synapses is None else synapses.total)
     reserved = max(total, connectome.synapse_capacity) if synapse_capacity is None else synapse_capacity
-    shape = NetworkShape.of(connectome, neuron_capacity=neuron_capacity, synapse_capacity=reserved, ledger_window=fire_ledger_window)
+    shape = NetworkShape.of(
+        connectome, synapses, neuron_capacity=neuron_capacity, synapse_capacity=reserved, ledger_window=fire_ledger_window
+    )
     chooses = backend == "auto" and device is None  # by what fits; an explicit choice is taken whether it fits or not
     platform, reason = open_platform(backend, device, shape if chooses else None)
     with closing(platform):

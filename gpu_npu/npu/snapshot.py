@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.arrays import U32, Counts
+from gpu_npu.arrays import F32, U32, Counts
 from gpu_npu.backends.flight import Flight, Learning, Scheduled
 from gpu_npu.checks import check_ids, check_integer, check_potentials
 from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Connectome, FeagiRule, PairRule
-from gpu_npu.connectome.fields import CountType
+from gpu_npu.connectome.fields import LONGEST_DELAY, CountType
 from gpu_npu.connectome.validation import check_weights
 from gpu_npu.errors import NetworkError, NpuError
 from gpu_npu.io.project import network_arrays, network_values, read_network
@@ -50,6 +50,7 @@ class Snapshot:
     initial : state that `reset` goes back to, by field, full length; a field that is not here goes back to 0.
     next_rule : the handle that the next plasticity rule gets.
     notes : what its user wants to find again, whatever JSON can say; extra : the same as flat arrays.
+    longest_delay : spikes are kept for so many bursts.
     """
 
     network: Connectome
@@ -60,6 +61,7 @@ class Snapshot:
     next_rule: int = 0
     notes: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    longest_delay: int = 1
 
     def __repr__(self) -> str:
         return described(self, f"burst {self.burst:,} of {self.network!r}")
@@ -70,13 +72,14 @@ class Snapshot:
         check_integer(flight.burst, "burst", 0, LAST_BURST)
         check_integer(self.fire_ledger_window, "fire_ledger_window", 1, LAST_BURST)
         check_integer(self.next_rule, "next_rule", 0, LAST_BURST)
-        for name in QUEUES:
-            ids, potentials = getattr(flight, name)
+        check_integer(self.longest_delay, "longest_delay", self.network.synapses.delay_range[1], LONGEST_DELAY)
+        queues = {name: getattr(flight, name) for name in QUEUES} | {f"earlier[{i}]": queue for i, queue in enumerate(flight.earlier)}
+        for name, (ids, potentials) in queues.items():
             check_ids(ids, n, name)
             if len(potentials) != len(ids):
                 raise NetworkError(f"{name}: {len(potentials):,} potentials for {len(ids):,} ids")
             check_potentials(potentials, len(ids), name)
-        ascending = {name: getattr(flight, name)[0] for name in QUEUES if name != "staged"}
+        ascending = {name: ids for name, (ids, _) in queues.items() if name != "staged"}
         ascending |= {"forced": flight.forced, "power_neurons": self.power_neurons}
         ascending |= {f"ledger[{i}]": ids for i, ids in enumerate(flight.ledger)}
         for name, ids in ascending.items():
@@ -91,8 +94,13 @@ class Snapshot:
             )
         self._check_memory()
         self._check_scheduled()
-        if flight.ledger and not np.array_equal(flight.ledger[-1], flight.fired[0]):
-            raise NetworkError("the ledger ends with other ids than those that fired last")
+        under_way = max(min(self.longest_delay, flight.burst) - 2, 0)
+        if len(flight.earlier) != under_way:
+            raise NetworkError(f"{len(flight.earlier)} earlier fire queues, where delays up to {self.longest_delay} have {under_way}")
+        fired = [ids for ids, _ in (*flight.earlier, flight.previous, flight.fired)]
+        for ids, noted in zip(reversed(fired), reversed(flight.ledger), strict=False):
+            if not np.array_equal(ids, noted):
+                raise NetworkError("the ledger ends with other ids than those that fired last")
 
     def _check_scheduled(self) -> None:
         burst, neuron, potential = self.flight.scheduled
@@ -160,17 +168,18 @@ class Snapshot:
             "fire_ledger_window": self.fire_ledger_window,
             "rules_since": json.dumps(list(learning.silent_until.items())),
             "next_rule": self.next_rule,
+            "longest_delay": self.longest_delay,
             "notes": json.dumps(dict(self.notes)),
             **network_values(self.network),
         }
-        offset = np.zeros(len(self.flight.ledger) + 1, np.int64)
-        np.cumsum([len(ids) for ids in self.flight.ledger], out=offset[1:])
+        earlier = self.flight.earlier
         arrays = {
             **network_arrays(self.network),
             **{f"initial_{name}": array for name, array in self.initial.items()},
             "power_neurons": self.power_neurons,
-            "ledger_offset": offset,
-            "ledger_fired": np.concatenate([np.zeros(0, np.uint32), *self.flight.ledger]),
+            **_joined("ledger", "fired", self.flight.ledger),
+            **_joined("earlier", "neuron", [ids for ids, _ in earlier]),
+            "earlier_potential": np.concatenate([np.zeros(0, np.float32), *(potentials for _, potentials in earlier)]),
             "forced": self.flight.forced,
             **{f"scheduled_{name}": array for name, array in self.flight.scheduled._asdict().items()},
             "last_fired": learning.last_fired,
@@ -189,11 +198,8 @@ class Snapshot:
         """What `write` wrote. CheckpointError: truncated, changed, of another version, or not a checkpoint. CapacityError: it takes
         more memory than `memory_limit` (gpu_npu/io/budget.py says how many bytes where it is None). OSError: not readable."""
         with Sealed(path, memory_limit) as file:
-            network = read_network(file)
+            network = read_network(file, file.version)
             network.freeze()
-            offset, fired = file.array("ledger_offset", dtype=np.int64), file.array("ledger_fired", dtype=np.uint32)
-            if not len(offset) or offset[0] != 0 or offset[-1] != len(fired) or bool((offset[1:] < offset[:-1]).any()):
-                raise file.error(f"'ledger_offset' does not cut the {len(fired):,} ids of 'ledger_fired' into bursts")
             queues = {
                 name: (file.array(f"{name}_neuron", dtype=np.uint32), file.array(f"{name}_potential", dtype=np.float32)) for name in QUEUES
             }
@@ -203,7 +209,12 @@ class Snapshot:
                 for name in STATE_FIELDS
                 if f"initial_{name}" in file
             }
-            ledger = tuple(np.split(fired, offset[1:-1])) if len(offset) > 1 else ()
+            ledger = _cut(file, "ledger", "fired", np.uint32)
+            earlier: tuple[tuple[U32, F32], ...] = ()
+            if file.version > 2:
+                potentials = _cut(file, "earlier", "potential", np.float32)
+                earlier = tuple(zip(_cut(file, "earlier", "neuron", np.uint32), potentials, strict=True))
+            longest_delay = file.integer("longest_delay") if file.version > 2 else 1
             forced = file.array("forced", dtype=np.uint32)
             scheduled = Scheduled(
                 file.array("scheduled_burst", dtype=np.uint64),
@@ -215,16 +226,40 @@ class Snapshot:
                 learning = _learning(file, network.weight_dtype)
                 return cls(
                     network,
-                    Flight(file.integer("burst"), ledger=ledger, forced=forced, scheduled=scheduled, learning=learning, **queues),
+                    Flight(
+                        file.integer("burst"),
+                        ledger=ledger,
+                        forced=forced,
+                        scheduled=scheduled,
+                        learning=learning,
+                        earlier=earlier,
+                        **queues,
+                    ),
                     file.integer("fire_ledger_window"),
                     file.array("power_neurons", dtype=np.uint32),
                     initial,
                     file.integer("next_rule"),
                     dict(_json(file, "notes")),
                     extra,
+                    longest_delay,
                 )
             except (NpuError, ValueError, TypeError, OverflowError) as error:
                 raise file.error(error) from error
+
+
+def _joined(name: str, what: str, parts: Sequence[U32]) -> dict[str, NDArray[Any]]:
+    """Lists of ids one after the other, and where each begins."""
+    offset = np.zeros(len(parts) + 1, np.int64)
+    np.cumsum([len(ids) for ids in parts], out=offset[1:])
+    return {f"{name}_offset": offset, f"{name}_{what}": np.concatenate([np.zeros(0, np.uint32), *parts])}
+
+
+def _cut(file: Sealed, name: str, what: str, dtype: Any) -> tuple[NDArray[Any], ...]:
+    """The lists of `_joined`."""
+    offset, whole = file.array(f"{name}_offset", dtype=np.int64), file.array(f"{name}_{what}", dtype=dtype)
+    if not len(offset) or offset[0] != 0 or offset[-1] != len(whole) or bool((offset[1:] < offset[:-1]).any()):
+        raise file.error(f"'{name}_offset' does not cut the {len(whole):,} values of '{name}_{what}' into bursts")
+    return tuple(np.split(whole, offset[1:-1])) if len(offset) > 1 else ()
 
 
 def _learning(file: Sealed, weight_dtype: CountType) -> Learning:

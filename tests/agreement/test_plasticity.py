@@ -306,7 +306,8 @@ def test_a_residue_belongs_to_its_synapse(backend_factory: Factory) -> None:
     assert net.effective == [10 * 2**16 + step, 20 * 2**16 + step, 30 * 2**16]
     net.backend.remove_synapses(*ids)
     assert net.effective == [20 * 2**16 + step, 30 * 2**16]
-    net.backend.add_synapses(SynapseBatch(*ids, np.array([40], np.uint8), np.array([1], np.uint8), np.array([False])))
+    weight, one = np.array([[40], [1]], np.uint8)
+    net.backend.add_synapses(SynapseBatch(*ids, weight, one, np.array([False]), one))
     assert net.effective == [20 * 2**16 + step, 40 * 2**16, 30 * 2**16]
     net.backend.compact()
     assert net.effective == [20 * 2**16 + step, 40 * 2**16, 30 * 2**16]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gpu_npu import NPU
+from gpu_npu.arrays import spread
 from gpu_npu.backends.devices.cpu import CpuDevice
 from gpu_npu.backends.devices.emulated import EmulatedDevice
 from gpu_npu.backends.executor import DevicePlatform, Tuning
@@ -63,7 +64,8 @@ def edges(
     source = rng.integers(0, neurons, count, dtype=np.uint32)
     psps = np.where(source % 3 == 0, source % 7, rng.integers(0, np.iinfo(psp).max + 1, count)).astype(psp)
     weights = rng.integers(0, np.iinfo(weight).max + 1, count).astype(weight)
-    return SynapseBatch(source, rng.integers(0, min(neurons, few), count, dtype=np.uint32), weights, psps, rng.random(count) < 0.3)
+    target = rng.integers(0, min(neurons, few), count, dtype=np.uint32)
+    return SynapseBatch(source, target, weights, psps, rng.random(count) < 0.3, spread(1, count, np.uint8))
 
 
 def cut(batch: SynapseBatch, *places: int) -> list[SynapseBatch]:
@@ -223,7 +225,7 @@ def test_sums_of_a_source_are_proven_batch_by_batch(backend_factory: BackendFact
     """In a network in fixed point: twice through the source for the proof, and refused where they cannot fit."""
     areas = {0: Area(psp_uniform=False), 1: Area()}
     ends, strong = np.full(100, 1, np.uint32), np.full(100, 40_000, np.uint16)
-    large = SynapseBatch(ends, ends + 1, strong, strong, np.zeros(100, np.bool_))
+    large = SynapseBatch(ends, ends + 1, strong, strong, np.zeros(100, np.bool_), spread(1, 100, np.uint8))
     for area, fits in ((0, True), (1, False)):
         source = Listed(*cut(large, 30, 60))
         connectome = Connectome(10, areas=areas, weight_dtype=np.uint16, psp_dtype=np.uint16)

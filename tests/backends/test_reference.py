@@ -195,7 +195,7 @@ def test_removed_synapses_make_room() -> None:
     backend = loaded(connectome)
     for weight in range(3, 9):
         assert backend.remove_synapses(ids(0), ids(0)).tolist() == [True]
-        backend.add_synapses(SynapseBatch(ids(0), ids(0), np.array([weight], np.uint8), np.array([1], np.uint8), np.array([False])))
+        backend.add_synapses(SynapseBatch(ids(0), ids(0), *np.array([[weight], [1]], np.uint8), np.array([False]), np.array([1], np.uint8)))
     assert backend.synapses_to(ids(0)).weight.tolist() == [7, 8]
     assert backend.synapse_count == 2
 

@@ -11,6 +11,7 @@ from conftest import DeviceFactory
 from numpy.typing import NDArray
 
 from gpu_npu import NPU
+from gpu_npu.arrays import spread
 from gpu_npu.backends.base import Backend
 from gpu_npu.backends.devices.cpu import CpuDevice
 from gpu_npu.backends.devices.emulated import EmulatedDevice
@@ -46,7 +47,7 @@ def loaded(connectome: Connectome, *, synapse_capacity: int | None = None, devic
 def random_batch(rng: np.random.Generator, neurons: int, count: int) -> SynapseBatch:
     source, target = (rng.integers(0, neurons, count, dtype=np.uint32) for _ in range(2))
     weight, psp = (rng.integers(0, 256, count, dtype=np.uint8) for _ in range(2))
-    return SynapseBatch(source, target, weight, psp, rng.random(count) < 0.2)
+    return SynapseBatch(source, target, weight, psp, rng.random(count) < 0.2, spread(1, count, np.uint8))
 
 
 def synapses(backend: Any) -> list[NDArray[Any]]:
@@ -228,7 +229,8 @@ def test_in_degrees_beyond_the_packed_count(device_factory: DeviceFactory) -> No
     executor = loaded(connectome, synapse_capacity=40_000, device=device_factory())
     reference = ReferencePlatform().load(connectome, NetworkShape.of(connectome))
     small = np.full(second, 9, np.uint16)
-    more = SynapseBatch(np.zeros(second, np.uint32), np.ones(second, np.uint32), small, small, np.ones(second, np.bool_))
+    ends = np.zeros(second, np.uint32), np.ones(second, np.uint32)
+    more = SynapseBatch(*ends, small, small, np.ones(second, np.bool_), spread(1, second, np.uint8))
     bits = []
     for number in range(1, 7):
         if number in (3, 5):

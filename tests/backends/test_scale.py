@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from gpu_npu import NPU, CapacityError, Connectome, SynapseBatch
+from gpu_npu.arrays import spread
 from gpu_npu.backends.devices.cpu import CpuDevice
 from gpu_npu.backends.devices.emulated import EmulatedDevice
 from gpu_npu.backends.executor import DevicePlatform
@@ -46,7 +47,7 @@ class SparseDevice(CpuDevice):
 def random_batch(rng: np.random.Generator, neurons: int, count: int) -> SynapseBatch:
     source, target = (rng.integers(0, neurons, count, dtype=np.uint32) for _ in range(2))
     weight, psp = (rng.integers(0, 256, count, dtype=np.uint8) for _ in range(2))
-    return SynapseBatch(source, target, weight, psp, rng.random(count) < 0.2)
+    return SynapseBatch(source, target, weight, psp, rng.random(count) < 0.2, spread(1, count, np.uint8))
 
 
 def listed(npu: NPU) -> list[bytes]:

@@ -52,6 +52,7 @@ def test_what_a_network_holds(file: Path) -> None:
     assert told["self_loops"] == 1
     assert told["weight"] == {"dtype": "uint16", "min": 10, "median": 20.0, "mean": 110.0, "max": 300}
     assert told["psp"] == {"dtype": "uint8", "min": 1, "median": 2.0, "mean": 2.0, "max": 3, "sources_with_several": 1}
+    assert told["delay"] == {"dtype": "uint8", "min": 1, "median": 1.0, "mean": 1.0, "max": 1}
     assert told["inhibitory_share"] == pytest.approx(2 / 3)
     assert [(area["id"], area["name"], area["neurons"]) for area in told["areas"]] == [
         (0, "", 1), (2, "eyes", 2), (7, "", 1), (9, "empty", 0),

@@ -228,7 +228,7 @@ REFUSED: list[tuple[Callable[[Connectome], object], type[Exception], str]] = [
     (lambda c: Connectome(1.5), NetworkError, "neuron_capacity: 1.5"),  # type: ignore[arg-type]
     (lambda c: Connectome(1, weight_dtype=np.int16), NetworkError, "weight_dtype: .*int16.* none of uint8, uint16 and float32"),
     (lambda c: Connectome(1, psp_dtype="float64"), NetworkError, "psp_dtype: 'float64'"),
-    (lambda c: SynapseBatch(*([c.synapses.source] * 4), c.synapses.inhibitory[:1]), NetworkError, r"different lengths: \[1, 3\]"),
+    (lambda c: SynapseBatch(*([c.synapses.source] * 5), c.synapses.inhibitory[:1]), NetworkError, r"different lengths: \[1, 3\]"),
 ]
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from gpu_npu import COUNTERS, NPU, SYNAPSE_FIELDS, BurstResult, Connectome, Snapshot, SynapseBatch
 from gpu_npu.backends.base import BurstOutput
+from gpu_npu.backends.reference import ReferencePlatform
 from gpu_npu.connectome import SynapseArray, SynapseChain
 from gpu_npu.connectome.fields import synapse_dtypes
 from gpu_npu.connectome.generators import RandomSynapses
@@ -21,9 +22,10 @@ from gpu_npu.npu.admission import PendingSynapses
 DTYPES = synapse_dtypes(np.uint8, np.uint16)
 
 
-def distinct(n: int = 6) -> SynapseBatch:
-    """n synapses between n neurons, of which every field differs from its default and from neighbour to neighbour."""
+def distinct(n: int = 6, *, delays: bool = True) -> SynapseBatch:
+    """n synapses between n neurons, of which every field differs from neighbour to neighbour; delays, where they are not wanted, are 1."""
     values = {name: (np.arange(n) + place + 1) % (2 if DTYPES[name] is np.bool_ else n) for place, name in enumerate(SYNAPSE_FIELDS)}
+    values["delay"] = values["delay"] + 1 if delays else np.ones(n, np.int64)
     return SynapseBatch(**{name: column.astype(DTYPES[name]) for name, column in values.items()})
 
 
@@ -33,10 +35,10 @@ def assert_all(batch: SynapseBatch, expected: SynapseBatch) -> None:
         assert (ours.dtype, ours.tolist()) == (theirs.dtype, theirs.tolist()), name
 
 
-def network() -> Connectome:
+def network(*, delays: bool = True) -> Connectome:
     connectome = Connectome(6, 6, psp_dtype=np.uint16)
     connectome.add_neurons(6)
-    connectome.add_synapses(*distinct().columns())
+    connectome.add_synapses(*distinct(delays=delays).columns())
     return connectome
 
 
@@ -72,9 +74,10 @@ def test_files_keep_every_field(tmp_path: Path) -> None:
 
 
 def test_backends_keep_every_field(backend_factory: Any, tmp_path: Path) -> None:
-    whole = distinct()
+    delays = isinstance(backend_factory(), ReferencePlatform)
+    whole = distinct(delays=delays)
     by_source = whole.take(np.lexsort((whole.target, whole.source)))
-    with NPU.from_connectome(network(), backend=backend_factory, synapse_capacity=20) as npu:
+    with NPU.from_connectome(network(delays=delays), backend=backend_factory, synapse_capacity=20) as npu:
         assert_all(npu.outgoing_synapses(np.arange(6)), by_source)
         assert_all(npu.incoming_synapses(np.arange(6)), by_source)
         assert_all(npu.to_connectome().synapses.batch(), by_source)

@@ -131,14 +131,15 @@ def test_draws_are_those_of_splitmix64() -> None:
 @pytest.mark.parametrize("incoming", [False, True])
 def test_random_synapses(incoming: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Degrees, ranges and shares as asked for; 4 sigma. Any cut into batches gives the same."""
-    source = RandomSynapses(1000, 40, seed=7, incoming=incoming, weight=(3, 300), psp=(0, 4), inhibitory_fraction=0.3)
-    assert (source.total, source.weight_dtype, source.psp_dtype) == (40_000, np.uint16, np.uint8)
+    ranges: Any = {"weight": (3, 300), "psp": (0, 4), "delay": (2, 9)}
+    source = RandomSynapses(1000, 40, seed=7, incoming=incoming, inhibitory_fraction=0.3, **ranges)
+    assert (source.total, source.weight_dtype, source.psp_dtype, source.delay_dtype) == (40_000, np.uint16, np.uint8, np.uint8)
     whole = SynapseBatch.concatenate(source)
     monkeypatch.setattr("gpu_npu.connectome.generators.SYNAPSES_AT_A_TIME", 777)
     cut = SynapseBatch.concatenate(source)
     for name in SYNAPSE_FIELDS:
         np.testing.assert_array_equal(getattr(whole, name), getattr(cut, name))
-    other = SynapseBatch.concatenate(RandomSynapses(1000, 40, seed=8, incoming=incoming, weight=(3, 300), psp=(0, 4)))
+    other = SynapseBatch.concatenate(RandomSynapses(1000, 40, seed=8, incoming=incoming, **ranges))
     drawn_names = set(SYNAPSE_FIELDS) - {"target" if incoming else "source"}
     assert all((getattr(whole, name) != getattr(other, name)).any() for name in drawn_names)
     given, drawn = (whole.target, whole.source) if incoming else (whole.source, whole.target)
@@ -148,8 +149,10 @@ def test_random_synapses(incoming: bool, monkeypatch: pytest.MonkeyPatch) -> Non
     assert (np.unique(whole.weight) == np.arange(3, 301)).all() and (np.unique(whole.psp) == np.arange(5)).all()
     assert abs(whole.weight.mean() - 151.5) < 4 * (298**2 / 12 / 40_000) ** 0.5
     assert abs(whole.psp.mean() - 2) < 4 * (2 / 40_000) ** 0.5
-    # Weights, psps and ends have nothing to do with each other, nor with those of the next synapse.
-    for one, two in ((whole.weight, whole.psp), (whole.weight, drawn), (whole.psp, drawn), (drawn[1:], drawn[:-1])):
+    assert (np.unique(whole.delay) == np.arange(2, 10)).all() and abs(whole.delay.mean() - 5.5) < 4 * (63 / 12 / 40_000) ** 0.5
+    # Weights, psps, delays and ends have nothing to do with each other, nor with those of the next synapse.
+    independent = ((whole.weight, whole.psp), (whole.weight, drawn), (whole.psp, drawn), (drawn[1:], drawn[:-1]))
+    for one, two in (*independent, (whole.delay, drawn), (whole.delay, whole.weight), (whole.delay, whole.psp)):
         assert abs(np.corrcoef(one, two)[0, 1]) < 4 / 200
     inhibits = np.zeros(1000, np.bool_)
     inhibits[whole.source[whole.inhibitory]] = True

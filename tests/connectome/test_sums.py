@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_npu import NPU, Connectome
+from gpu_npu.arrays import spread
 from gpu_npu.connectome import Area, NetworkError, Rules, SumOverflowError, SynapseBatch
 from gpu_npu.connectome.sums import Arithmetic, check_sums, largest_sums, largest_terms
 
@@ -31,7 +32,13 @@ def batch_of(rows: list[tuple[int, int, int, int, bool]]) -> SynapseBatch:
         np.array(weight, np.uint16),
         np.array(psp, np.uint16),
         np.array(inhibitory, np.bool_),
+        spread(1, len(rows), np.uint8),
     )
+
+
+def excites(n: int) -> tuple[Any, Any]:
+    """Type and delay of n synapses."""
+    return np.zeros(n, np.bool_), spread(1, n, np.uint8)
 
 
 def by_hand(
@@ -96,15 +103,15 @@ def test_sums_have_fraction_bits_where_something_is_divided_or_has_fractions() -
 
 def test_terms_with_fractions_are_summed_as_they_are_delivered() -> None:
     """Each to the nearest 2^-32; three times a third of 1.5 is not quite 1.5, and the bound is above."""
-    batch = SynapseBatch(*(np.array(x) for x in ([1] * 3, [2] * 3)), *np.float32([[1.5] * 3, [1] * 3]), np.zeros(3, np.bool_))
+    batch = SynapseBatch(*(np.array(x) for x in ([1] * 3, [2] * 3)), *np.float32([[1.5] * 3, [1] * 3]), *excites(3))
     real = Arithmetic.of(np.float32, np.float32, AREAS, Rules())
     assert largest_sums([batch], NEURON_AREAS, {1: AREAS[1]}, real) == (6, 3 << 31)
-    tiny = SynapseBatch(*(np.array(x) for x in ([0], [2])), *np.float32([[2.0**-20], [2.0**-13]]), np.zeros(1, np.bool_))
+    tiny = SynapseBatch(*(np.array(x) for x in ([0], [2])), *np.float32([[2.0**-20], [2.0**-13]]), *excites(1))
     assert largest_sums([tiny], NEURON_AREAS, {}, real) == (1, 0)
-    large = SynapseBatch(*(np.array(x) for x in ([0, 0], [2, 2])), *np.float32([[2.0**20] * 2, [2.0**10] * 2]), np.zeros(2, np.bool_))
+    large = SynapseBatch(*(np.array(x) for x in ([0, 0], [2, 2])), *np.float32([[2.0**20] * 2, [2.0**10] * 2]), *excites(2))
     with pytest.raises(SumOverflowError, match="neuron 2: "):
         check_sums([large], NEURON_AREAS, AREAS, real, 2)
-    beyond = SynapseBatch(large.source, large.target, *np.float32([[3e38] * 2, [1e3] * 2]), large.inhibitory)
+    beyond = SynapseBatch(large.source, large.target, *np.float32([[3e38] * 2, [1e3] * 2]), large.inhibitory, large.delay)
     with pytest.raises(NetworkError, match=r"weight 3.0+5\d+e\+38 \* psp 1000\.0 = inf is not below"):
         check_sums([beyond], NEURON_AREAS, {}, real, 2)
 

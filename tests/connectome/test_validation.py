@@ -72,7 +72,7 @@ def test_a_mask_means_the_neurons_where_it_is_true(kind: Any) -> None:
 
 
 def checked(*values: Any, capacity: int, psp_dtype: Any = np.uint8) -> SynapseBatch:
-    return check_synapses(dict(zip(SYNAPSE_FIELDS, values, strict=True)), capacity, synapse_dtypes(np.uint8, psp_dtype))
+    return check_synapses(dict(zip(SYNAPSE_FIELDS, (*values, 1), strict=True)), capacity, synapse_dtypes(np.uint8, psp_dtype))
 
 
 def test_masks_are_ends_of_synapses() -> None:
@@ -274,9 +274,14 @@ def test_synapses_broadcast_scalars() -> None:
         ({"psp": 1.0}, NetworkError, "psp: dtype float64"),
         ({"inhibitory": [0, 1, 2]}, NetworkError, r"inhibitory\[2\]: 2 is outside 0..1"),
         ({"inhibitory": 1.0}, NetworkError, "inhibitory: dtype float64"),
+        ({"delay": 0}, NetworkError, r"delay: 0 is outside 1\.\.255"),
+        ({"delay": [1, 2, 0]}, NetworkError, r"delay\[2\]: 0 is outside 1\.\.255"),
+        ({"delay": 256}, NetworkError, 'delay: 256 .* keeps a delay in uint8; a network made with delay_dtype="uint16" takes up to 65535'),
+        ({"delay": 1.5}, NetworkError, "delay: dtype float64"),
+        ({"delay": [1, 2]}, NetworkError, "delay: 2 values for 3 synapses"),
     ],
 )
 def test_synapses_refused(changed: dict[str, Any], error: type[Exception], message: str) -> None:
-    good: dict[str, Any] = {"source": [1, 2, 3], "target": [1, 2, 3], "weight": 1, "psp": 1, "inhibitory": False}
+    good: dict[str, Any] = {"source": [1, 2, 3], "target": [1, 2, 3], "weight": 1, "psp": 1, "inhibitory": False, "delay": 1}
     with pytest.raises(error, match=message):
         check_synapses(good | changed, 10, synapse_dtypes(np.uint8, np.uint16))

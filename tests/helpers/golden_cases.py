@@ -105,7 +105,7 @@ def load_case(name: str) -> Case:
     slots, ranked = np.lexsort((target, source)), np.lexsort((valid, target, source))
     order = np.empty_like(slots)
     order[slots] = ranked
-    connectome.add_synapses(*(data[f"net_{field}"][order] for field in SYNAPSE_FIELDS))
+    connectome.add_synapses(*(data[f"net_{field}"][order] for field in SYNAPSE_FIELDS if f"net_{field}" in data))
     assert connectome.remove_synapses(source[~valid], target[~valid]).all()
     return Case(name, connectome, data)
 
@@ -170,5 +170,5 @@ def perform(backend: Any, connectome: Connectome, name: str, arguments: list[Any
         return bool(backend.reweight_synapses(source, target, weight)[0])
     assert name == "add_synapse", name
     psp, inhibitory = np.array(arguments[3:4], connectome.psp_dtype), np.array(arguments[4:5], bool)
-    backend.add_synapses(SynapseBatch(source, target, weight, psp, inhibitory))
+    backend.add_synapses(SynapseBatch.of(source=source, target=target, weight=weight, psp=psp, inhibitory=inhibitory))
     return None

@@ -21,6 +21,7 @@ from golden_cases import assert_bits
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from gpu_npu.arrays import spread
 from gpu_npu.backends.base import BurstOutput
 from gpu_npu.backends.executor import Executor
 from gpu_npu.backends.shape import NetworkShape
@@ -76,6 +77,8 @@ PLASTIC = "plastic"
 """A switch of its own, for plans of `plastic_plans`."""
 FEAGI = "feagi"
 """Beside it: all rules are FeagiRules."""
+DELAYS = "delays"
+"""A switch of its own, for plans of `delayed_plans`."""
 AREAS = (0, 1, 2, 77, 4_000_000_000)
 LEDGER_WINDOW = 4
 SMALL_SIZES = (0, 1, 3, 8, 16, 20, 31, 32, 33, 40)
@@ -122,6 +125,11 @@ def feagi_plans(sizes: Sequence[int] = SIZES, hubs: Sequence[int] = (0, 0, 0, 40
     return plans(sizes, hubs).map(lambda plan: _lively(plan, PLASTIC, FEAGI))
 
 
+def delayed_plans(sizes: Sequence[int] = SIZES, hubs: Sequence[int] = (0, 0, 0, 40, 300, 10_000)) -> st.SearchStrategy[Plan]:
+    """Plans of networks whose synapses have delays; in some of them rules come and go."""
+    return plans(sizes, hubs).map(lambda plan: _lively(plan, DELAYS, *((), (), (PLASTIC,), (PLASTIC, FEAGI))[plan.seed // 4 % 4]))
+
+
 def _lively(plan: Plan, *switches: str) -> Plan:
     """With enough synapses and bursts that something can be learnt."""
     return replace(plan, degree=max(plan.degree, 4), bursts=max(plan.bursts, 8), switches=plan.switches.union(switches))
@@ -142,6 +150,8 @@ class Maker:
         self.weight_top, self.psp_top = (top if self.on(name) else 255 for name in ("weight16", "psp16"))
         if self.fractions:
             self.weight_dtype, self.psp_dtype = [(np.float32, np.uint8), (np.float32, np.float32), (np.uint16, np.float32)][plan.seed % 3]
+        self.longest = (2, 3, 5, 9)[plan.seed % 4] if self.on(DELAYS) else 1
+        self.delay_dtype: Any = np.uint16 if self.on(DELAYS) and plan.seed % 3 == 0 else np.uint8
         self.psp_of = self.counts(2**16, self.psp_top, self.psp_dtype)
         # What one synapse typically delivers; thresholds, injections and bounds are of this order, so that much fires.
         self.contribution = self.weight_top / 2 * self.psp_top / 2 / (max(plan.degree, 1) if self.on("nonuniform") else 1)
@@ -153,7 +163,7 @@ class Maker:
     def shape(self, ledger_window: int) -> NetworkShape:
         """Of the network before the script, which grows it."""
         capacities = {"neuron_capacity": self.capacity, "synapse_capacity": self.synapse_capacity}
-        return NetworkShape.of(self.connectome, **capacities, ledger_window=ledger_window)
+        return NetworkShape.of(self.connectome, **capacities, ledger_window=ledger_window, longest_delay=self.longest)
 
     # -- pieces ----------------------------------------------------------------------------------------------------
     def chance(self, p: float) -> bool:
@@ -191,7 +201,7 @@ class Maker:
     def some_area(self) -> Area:
         return Area(
             psp_uniform=not (self.on("nonuniform") and self.chance(0.6)), mp_driven_psp=self.on("driven") and self.chance(0.5),
-            degeneration=float(self.rng.choice([0, 0.01, 1, 50])) if self.psp_dtype is np.float32 else 0.0,
+            degeneration=float(self.rng.choice([0, 0.01, 1, 50])) if self.psp_dtype is np.float32 and not self.on(DELAYS) else 0.0,
         )
 
     def column(self, field: str, count: int) -> NDArray[Any]:
@@ -261,7 +271,14 @@ class Maker:
         weight = self.counts(count, self.weight_top, self.weight_dtype)
         psp = self.psp_of[source % 2**16] if self.on("psp_per_source") else self.counts(count, self.psp_top, self.psp_dtype)
         inhibitory = self.rng.random(count) < (0.3 if self.on("inhibitory") else 0)
-        return SynapseBatch(source, target, weight, psp, inhibitory)
+        return SynapseBatch(source, target, weight, psp, inhibitory, self.delays(count))
+
+    def delays(self, count: int) -> NDArray[Any]:
+        """Of each its own, or now and then one for all."""
+        if not self.on(DELAYS):
+            return spread(1, count, self.delay_dtype)
+        lowest = self.longest if self.chance(0.2) else 1
+        return self.rng.integers(lowest, self.longest, count, endpoint=True).astype(self.delay_dtype)
 
     # -- the network -------------------------------------------------------------------------------------------------
     def make_network(self) -> Connectome:
@@ -280,6 +297,7 @@ class Maker:
             self.synapse_capacity,
             weight_dtype=self.weight_dtype,
             psp_dtype=self.psp_dtype,
+            delay_dtype=self.delay_dtype,
             settings=self.settings,
             areas=self.areas,
         )
@@ -428,6 +446,9 @@ class Maker:
             source, target = self.some_pairs(int(self.rng.choice([1, 5, 50])))
             weight = self.counts(len(source), self.weight_top, self.weight_dtype)
             self.step("reweight_synapses", source, target, weight)
+        if self.on(DELAYS) and self.chance(0.4):
+            source, target = self.some_pairs(int(self.rng.choice([1, 5, 50])))
+            self.step("set_delays", source, target, self.delays(len(source)))
         if self.chance(0.3):
             self.remove(int(self.rng.choice([1, 5, 50])))
 

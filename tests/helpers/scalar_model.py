@@ -20,7 +20,7 @@ import numpy as np
 from gpu_npu.backends.base import BurstOutput
 from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.connectome import Area, Connectome, FeagiRule, PairRule, PlasticityRule, Settings, SynapseBatch, SynapseSource, WindowRule
-from gpu_npu.connectome.fields import NEURON_FIELDS, STATE_FIELDS
+from gpu_npu.connectome.fields import NEURON_FIELDS, STATE_FIELDS, SYNAPSE_FIELDS
 
 SMALLEST = Fraction(1, 2**126)
 LARGEST = Fraction((2**24 - 1) * 2**104)
@@ -131,6 +131,7 @@ class Synapse:
     weight: Any
     psp: Any
     inhibitory: bool
+    delay: int
     valid: bool = True
     residue: int = 0
     held: Any = None
@@ -159,12 +160,12 @@ class ScalarModel:
                 self.neurons[j].set(name, getattr(connectome.neurons, name)[j])
         s = connectome.synapses
         self.synapses = [
-            Synapse(int(s.source[x]), int(s.target[x]), exact(s.weight[x]), exact(s.psp[x]), bool(s.inhibitory[x]), bool(s.valid[x]))
+            Synapse(*(exact(getattr(s, name)[x]) for name in SYNAPSE_FIELDS), bool(s.valid[x]))
             for x in range(s.count)
         ]
         for batch in synapses or ():
             self.add_synapses(batch)
-        self.weight_dtype, self.psp_dtype = connectome.weight_dtype, connectome.psp_dtype
+        self.weight_dtype, self.psp_dtype, self.delay_dtype = connectome.weight_dtype, connectome.psp_dtype, connectome.delay_dtype
         self.settings, self.areas, self.window = connectome.settings, dict(connectome.areas), shape.ledger_window
         self.power: list[int] = []
         self.rules: dict[int, Learning] = {}
@@ -177,6 +178,8 @@ class ScalarModel:
         self.staged: list[tuple[int, Fraction]] = []
         self.forced: set[int] = set()
         self.fired: dict[int, Fraction] = {}
+        self.queues: dict[int, dict[int, Fraction]] = {}
+        """Burst -> who fired in it, at which potential; of all bursts."""
         self.fired_earlier: dict[int, Fraction] = {}
         self.list: dict[int, Fraction] = {}
         self.ledger: dict[int, list[int]] = {}
@@ -194,7 +197,7 @@ class ScalarModel:
         if any(area in (rule.rule.source_area, rule.rule.target_area) for rule in self.rules.values() for area in areas):
             self.release()
 
-    def reserve(self, *, neuron_capacity: int, synapse_capacity: int) -> None:
+    def reserve(self, *, neuron_capacity: int, synapse_capacity: int, longest_delay: int = 1) -> None:
         if neuron_capacity > len(self.neurons):
             self.release()
         while len(self.neurons) < neuron_capacity:
@@ -260,16 +263,21 @@ class ScalarModel:
         unrounded = not rules.mp_driven_rounding
         real = np.float32 in (self.weight_dtype, self.psp_dtype) or (unrounded and any(a.mp_driven_psp for a in self.areas.values()))
         bits = 32 if real or not all(area.psp_uniform for area in self.areas.values()) else 0
-        for i, potential in before.items():
-            if not self.neurons[i].valid:
-                self.seen["deleted under way"] += 1
-                continue
-            area = self.areas.get(self.neurons[i].cortical_area, Area())
-            leaving = [s for s in self.synapses if s.valid and s.source == i]
-            k = len(leaving)
-            for s in leaving:
+        leaving = Counter(s.source for s in self.synapses if s.valid)
+        for s in self.synapses:
+            queue = self.queues.get(number - s.delay, {})
+            if s.valid and s.source in queue:
+                if not self.neurons[s.source].valid:
+                    self.seen["deleted under way"] += 1
+                    continue
+                area = self.areas.get(self.neurons[s.source].cortical_area, Area())
+                potential, k = queue[s.source], leaving[s.source]
                 self.seen["target absent"] += not self.neurons[s.target].valid
                 if self.neurons[s.target].valid:
+                    self.seen["late"] += s.delay > 1
+                    self.seen["late, of a source that fired since"] += s.delay > 1 and s.source in before
+                    self.seen["late and driven"] += s.delay > 1 and area.mp_driven_psp
+                    self.seen["late and divided"] += s.delay > 1 and not area.psp_uniform
                     self.seen["driven"] += area.mp_driven_psp
                     self.seen["divided"] += not area.psp_uniform
                     self.seen["inhibited"] += s.inhibitory
@@ -349,6 +357,7 @@ class ScalarModel:
 
         # Phases 3 to 5.
         self.fired_earlier, self.fired = before, {j: fired[j] for j in sorted(fired)}
+        self.queues[number] = self.fired
         self.ledger[number] = list(self.fired)
         self.ledger.pop(number - self.window, None)
         self.list, self.staged, self.forced = candidates, [], set()
@@ -518,9 +527,7 @@ class ScalarModel:
 
     def add_synapses(self, batch: SynapseBatch) -> None:
         for x in range(len(batch)):
-            self.synapses.append(
-                Synapse(int(batch.source[x]), int(batch.target[x]), exact(batch.weight[x]), exact(batch.psp[x]), bool(batch.inhibitory[x]))
-            )
+            self.synapses.append(Synapse(*(exact(column[x]) for column in batch.columns())))
 
     def _oldest(self, source: int, target: int) -> Synapse | None:
         return next((s for s in self.synapses if s.valid and s.source == source and s.target == target), None)
@@ -547,6 +554,16 @@ class ScalarModel:
             answers.append(found is not None)
         return np.array(answers, bool)
 
+    def set_delays(self, source: Any, target: Any, delay: Any) -> Any:
+        answers = []
+        for i, j, d in zip(source, target, delay, strict=True):
+            found = self._oldest(i, j)
+            if found:
+                self.seen["delay shorter" if d < found.delay else "delay longer" if d > found.delay else "delay the same"] += 1
+                found.delay = int(d)
+            answers.append(found is not None)
+        return np.array(answers, bool)
+
     # -- looking ---------------------------------------------------------------------------------------------------
     def _batch(self, chosen: list[Synapse]) -> SynapseBatch:
         chosen = sorted(chosen, key=lambda s: (s.source, s.target))  # stable: the list is in order of age
@@ -556,6 +573,7 @@ class ScalarModel:
             np.array([float(s.weight) for s in chosen]).astype(self.weight_dtype),
             np.array([float(s.psp) for s in chosen]).astype(self.psp_dtype),
             np.array([s.inhibitory for s in chosen], bool),
+            np.array([s.delay for s in chosen], self.delay_dtype),
         )
 
     def synapses_from(self, sources: Any = None) -> Iterator[SynapseBatch]:

@@ -208,7 +208,7 @@ WINDOW = '[{"rule": "window", "source_area": 0, "target_area": 1, "window": 3, "
     [
         ({"format": "feagi"}, "format 'feagi' is not 'gpu_npu network'"),
         ({"format": 1}, "'format' has dtype int64, not a string"),
-        ({"version": 1}, "version 1 of the format, and this release reads version 2"),
+        ({"version": 1}, "version 1 of the format, and this release reads versions 2 and 3"),
         ({"version": 1.0}, r"'version' is array\(1\.\)"),
         ({"neuron_capacity": -1}, r"'neuron_capacity' is array\(-1\)"),
         ({"neuron_capacity": 10}, r"array 'neuron_.*' has shape \(9,\), not \(10,\)"),

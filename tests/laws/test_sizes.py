@@ -18,6 +18,10 @@ EXCEPTIONS = {
     "gpu_npu/backends/executor/rows.py: RowStore": "adding, removing and compacting all decide where rows go",
     "gpu_npu/connectome/connectome.py: Connectome": "each edit of a network with its checks, two to fifteen lines an edit",
     "gpu_npu/engine/engine.py: BurstEngine": "what a caller sees of the thread, its queue and its streams, two to ten lines a call",
+    **{
+        f"gpu_npu/connectome/generators.py: {name}": "an argument for each property of a synapse"
+        for name in ("fixed_in_degree", "fixed_out_degree", "fixed_probability")
+    },
     "gpu_npu/genome/grow.py: grow": "an argument for each liberty that FEAGI's growth leaves",
     "gpu_npu/npu/npu.py: __init__": "an argument for each property of a network, and of where it runs",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from conftest import EMULATED, BackendFactory, cpu_backend, emulated_backend, re
 from golden_cases import CASES, load_case, run_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import Plan, agree, plans, to_device
-from numpy.typing import NDArray
+from networks import Plan, agree, plans
+from relay import Relay
 
 from gpu_npu import (
     NEURON_FIELDS,
@@ -27,14 +27,10 @@ from gpu_npu import (
     CustomRule,
     NetworkError,
     PairRule,
-    PlasticityRule,
     Settings,
     WindowRule,
 )
-from gpu_npu.backends.base import BurstOutput
 from gpu_npu.backends.reference import ReferencePlatform
-from gpu_npu.backends.shape import NetworkShape
-from gpu_npu.connectome import COUNTERS
 from gpu_npu.connectome.generators import fixed_out_degree
 from gpu_npu.io.atomic import replacing
 from gpu_npu.io.sealed import Sealed, write_sealed
@@ -46,84 +42,6 @@ KINDS: dict[str, BackendFactory] = {
     **{name: lambda options=options: emulated_backend(*options) for name, options in EMULATED.items()},
 }
 cuda = pytest.mark.parametrize("backend_factory", ["cuda"], indirect=True)
-
-
-class Relay:
-    """The Backend contract over an NPU that now and then is written to a file and goes on, from it, on the next backend."""
-
-    def __init__(self, factories: Sequence[BackendFactory], path: Path, seed: int, p: float) -> None:
-        self.factories, self.path, self.rng, self.p = factories, path, np.random.default_rng(seed), p
-        self.cuts = 0
-
-    def load(self, connectome: Connectome, shape: NetworkShape) -> Relay:
-        capacities = {"neuron_capacity": shape.neuron_capacity, "synapse_capacity": shape.synapse_capacity}
-        self.npu = NPU.from_connectome(connectome, fire_ledger_window=shape.ledger_window, backend=self.factories[0], **capacities)
-        self.asked = shape.neuron_capacity
-        return self
-
-    def close(self) -> None:
-        self.npu.close()
-
-    def cut(self) -> None:
-        """Stop, and go on with the next backend. What that one would write is the same file."""
-        before, self.cuts = self.npu, self.cuts + 1
-        before.snapshot().write(self.path)
-        before.close()
-        written = self.path.read_bytes()
-        self.npu = NPU.from_snapshot(Snapshot.read(self.path), backend=self.factories[self.cuts % len(self.factories)])
-        self.npu.snapshot().write(self.path)
-        assert self.path.read_bytes() == written
-
-    @property
-    def resident(self) -> Any:
-        if self.rng.random() < self.p:
-            self.cut()
-        return self.npu._resident.open()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.resident, name)
-
-    # What an NPU keeps itself goes through it.
-    def burst(self, number: int) -> BurstOutput:
-        if number % 7 == 1:  # and wherever else chance has it
-            self.cut()
-        assert self.resident and number == self.npu.burst_count + 1
-        result = self.npu.process_burst()
-        return BurstOutput(result.fired_neurons, tuple(getattr(result, name) for name in COUNTERS))
-
-    def inject_device(self, *arrays: NDArray[Any]) -> None:
-        backend = self.resident
-        backend.inject_device(*(to_device(backend, array) for array in arrays))
-
-    def set_power(self, neurons: NDArray[np.uint32]) -> None:
-        self.npu.set_power_neurons(neurons)
-
-    def set_settings(self, settings: Settings) -> None:
-        self.npu.set_settings(settings)
-
-    def set_area(self, area: int, flags: Area) -> None:
-        self.npu.set_area(area, flags.psp_uniform, flags.mp_driven_psp, degeneration=flags.degeneration)
-
-    def reserve(self, *, neuron_capacity: int, synapse_capacity: int) -> None:
-        self.npu.reserve(neuron_capacity, synapse_capacity)
-        self.asked = max(self.asked, neuron_capacity)
-
-    def read(self, field: str) -> NDArray[Any]:
-        """Of the ids asked for: an NPU reserves some more."""
-        return np.asarray(self.resident.read(field)[: self.asked])
-
-    def add_rule(self, handle: int, rule: PlasticityRule, since: int) -> None:
-        if handle not in self.npu.plasticity:  # those of the connectome are there already
-            assert since == self.npu.burst_count and self.npu.register_plasticity(rule) == handle
-
-    def remove_rule(self, handle: int) -> None:
-        self.npu.unregister_plasticity(handle)
-
-    def reset(self, state: dict[str, NDArray[Any]]) -> None:
-        self.npu.reset()
-        there = np.flatnonzero(self.npu._resident.open().read("created")).astype(np.uint32)
-        for name, values in state.items():
-            self.npu.set_parameter(name, there, values[there])
 
 
 # -- any network, any script, cut anywhere -----------------------------------------------------------------------------
@@ -403,7 +321,7 @@ def test_every_truncation_is_noticed(good: bytes, tmp_path: Path) -> None:
 def test_the_errors_say_what_is_wrong(good: bytes, tmp_path: Path) -> None:
     path = tmp_path / "run.ckpt"
     assert "not a checkpoint" in refused(path, b"") and "not a checkpoint" in refused(path, b"PK" + good[2:])
-    assert "version 1 of the format, and this release reads version 2" in refused(path, good[:8] + b"\1" + good[9:])
+    assert "version 1 of the format, and this release reads versions 2 and 3" in refused(path, good[:8] + b"\1" + good[9:])
     assert "truncated: it has" in refused(path, good[:-1])
     assert "not what was written" in refused(path, good + good)
     assert "corrupt: its SHA-256" in refused(path, good[:2000] + b"?" + good[2001:])
@@ -441,6 +359,14 @@ def test_a_well_sealed_file_with_nonsense_in_it_is_refused(good: bytes, tmp_path
     wrong("the ledger has 3 bursts; with a window of 4 it has 4 after burst 5", fire_ledger_window=4)
     wrong("the ledger has 3 bursts; with a window of 3 it has 1 after burst 1", burst=1)
     wrong("the ledger ends with other ids", fired_neuron=ids - 1, fired_potential=one)
+    wrong("0 earlier fire queues, where delays up to 4 have 2", longest_delay=4)
+    wrong("longest_delay: 0 is not|longest_delay: 0 is outside", longest_delay=0)
+    wrong("value 'longest_delay' is missing", longest_delay=None)
+    wrong("array 'synapse_delay' is missing", synapse_delay=None)
+    queue: dict[str, Any] = {"earlier_offset": np.array([0, 1]), "earlier_neuron": ids, "earlier_potential": one}
+    wrong("earlier.0..0.: 40 is not a neuron id", **queue, longest_delay=3)
+    wrong("'earlier_offset' does not cut", earlier_offset=np.array([0, 1]), earlier_neuron=ids)
+    wrong("the ledger ends with other ids", earlier_offset=np.array([0, 0]), longest_delay=3)
     wrong("'ledger_offset' does not cut", ledger_offset=np.array([0, 5, 1, 2], np.int64))
     wrong("'burst' is -1, not an integer", burst=-1)
     wrong("value 'burst' is missing", burst=None)
@@ -457,6 +383,23 @@ def test_a_well_sealed_file_with_nonsense_in_it_is_refused(good: bytes, tmp_path
     wrong("run: 1 values for 0 ids of a network with 0 rules", run=np.ones(1, np.uint16))
     wrong("delivered.0.: .* is held back, of a synapse that no FeagiRule acts on", delivered=arrays["synapse_weight"] ^ 1)
     wrong("residues: 1 for [0-9]+ synapses", residues=np.ones(1, np.int16))
+
+
+def test_a_file_of_version_2_goes_on(good: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says nothing of delays, and each is 1."""
+    path = tmp_path / "run.ckpt"
+    path.write_bytes(good)
+    with Sealed(path) as file:
+        values = {name: file._value(name) for name in file._values if name != "longest_delay"}
+        late = ("earlier_", "synapse_delay")
+        arrays = {name: file.array(name, file._places[name][1]) for name in file._places if not name.startswith(late)}
+    monkeypatch.setattr("gpu_npu.io.sealed.VERSION", 2)
+    write_sealed(tmp_path / "old.ckpt", values, arrays)
+    digests = []
+    for one in (path, tmp_path / "old.ckpt"):
+        with NPU.from_snapshot(Snapshot.read(one), backend="cpu") as npu:
+            digests.append(npu.run(20, digest=True).digest)
+    assert digests[0] == digests[1] and Snapshot.read(tmp_path / "old.ckpt").longest_delay == 1
 
 
 # -- folders and disks that are not right ------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.arrays import F32, U32, Flags
+from gpu_npu.arrays import F32, U32, Flags, sorted_unique
 from gpu_npu.backends.base import Backend, BurstOutput, Chunk, FieldValues
 from gpu_npu.backends.devices.base import Device
 from gpu_npu.backends.executor.accumulators import Accumulators
@@ -27,7 +27,7 @@ from gpu_npu.backends.executor.loading import load_rows
 from gpu_npu.backends.executor.neurons import NeuronStore, area_flags
 from gpu_npu.backends.executor.plasticity import Plasticity
 from gpu_npu.backends.executor.ring import ring_of
-from gpu_npu.backends.executor.rows import RowStore
+from gpu_npu.backends.executor.rows import RowStore, pair_keys
 from gpu_npu.backends.executor.schedule import ScheduleWindow
 from gpu_npu.backends.executor.staging import Staging
 from gpu_npu.backends.executor.tuning import Tuning
@@ -90,7 +90,7 @@ class Executor(Backend):
         for name, axis in names.items():
             self._state[name] = lengths[axis]
 
-    def reserve(self, *, neuron_capacity: int, synapse_capacity: int) -> None:
+    def reserve(self, *, neuron_capacity: int, synapse_capacity: int, longest_delay: int = 1) -> None:
         neurons, synapses = max(neuron_capacity, self._shape.neuron_capacity), max(synapse_capacity, self._shape.synapse_capacity)
         shape = replace(self._shape, neuron_capacity=neurons, synapse_capacity=synapses)
         owned = STRATEGIES[int(self._state["strategy"][0])] == "owned"
@@ -211,6 +211,10 @@ class Executor(Backend):
         return self._neurons.read(field)
 
     # -- synapses ------------------------------------------------------------------------------------------------
+    @property
+    def delays(self) -> range:
+        return range(1, 2)
+
     def add_synapses(self, batch: SynapseBatch) -> None:
         if len(batch):
             self._plasticity.heed()
@@ -229,6 +233,11 @@ class Executor(Backend):
     def reweight_synapses(self, source: U32, target: U32, weight: NDArray[Any]) -> Flags:
         return self._plasticity.edit_weights(source, lambda: self._rows.edit(source, target, weight))
 
+    def set_delays(self, source: U32, target: U32, delay: NDArray[Any]) -> Flags:
+        """All have the one that there is."""
+        listed = [pair_keys(batch.source, batch.target) for batch in list_rows(self._rows, sorted_unique(source))]
+        return np.isin(pair_keys(source, target), np.concatenate([np.zeros(0, np.uint64), *listed]))
+
     def synapses_from(self, sources: U32 | None = None) -> Iterator[SynapseBatch]:
         self._plasticity.pay_debts(sources)
         self._plasticity.heed()
@@ -238,7 +247,7 @@ class Executor(Backend):
         self._plasticity.pay_debts()
         self._plasticity.heed()
         batches = list_rows(self._rows, wanted=bit_set(self._shape.neuron_capacity, targets))
-        return SynapseBatch.concatenate([SynapseBatch.empty(self._shape.weight_dtype, self._shape.psp_dtype), *batches])
+        return SynapseBatch.concatenate([self._shape.no_synapse(), *batches])
 
     @property
     def synapse_count(self) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.arrays import U32, Counts, sorted_unique
+from gpu_npu.arrays import U32, Counts, sorted_unique, spread
 from gpu_npu.backends.devices.base import Scratch
 from gpu_npu.backends.executor.rows import INHIBITORY, TARGET_MASK, RowStore, pair_order
 from gpu_npu.connectome import SynapseBatch
@@ -91,6 +91,7 @@ def _piece(rows: RowStore, ids: U32 | None, low: int, high: int, first: NDArray[
         starts, out = scratch.uploaded((first[low:high] - first[low]).astype(np.uint64)), _columns(rows, scratch, count)
         rows.context.launch("list_synapses", n=n, ids=on_device, base=low, wanted=bits, first=starts, **out, items=n)
         source, packed, weight, psp = (rows.device.fetched(array, count) for array in out.values())
-    batch = SynapseBatch(source, packed & TARGET_MASK, weight, psp, (packed & INHIBITORY) != 0)
+    delay = spread(rows.delay, count, rows.delay.dtype)
+    batch = SynapseBatch(source, packed & TARGET_MASK, weight, psp, (packed & INHIBITORY) != 0, delay)
     order = pair_order(source, batch.target)
     return batch if order is None else batch.take(order)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpu_npu.arrays import U32
+from gpu_npu.arrays import U32, U64
 from gpu_npu.backends.executor.blocks import Blocks, Rows, plan_compaction
 from gpu_npu.backends.executor.context import Context
 from gpu_npu.backends.layout import (
@@ -39,9 +39,14 @@ INHIBITORY = np.uint32(CONSTANTS["SYNAPSE_INHIBITORY"])
 TARGET_MASK = np.uint32(CONSTANTS["TARGET_MASK"])
 
 
+def pair_keys(source: U32, target: U32) -> U64:
+    """Each pair as one number; numbers are in the order of (source, target)."""
+    return source.astype(np.uint64) << np.uint64(32) | target
+
+
 def pair_order(source: U32, target: U32) -> NDArray[np.intp] | None:
     """The stable order by (source, target), or None where the pairs are in it already."""
-    key = source.astype(np.uint64) << np.uint64(32) | target
+    key = pair_keys(source, target)
     if len(key) < 2 or bool((key[1:] >= key[:-1]).all()):
         return None
     order = np.argsort(key)  # not stable, but twice as fast; runs of equal pairs are few and put right below
@@ -96,6 +101,7 @@ class RowStore:
         self.context, self.device, self.state = context, context.device, context.state
         self.dtypes = (np.dtype(shape.weight_dtype), np.dtype(shape.psp_dtype))
         self.largest_weight = largest_count(shape.weight_dtype)
+        self.delay = np.array(shape.longest_delay, shape.delay_dtype)
         self._blocks = Blocks(shape)
         self.neurons, self.edit_bytes = shape.neuron_capacity, edit_bytes
         sizes: list[tuple[int, DTypeLike]] = [(self.neurons, ROW_DTYPE), (self._whole(arena_bytes), np.uint8)]

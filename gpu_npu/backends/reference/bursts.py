@@ -54,9 +54,9 @@ class Bursts:
             self._staging.take_scheduled(number)
             injected = inject(network, self._staging, self.power, fired)
         with phases.phase("propagation", number), self._plasticity.held_back(network):
-            sums, terms = propagate(network, fired.queue, injected.candidate)
+            sums, terms = propagate(network, fired, injected.candidate)
             candidates = candidate_potentials(network, injected, sums)
-        degenerate(network, fired.queue[0])
+        degenerate(network, fired.queue()[0])
         with phases.phase("dynamics", number), np.errstate(over="ignore", under="ignore"):
             queue, stopped = step(network, number, candidates, injected)
         with phases.phase("archival", number):
@@ -83,7 +83,7 @@ def inject(network: Connectome, staging: Staging, power: U32, before: FireStore)
         were_candidates = np.zeros(len(valid), np.bool_)
         were_candidates[before.candidates[0]] = True
         forgets &= were_candidates
-    forgets[before.queue[0]] = False
+    forgets[before.queue()[0]] = False
     neurons.membrane_potential[forgets] = 0
 
     # External potential: the staged injections one at a time in order, ext = fl32(ext + p), settled each time.
@@ -100,25 +100,37 @@ def inject(network: Connectome, staging: Staging, power: U32, before: FireStore)
     return Injected(blocked, forced, external, candidate, len(staged), len(powered))
 
 
-def propagate(network: Connectome, queue: Queue, candidate: Flags) -> tuple[U64, int]:
-    """What the neurons of the previous fire queue deliver: the sum of every id, and how many synapses delivered. Their targets
-    become candidates."""
-    neurons, synapses = network.neurons, network.synapses
-    valid, size = neurons.valid, network.neuron_capacity
-    # Synapses that carry: valid, and their source fired in the previous burst and still exists. k, the valid
+def propagate(network: Connectome, fired: FireStore, candidate: Flags) -> tuple[U64, int]:
+    """What arrives of the spikes under way: the sum of every id, and how many synapses delivered. Their targets become candidates."""
+    synapses, valid, size = network.synapses, network.neurons.valid, network.neuron_capacity
+    # Synapses that may carry: valid, and a spike of their source, which still exists, is under way. k, the valid
     # synapses leaving a source, counts those to targets that do not exist; they deliver nothing.
-    exists = valid[queue[0]]
-    sources, potentials = queue[0][exists], queue[1][exists]
-    arithmetic = network.arithmetic
-    bits = np.uint64(arithmetic.bits)
     sums: U64 = np.zeros(size, np.uint64)
-    if not len(sources):
-        return sums, 0
     carries = np.zeros(size, np.bool_)
-    carries[sources] = True
-    slots = np.flatnonzero(carries[synapses.source] & synapses.valid)
+    for ids, _ in fired.queues.values():
+        carries[ids] = True
+    slots = np.flatnonzero((carries & valid)[synapses.source] & synapses.valid)
     k = np.bincount(synapses.source[slots], minlength=size).astype(np.uint64)
     slots = slots[valid[synapses.target[slots]]]
+
+    # A synapse delivers in burst t iff its source fired in burst t - delay.
+    terms, delay = 0, synapses.delay[slots]
+    for bursts in np.unique(delay).tolist():
+        queue = fired.queue(bursts)
+        now = np.zeros(size, np.bool_)
+        now[queue[0]] = True
+        due = slots[(delay == bursts) & now[synapses.source[slots]]]
+        deliver(network, queue, due, k, sums)
+        candidate[synapses.target[due]] = True
+        terms += len(due)
+    return sums, terms
+
+
+def deliver(network: Connectome, queue: Queue, slots: Indices, k: U64, sums: U64) -> None:
+    """Add the terms of the synapses in these slots, whose sources are in this queue, to the sums. k: of every id."""
+    synapses, arithmetic, size = network.synapses, network.arithmetic, network.neuron_capacity
+    bits = np.uint64(arithmetic.bits)
+    sources, potentials = queue
     source, target = synapses.source[slots], synapses.target[slots]
 
     # p: the synapse's psp, or the potential at which the source fired, clamped to 0..255 and, unless a rule says otherwise,
@@ -145,8 +157,6 @@ def propagate(network: Connectome, queue: Queue, candidate: Flags) -> tuple[U64,
 
     # Exact sums. Unsigned arithmetic wraps, so adding the negative subtracts; the true sum fits 64 bits.
     np.add.at(sums, target, np.where(synapses.inhibitory[slots], np.negative(m), m))
-    candidate[target] = True
-    return sums, len(slots)
 
 
 def degenerate(network: Connectome, fired: U32) -> None:

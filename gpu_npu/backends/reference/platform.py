@@ -8,6 +8,7 @@ from gpu_npu.backends.base import Platform
 from gpu_npu.backends.reference.reference import DESCRIPTION, Reference
 from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.connectome import NEURON_FIELDS, Connectome, SynapseSource
+from gpu_npu.connectome.fields import synapse_dtypes
 
 
 class ReferencePlatform(Platform):
@@ -27,7 +28,10 @@ class ReferencePlatform(Platform):
     def plan(self, connectome: Connectome, shape: NetworkShape, synapses: SynapseSource | None = None) -> tuple[dict[str, int], int]:
         """A connectome of these capacities is held; queues and ledger hold what fired and no more."""
         fields = sum(np.dtype(field.dtype).itemsize * field.width for field in NEURON_FIELDS.values())
-        one_synapse = sum(array.itemsize for array in connectome.synapses.arrays())
+        dtypes = synapse_dtypes(shape.weight_dtype, shape.psp_dtype, shape.delay_dtype)
+        if shape.shortest_delay == shape.longest_delay:
+            del dtypes["delay"]
+        one_synapse = sum(np.dtype(dtype).itemsize for dtype in (*dtypes.values(), np.bool_))
         neurons = shape.neuron_capacity * (fields + 2)
         return {"rows": shape.synapse_capacity * one_synapse, "neurons": neurons, "ledger": 0, "staging": 0, "queues": 0}, 0
 
@@ -38,7 +42,7 @@ class ReferencePlatform(Platform):
         network.reserve(neurons=shape.neuron_capacity, synapses=synapse_capacity)
         for batch in synapses or ():
             network.synapses.append(batch)
-        return Reference(network, shape.ledger_window)
+        return Reference(network, shape.ledger_window, shape.longest_delay)
 
     def close(self) -> None:
         return

@@ -21,7 +21,7 @@ from gpu_npu.backends.reference.plasticity import Plasticity
 from gpu_npu.backends.reference.staging import Staging
 from gpu_npu.backends.scheduled import ScheduleStore
 from gpu_npu.connectome import Area, Connectome, PlasticityRule, Settings, SynapseBatch
-from gpu_npu.connectome.fields import NEURON_FIELDS, STATE_FIELDS
+from gpu_npu.connectome.fields import LONGEST_DELAY, NEURON_FIELDS, STATE_FIELDS
 from gpu_npu.errors import NpuError
 
 BATCH = 1 << 20
@@ -35,11 +35,11 @@ class Reference(Backend):
 
     name = "reference"
 
-    def __init__(self, network: Connectome, ledger_window: int) -> None:
+    def __init__(self, network: Connectome, ledger_window: int, longest_delay: int = 1) -> None:
         super().__init__()
         self._resident: Connectome | None = network
         self._edits = dict.fromkeys(("bytes_touched", "rows_moved", "compactions", "bytes_compacted", "growths"), 0)
-        self._staging, self._fired, self._plasticity = Staging(), FireStore(ledger_window), Plasticity()
+        self._staging, self._fired, self._plasticity = Staging(), FireStore(ledger_window, longest_delay), Plasticity()
         self._bursts = Bursts(self._staging, self._fired, self._plasticity)
 
     @property
@@ -47,15 +47,16 @@ class Reference(Backend):
         return DESCRIPTION
 
     # -- life ----------------------------------------------------------------------------------------------------
-    def reserve(self, *, neuron_capacity: int, synapse_capacity: int) -> None:
+    def reserve(self, *, neuron_capacity: int, synapse_capacity: int, longest_delay: int = 1) -> None:
         network = self._network
+        self._fired.longest_delay = max(self._fired.longest_delay, longest_delay)
         if neuron_capacity > network.neuron_capacity:
             self._plasticity.release()
         self._edits["growths"] += neuron_capacity > network.neuron_capacity or synapse_capacity > network.synapse_capacity
         network.reserve(neurons=max(neuron_capacity, network.neuron_capacity), synapses=max(synapse_capacity, network.synapse_capacity))
 
     def reset(self, state: FieldValues) -> None:
-        degenerate(self._network, self._fired.queue[0])
+        degenerate(self._network, self._fired.queue()[0])
         for field in STATE_FIELDS:
             self._column(field)[:] = state[field]
         self._forget()
@@ -70,7 +71,7 @@ class Reference(Backend):
             self.residues(),
             self._plasticity.delivered(self._network.synapses.weight, self._in_order(np.flatnonzero(self._network.synapses.valid))),
         )
-        return Flight(self.burst_count, *queues, ledger, *waiting, learning)
+        return Flight(self.burst_count, *queues, ledger, *waiting, learning, self._fired.earlier())
 
     def resume(self, flight: Flight) -> None:
         self._fired.resume(flight)
@@ -126,7 +127,7 @@ class Reference(Backend):
         return self._bursts.one(self._network, number, self._phases)
 
     def fired_on_device(self) -> U32:
-        return self._fired.queue[0].copy()
+        return self._fired.queue()[0].copy()
 
     # -- the network as a whole ----------------------------------------------------------------------------------
     def set_settings(self, settings: Settings) -> None:
@@ -160,6 +161,10 @@ class Reference(Backend):
         return self._column(field).copy()
 
     # -- synapses ------------------------------------------------------------------------------------------------
+    @property
+    def delays(self) -> range:
+        return range(1, LONGEST_DELAY + 1)
+
     def add_synapses(self, batch: SynapseBatch) -> None:
         network = self._network
         if network.synapses.count + len(batch) > network.synapse_capacity:
@@ -178,6 +183,11 @@ class Reference(Backend):
         self._plasticity.edit_weights(slots[slots >= 0])
         found = self._network.reweight_synapses(source, target, weight)
         self._edits["bytes_touched"] += int(found.sum()) * weight.itemsize
+        return found
+
+    def set_delays(self, source: U32, target: U32, delay: NDArray[Any]) -> NDArray[np.bool_]:
+        found = self._network.set_delays(source, target, delay)
+        self._edits["bytes_touched"] += int(found.sum()) * delay.itemsize
         return found
 
     def synapses_from(self, sources: U32 | None = None) -> Iterator[SynapseBatch]:
@@ -223,7 +233,7 @@ class Reference(Backend):
 
     # -- looking inside ------------------------------------------------------------------------------------------
     def fire_queue(self, *, previous: bool = False) -> tuple[U32, F32]:
-        ids, potentials = self._fired.previous if previous else self._fired.queue
+        ids, potentials = self._fired.queue(2 if previous else 1)
         return ids.copy(), potentials.copy()
 
     def candidates(self) -> tuple[U32, F32]:
@@ -235,11 +245,11 @@ class Reference(Backend):
 
     @property
     def _synapse_bytes(self) -> int:
-        return sum(array.itemsize for array in self._network.synapses.arrays())
+        return self._network.synapses.slot_bytes
 
     def memory(self) -> dict[str, int]:
         columns = [self._column(field) for field in (*NEURON_FIELDS, "valid", "created")]
-        queues = (*self._fired.queue, *self._fired.previous, *self._fired.candidates, self._bursts.power)
+        queues = (*(array for queue in self._fired.queues.values() for array in queue), *self._fired.candidates, self._bursts.power)
         return {
             "rows": self._network.synapse_capacity * self._synapse_bytes,
             "neurons": sum(column.nbytes for column in columns),

@@ -1,0 +1,307 @@
+"""A synapse with delay d delivers in burst t iff its source fired in t - d, with what it is when t begins."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import BackendFactory, reference_backend
+from hypothesis import given, settings
+from networks import DELAYS, SMALL_SIZES, Maker, Plan, agree, delayed_plans
+from numpy.typing import NDArray
+from relay import Relay
+from scalar_model import ScalarModel
+
+from gpu_npu import NPU, Area, Connectome, FileFormatError, NetworkError, Snapshot, SynapseBatch, SynapseSource
+from gpu_npu.arrays import is_spread
+from gpu_npu.backends.reference import ReferencePlatform
+from gpu_npu.connectome.generators import RandomSynapses, fixed_in_degree, fixed_out_degree, fixed_probability
+from gpu_npu.io import load, save, stream
+
+small_plans = delayed_plans(sizes=SMALL_SIZES, hubs=(0, 0, 40))
+BRANCHES = (
+    "deleted under way", "delay longer", "delay shorter", "late", "late and divided", "late and driven",
+    "late, of a source that fired since", "target absent",
+)  # fmt: skip
+
+
+def test_random_networks_agree_with_the_scalar_model() -> None:
+    """Edits of weights and delays while spikes are under way, deletions, compaction, growth, resets, rules."""
+    seen: Counter[str] = Counter()
+
+    @settings(max_examples=max(60, settings().max_examples // 3))
+    @given(small_plans)
+    def look(plan: Plan) -> None:
+        model = ScalarModel()
+        agree(plan, ReferencePlatform(), model)
+        seen.update(model.seen)
+
+    look()
+    weak = {name: seen[name] for name in BRANCHES if seen[name] < 10}
+    assert not weak, f"branches hardly taken: {weak}"
+
+
+@settings(max_examples=15)
+@given(plan=small_plans)
+def test_runs_that_are_cut_anywhere_go_on(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.getbasetemp() / "delayed.ckpt"
+    agree(plan, Relay([reference_backend, reference_backend], path, plan.seed, 0.1), ReferencePlatform())
+
+
+# -- by hand -----------------------------------------------------------------------------------------------------------
+def chain(delays: list[int], **options: Any) -> NPU:
+    """0 -> 1 -> 2 ..., each spike makes the next."""
+    network = Connectome(len(delays) + 1, 20, delay_dtype=np.uint16, **options)
+    network.add_neurons(len(delays) + 1)
+    network.add_synapses(np.arange(len(delays)), np.arange(len(delays)) + 1, 5, 1, delay=delays)
+    return NPU.from_connectome(network, backend="reference")
+
+
+def spikes(npu: NPU, bursts: int) -> list[tuple[int, int]]:
+    """(burst, neuron)"""
+    return [(npu.burst_count, neuron) for _ in range(bursts) for neuron in npu.process_burst().fired_neurons.tolist()]
+
+
+@pytest.mark.parametrize("delay", [1, 2, 17, 31, 32, 33, 255, 256, 4095])
+def test_a_spike_arrives_after_its_delay(delay: int, tmp_path: Path) -> None:
+    """Also where the run is written to a file and read again in between."""
+    npu = chain([delay, 1])
+    npu.force_fire([0])
+    assert spikes(npu, 1) == [(1, 0)] and spikes(npu, delay // 2) == ([(2, 1)] if delay == 1 else [])[: delay // 2]
+    npu.snapshot().write(tmp_path / "run")
+    again = NPU.from_snapshot(Snapshot.read(tmp_path / "run"), backend="reference")
+    expected = [(1 + delay, 1), (2 + delay, 2)][int(delay == 1 and delay // 2 > 0) :]
+    assert spikes(again, delay + 2 - delay // 2) == expected
+
+
+def decoder(width: int, shortest: int) -> tuple[Connectome, list[int]]:
+    """Neuron 0 reaches neuron i through bits of i: a synapse chain whose delays spell i + shortest; its spike says when."""
+    delays = np.arange(width) + shortest
+    network = Connectome(width + 1, width, delay_dtype=np.uint16)
+    network.add_neurons(width + 1, threshold=1.0)
+    network.add_synapses(0, np.arange(width) + 1, 1, 1, delay=delays)
+    return network, delays.tolist()
+
+
+@pytest.mark.parametrize("shortest", [1, 17, 250])
+def test_time_spells_the_index(shortest: int) -> None:
+    network, delays = decoder(40, shortest)
+    with NPU.from_connectome(network, backend="reference") as npu:
+        npu.force_fire([0])
+        assert spikes(npu, 1 + max(delays)) == [(1, 0), *((1 + delay, i + 1) for i, delay in enumerate(delays))]
+
+
+def test_a_spike_meets_its_synapse_as_it_is_when_it_arrives() -> None:
+    """Weight, psp, k, validity and delay are those of the burst of arrival."""
+    npu = chain([4, 4, 4])
+    npu.set_parameter("threshold", [1, 2, 3], 7.0)  # 5 does not reach it
+    npu.force_fire([0, 1, 2])
+    npu.run(2)
+    assert npu.update_weight(0, 1, 9) and npu.update_delay(1, 2, 3) and npu.update_weight(1, 2, 8) and npu.remove_synapse(2, 3)
+    assert not npu.update_delay(3, 0, 2)
+    npu.add_synapse(2, 0, 9, 1, delay=3)  # of a spike from before it was there
+    assert spikes(npu, 1) == [] and spikes(npu, 1) == [(4, 0), (4, 2)] and spikes(npu, 1) == [(5, 1)]
+
+
+def test_a_spike_meets_a_shorter_delay_too_late() -> None:
+    npu = chain([4])
+    npu.force_fire([0])
+    npu.run(3)
+    npu.update_delay(0, 1, 2)
+    assert spikes(npu, 6) == []
+
+
+def test_deletion_of_the_ends_stops_a_spike_under_way() -> None:
+    for gone in (0, 1):
+        npu = chain([5])
+        npu.force_fire([0])
+        npu.run(2)
+        npu.delete_neuron(gone)
+        assert spikes(npu, 8) == []
+
+
+def test_reset_forgets_spikes_under_way() -> None:
+    npu = chain([5])
+    npu.force_fire([0])
+    npu.run(3)
+    npu.reset()
+    assert spikes(npu, 8) == []
+
+
+def test_an_mp_driven_spike_keeps_its_potential() -> None:
+    npu = chain([3], areas={0: Area(mp_driven_psp=True)})
+    npu.set_parameter("threshold", [1], 200.0)
+    npu.inject([0], 40.0)
+    npu.run(1)
+    npu.inject([0], 30.0)
+    assert spikes(npu, 2) == [(2, 0)]
+    assert spikes(npu, 1) == [(4, 1)] and npu.fire_queue.potentials.tolist() == [200.0] and spikes(npu, 1) == []
+
+
+def test_how_long_spikes_are_kept() -> None:
+    """As long as some delay is; more can be asked for while nothing is lost."""
+    npu = chain([2, 3])
+    npu.force_fire([0])
+    npu.run(3)
+    npu.add_synapse(0, 2, 5, 1, delay=5)  # burst 1 is still known
+    assert spikes(npu, 3) == [(6, 2)]
+    for edit in (lambda: npu.add_synapse(0, 1, 5, 1, delay=6), lambda: npu.update_delay(0, 1, 6), lambda: npu.reserve(delay=6)):
+        with pytest.raises(NetworkError, match=r"delay: 6, where spikes are kept for 5 bursts.* lost after burst 6; reserve\(delay=6\)"):
+            edit()
+    assert npu.snapshot().longest_delay == 5 and npu.get_synapse_count() == 3
+    npu.reset()
+    npu.reserve(delay=300)
+    npu.force_fire([0])
+    npu.run(250)
+    npu.add_synapse(0, 2, 5, 1, delay=300)
+    assert spikes(npu, 60)[-1] == (301, 2)
+
+
+# -- what has delays, and what has none --------------------------------------------------------------------------------
+@pytest.mark.parametrize("make", [fixed_out_degree, fixed_in_degree, lambda n, k, **values: fixed_probability(n, k / n, **values)])
+def test_generators_draw_delays(make: Any) -> None:
+    one, many = make(60, 9, seed=1, delay=7), make(60, 9, seed=1, delay=(2, 300))
+    assert one.synapses.delay_range == (7, 7) and is_spread(one.synapses.delay) and one.delay_dtype is np.uint8
+    assert many.delay_dtype is np.uint16 and 2 <= many.synapses.delay.min() < 30 < 270 < many.synapses.delay.max() <= 300
+    for name in ("source", "target", "weight"):
+        np.testing.assert_array_equal(getattr(one.synapses, name), getattr(make(60, 9, seed=1).synapses, name))
+    with pytest.raises(NetworkError, match=r"delay: 0 is not a value or a \(lowest, highest\) in 1..65535"):
+        make(60, 9, seed=1, delay=0)
+
+
+def test_one_delay_takes_no_memory() -> None:
+    network = Connectome(5, 10)
+    network.add_neurons(5)
+    network.add_synapses([0, 1, 2], 3, 1, 1, delay=18)
+    network.add_synapse(0, 1, 1, 1, delay=18)
+    network.set_delays(0, 1, 18)
+    assert network.synapses.has_one_delay and network.copy().synapses.has_one_delay and network.synapses.slot_bytes == 12
+    network.set_delays([0, 0], [1, 1], [18, 4])
+    assert not network.synapses.has_one_delay and network.synapses.delay.tolist() == [18, 18, 18, 4] and network.synapses.slot_bytes == 13
+    network.remove_synapses(0, 1)
+    assert network.synapses.delay_range == (18, 18)
+    network.compact()
+    network.reserve(9, 30)
+    assert network.synapses.delay.tolist() == [18] * 3
+
+
+@pytest.mark.parametrize("delay", [1, 18, 300, [1, 2, 3, 300]])
+def test_files_keep_delays(delay: Any, tmp_path: Path) -> None:
+    network = Connectome(5, 10, delay_dtype=np.uint16)
+    network.add_neurons(5)
+    network.add_synapses([0, 1, 2, 3], 4, 1, 1, delay=delay)
+    network.remove_synapses(1, 4)
+    save(network, tmp_path / "network.npz")
+    again, (without, source) = load(tmp_path / "network.npz"), stream(tmp_path / "network.npz")
+    expected = network.synapses.batch().delay.tolist()
+    assert again.synapses.batch().delay.tolist() == SynapseBatch.concatenate(source.within(5)).delay.tolist() == expected
+    assert again.synapses.delay_range == source.delay_range == (min(expected), max(expected))
+    assert again.delay_dtype is source.delay_dtype is without.delay_dtype is np.uint16
+    assert again.synapses.has_one_delay == network.synapses.has_one_delay == (not isinstance(delay, list))
+    with np.load(tmp_path / "network.npz") as file:
+        arrays = dict(file)
+    assert len(arrays["synapse_delay"]) == (4 if isinstance(delay, list) else 1)
+
+    # Files of version 2 have none.
+    del arrays["synapse_delay"]
+    np.savez(tmp_path / "old.npz", **arrays | {"version": np.array(2)})
+    assert load(tmp_path / "old.npz").synapses.delay_range == stream(tmp_path / "old.npz")[1].delay_range == (1, 1)
+    assert load(tmp_path / "old.npz").delay_dtype is np.uint8
+
+
+@pytest.mark.parametrize(
+    ("delay", "message"),
+    [
+        (np.zeros(1, np.uint8), "delay.* 0"),
+        (np.array([1, 0, 1], np.uint8), "delay.* 0"),
+        (np.ones(2, np.uint8), r"array 'synapse_delay' has shape \(2,\), not \(3,\) or \(1,\)"),
+        (np.ones(3, np.int8), "delay_dtype: dtype.'int8'. is none of uint8"),
+        (np.ones(3, np.float32), "delay_dtype: dtype.'float32'. is neither uint8 nor uint16"),
+        (np.ones((3, 1), np.uint8), r"array 'synapse_delay' has shape \(3, 1\), not one dimension"),
+    ],
+)
+@pytest.mark.parametrize("read", [load, stream])
+def test_delays_of_a_file_that_are_none(delay: NDArray[Any], message: str, read: Any, tmp_path: Path) -> None:
+    save(fixed_out_degree(3, 1, seed=1), tmp_path / "network.npz")
+    with np.load(tmp_path / "network.npz") as file:
+        np.savez(tmp_path / "bad.npz", **dict(file) | {"synapse_delay": delay})
+    with pytest.raises(FileFormatError, match=message):
+        read(tmp_path / "bad.npz")
+
+
+class Late(SynapseSource):
+    """Two synapses with a delay that the source does not tell of."""
+
+    total = 2
+    weight_dtype = psp_dtype = np.uint8
+
+    def __iter__(self) -> Iterator[SynapseBatch]:
+        ends, ones = np.zeros(2, np.uint32), np.ones(2, np.uint8)
+        yield SynapseBatch(ends, ends, ones, ones, np.zeros(2, np.bool_), np.array([1, 3], np.uint8))
+
+
+def test_a_source_keeps_its_word_about_delays() -> None:
+    network = Connectome(3, 3)
+    with pytest.raises(NetworkError, match="synapse 1: a delay of 3 from a source that says 1 to 1; correct its delay_range"):
+        NPU.from_connectome(network, synapses=Late(), backend="reference")
+
+
+def test_streamed_synapses_have_delays() -> None:
+    network = Connectome(50, 0)
+    network.add_neurons(50, threshold=3.0)
+    source = RandomSynapses(50, 10, seed=3, weight=(1, 5), delay=(3, 9))
+    whole = Connectome(50, 500)
+    whole.add_neurons(50, threshold=3.0)
+    whole.add_synapses(*SynapseBatch.concatenate(source).columns())
+    digests = []
+    for npu in (NPU.from_connectome(network, synapses=source), NPU.from_connectome(whole)):
+        npu.schedule_force(np.arange(1, 40, 4), np.arange(10))
+        digests.append(npu.run(60, digest=True).digest)
+        assert npu.backend == "reference" and "not cpu: its kernels have no delays" in npu.backend_reason
+        assert npu.snapshot().longest_delay == 9 and npu.burst_count == 60
+    assert digests[0] == digests[1]
+
+
+def test_kernels_refuse_delays(backend_factory: BackendFactory) -> None:
+    """An explicit choice never falls back; what the kernels cannot do names the reference, before anything changes."""
+    late, prompt = fixed_out_degree(20, 3, seed=1, delay=(1, 4)), fixed_out_degree(20, 3, seed=1)
+    prompt.reserve(synapses=80)
+    if isinstance(backend_factory(), ReferencePlatform):
+        return
+    with pytest.raises(NetworkError, match=r"its kernels have no delays, .* up to 4 bursts; the backend reference runs it"):
+        NPU.from_connectome(late, backend=backend_factory)
+    with NPU.from_connectome(prompt, backend=backend_factory) as npu:
+        pair = int(prompt.synapses.source[0]), int(prompt.synapses.target[0])
+        edits = (lambda: npu.add_synapse(0, 1, 1, 1, delay=2), lambda: npu.update_delay(*pair, 2), lambda: npu.reserve(delay=2))
+        for edit in edits:
+            with pytest.raises(NetworkError, match="delay: 2, where the backend .* has only 1 in this network; .* reference"):
+                edit()
+        assert npu.get_synapse_count() == 60 and npu.update_delay(*pair, 1) and not npu.update_delays([0], [0], 1).all()
+        assert npu.snapshot().longest_delay == 1
+
+
+def test_degeneration_and_delays_exclude_each_other() -> None:
+    def network(delay: int, degeneration: float) -> Connectome:
+        made = Connectome(3, 9, psp_dtype=np.float32, areas={0: Area(degeneration=degeneration)})
+        made.add_neurons(3)
+        made.add_synapses(0, 1, 1, 1.0, delay=delay)
+        return made
+
+    with pytest.raises(NetworkError, match="delays up to 2 bursts in a network with a degeneration of 0.5"):
+        network(2, 0.5).validate()
+    with NPU.from_connectome(network(1, 0.5), backend="reference") as npu:
+        for edit in (lambda: npu.add_synapse(0, 2, 1, 1, delay=2), lambda: npu.update_delay(0, 1, 2), lambda: npu.reserve(delay=2)):
+            with pytest.raises(NetworkError, match="delays up to 2"):
+                edit()
+    with NPU.from_connectome(network(2, 0), backend="reference") as npu, pytest.raises(NetworkError, match="delays up to 2"):
+        npu.set_area(0, degeneration=0.5)
+
+
+def test_plans_have_delays() -> None:
+    """Else the comparisons above would prove nothing."""
+    plan = Plan(3, 20, 0, 10, 0, 8, frozenset([DELAYS]))
+    assert Maker(plan).connectome.synapses.delay_range == (1, 9)
