@@ -30,6 +30,7 @@ __device__ __forceinline__ Choice choose(const State& s, u32 fired, u32 tasks, u
     }
     bool resident = s.neurons <= s.resident_neurons;
     float best = events / (resident ? RED_RATE : RED_RATE_MEMORY);
+    if (s.strategy == STRATEGY_CHOOSE && best <= PASS_START) return choice;  // slices begin later still
 
     float passes = ceilf(neurons / (float)s.resident_neurons), blocked = events / RED_RATE + passes * (PASS_START + items / SEEK_RATE);
     if (s.strategy == STRATEGY_BLOCKED || (s.strategy == STRATEGY_CHOOSE && blocked < best)) {

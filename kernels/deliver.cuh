@@ -85,6 +85,13 @@ __device__ __forceinline__ u32 seek(const u32* target, u32 first, u32 n, u32 key
     return first + first_not_below(target + first, n, key, start < n ? start : n ? n - 1 : 0);
 }
 
+// Narrows the slots first .. last to part `part` of `parts`.
+__device__ __forceinline__ void cut(u32& first, u32& last, u32 part, u32 parts) {
+    u64 slots = last - first;
+    last = first + (u32)(slots * (part + 1) / parts);
+    first += (u32)(slots * part / parts);
+}
+
 // A unit as a lane's pieces: slots of the sorted part of its row with targets in [low, high), and of the unsorted tail
 // those that may be such. `everything`: no slot has to be looked for, and the tail belongs to the first piece.
 __device__ __forceinline__ void cut_unit(const State& s, const Work& work, u32 unit, u32 low, u32 high, bool everything, Piece& piece, Piece& tail) {
@@ -102,9 +109,9 @@ __device__ __forceinline__ void cut_unit(const State& s, const Work& work, u32 u
     if (chunks > 1 && item < work.fired) return;  // its tasks deliver it
     u32 form = row.columns << 1 | (row.psp == PSP_EACH), psp = delivered_psp(s, flags, row, index);
     piece = {s.arena + row.offset * BLOCK_ALIGNMENT, row.capacity, 0, 0, form, psp, flags & FLAG_NONUNIFORM ? row.valid : 0};
-    u32 first = (u32)((u64)row.length * chunk / chunks), last = (u32)((u64)row.length * (chunk + 1) / chunks), slots = last - first;
-    last = first + (u32)((u64)slots * (part + 1) / work.parts);
-    first += (u32)((u64)slots * part / work.parts);
+    u32 first = 0, last = row.length;
+    if (chunks > 1) cut(first, last, chunk, chunks);
+    if (work.parts > 1) cut(first, last, part, work.parts);
     tail = piece;
     tail.first = last;
     if (!everything) {

@@ -8,7 +8,7 @@ __device__ __forceinline__ bool forces(float potential) { return potential != po
 // ids[0 .. n) ascend, equal ids in the order staged. The thread that meets the first of a run of equal ids adds the whole
 // run, one at a time: ext = fl32(ext + p), as the order of float additions is part of the result.
 __device__ __forceinline__ void inject_items(const State& s, const u32* ids, const float* potentials, u64 n) {
-    u64* accepted = counters_of(s.queue) + COUNTER_SENSORY_INJECTIONS;
+    u64 accepted = 0;
     Range mine = split(n, thread_index(), thread_count());
     for (u64 i = mine.first; i < mine.last; i += mine.step) {
         u32 j = ids[i];
@@ -16,7 +16,7 @@ __device__ __forceinline__ void inject_items(const State& s, const u32* ids, con
         u32 flags = s.flags[j];
         if (!(flags & FLAG_VALID)) continue;
         float external = flags & FLAG_INJECTED ? s.input[j] : 0.0f;
-        u64 injected = 0;
+        u64 before = accepted;
         for (u64 k = i; k < n && ids[k] == j; ++k) {
             if (forces(potentials[k])) {
                 flags |= FLAG_FORCED;
@@ -24,14 +24,13 @@ __device__ __forceinline__ void inject_items(const State& s, const u32* ids, con
             }
             external = add(external, potentials[k]);
             flags |= FLAG_INJECTED;
-            ++injected;
+            ++accepted;
         }
-        if (injected) {
-            s.input[j] = external;
-            atomicAdd(accepted, injected);
-        }
+        if (accepted > before) s.input[j] = external;
         s.flags[j] = (u8)flags;
     }
+    accepted = warp_sum(accepted);
+    if (lane_id() == 0 && accepted) atomicAdd(counters_of(s.queue) + COUNTER_SENSORY_INJECTIONS, accepted);
 }
 
 KERNEL inject(const State base, const u32* ids, const float* potentials, u64 first, u64 n) {
