@@ -14,6 +14,9 @@ from gpu_npu.arrays import U32, Indices, sorted_unique
 from gpu_npu.errors import NetworkError
 from gpu_npu.objects import described
 
+MOST_IN_BUCKET = 4
+"""Labels that are looked through one by one."""
+
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Annotations:
@@ -50,13 +53,19 @@ class Annotations:
         return self.labels is not None or bool(self.columns)
 
     @cached_property
-    def _order(self) -> Indices:
-        return np.argsort(self._known, kind="stable")
+    def _order(self) -> Indices | None:
+        """What puts the labels in ascending order; None where they are."""
+        known = self._known
+        return None if bool((known[1:] >= known[:-1]).all()) else np.argsort(known, kind="stable")
 
     @cached_property
     def _ascending(self) -> NDArray[Any]:
         """The labels in ascending order: looking through `_order` for each step of a search takes four times as long."""
-        return self._known[self._order]
+        return self._known if self._order is None else self._known[self._order]
+
+    @cached_property
+    def _buckets(self) -> _Buckets:
+        return _Buckets(self._ascending)
 
     @property
     def _known(self) -> NDArray[Any]:
@@ -66,21 +75,18 @@ class Annotations:
         """The id of the neuron that has each label, -1 where none has."""
         known = self._known
         wanted = labels.astype(str) if known.dtype.kind == "U" and labels.dtype.kind != "U" else labels
-        found = np.full(len(labels), -1, np.int64)
         if known.dtype.kind == "u" and wanted.dtype.kind == "U" and all(text.isdecimal() and int(text) < 2**64 for text in wanted.tolist()):
             wanted = np.array([int(text) for text in wanted.tolist()], np.uint64)
-        if wanted.dtype.kind == "i":
-            wanted = np.where(wanted < 0, 0, wanted).astype(np.uint64)
         if not len(known) or (wanted.dtype.kind == "U") != (known.dtype.kind == "U"):
-            return found
-        order = np.argsort(wanted)  # a search for ascending values keeps to the cache: half the time
-        at = np.empty(len(wanted), np.int64)
-        at[order] = np.minimum(np.searchsorted(self._ascending, wanted[order]), len(known) - 1)
-        place = self._order[at]
+            return np.full(len(labels), -1, np.int64)
+        if known.dtype.kind == "U":
+            at = np.searchsorted(self._ascending, wanted)
+        else:
+            at = self._buckets.positions(wanted.astype(np.uint64))
+        at = np.minimum(at, len(known) - 1)
+        place = at if self._order is None else self._order[at]
         hit = self._ascending[at] == wanted
-        hit &= labels >= 0 if labels.dtype.kind == "i" else True
-        found[hit] = place[hit]
-        return found
+        return np.where(hit, place, -1)
 
     @property
     def finder(self) -> Callable[[NDArray[Any], str], U32] | None:
@@ -112,3 +118,35 @@ class Annotations:
                 shown = ", ".join(some[:12]) + (f" and {len(some) - 12:,} more" if len(some) > 12 else "")
                 raise NetworkError(f"no neuron has {column}={value}; there are: {shown}")
         return np.flatnonzero(np.isin(there, values)).astype(np.uint32)
+
+
+class _Buckets:
+    """Where to look for a number among ascending ones: by its upper bits, of which there are about twice as many as numbers.
+
+    Two looks into tables in place of a binary search; where numbers lie in lumps, a search for sorted values."""
+
+    def __init__(self, ascending: NDArray[np.uint64]) -> None:
+        self._ascending, self._low = ascending, ascending[:1]
+        self._span = int(ascending[-1] - ascending[0])
+        self._shift = np.uint64(max(self._span.bit_length() - len(ascending).bit_length() - 1, 0))
+        keys = (ascending - self._low) >> self._shift
+        self._first = np.searchsorted(keys, np.arange(int(keys[-1]) + 1, dtype=np.uint64))
+        sizes = np.diff(self._first, append=len(ascending))
+        self._even = bool((sizes * sizes).sum() <= MOST_IN_BUCKET * len(ascending))
+
+    def __repr__(self) -> str:
+        return described(self, f"{len(self._ascending):,} numbers in {len(self._first):,} buckets")
+
+    def positions(self, wanted: NDArray[np.uint64]) -> Indices:
+        """Where each of these is, if it is there."""
+        at: Indices = np.zeros(len(wanted), np.int64)
+        left = np.arange(len(wanted))
+        if self._even:
+            at = self._first[np.minimum(wanted - self._low, np.uint64(self._span)) >> self._shift]
+            left = np.flatnonzero(self._ascending[at] < wanted)
+            for _ in range(MOST_IN_BUCKET):
+                at[left] = np.minimum(at[left] + 1, len(self._ascending) - 1)
+                left = left[self._ascending[at[left]] < wanted[left]]
+        left = left[np.argsort(wanted[left])]  # a search for ascending values keeps to the cache
+        at[left] = np.searchsorted(self._ascending, wanted[left])
+        return at
