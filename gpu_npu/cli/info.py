@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import click
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from gpu_npu import Area, Connectome
-from gpu_npu.arrays import sorted_unique
+from gpu_npu.connectome import SynapseSource
 from gpu_npu.npu.sizing import MemoryPlan, plan_memory
 
-from .networks import backend_options, network
+from .networks import backend_options, small_or_streamed
 from .progress import Bar
 from .reading import reading_options
+from .tally import Tally, spread
 from .terminal import shown
 
 AREAS_SHOWN = 20
@@ -34,11 +35,12 @@ def info(network_name: str, backend: str, device: int | None, ledger_window: int
     """Say what NETWORK (as for run) holds, the memory it needs on the device, and whether it fits."""
     with Bar() as bar:
         bar.step(f"reading {network_name}")
-        connectome = network(network_name, reading)
+        connectome, more = small_or_streamed(network_name, reading, bar)
         connectome.validate()
         bar.step(f"looking at {network_name}")
-        facts = {"network": network_name, **_facts(connectome)}
-        plan = plan_memory(connectome, fire_ledger_window=ledger_window, backend=backend, device=device)
+        sources = (connectome.synapses, *(() if more is None else (more.within(connectome.neuron_capacity),)))
+        facts = {"network": network_name, **_facts(connectome, sources)}
+        plan = plan_memory(connectome, synapses=more, fire_ledger_window=ledger_window, backend=backend, device=device)
     facts["memory"] = {
         "backend": plan.backend,
         "backend_reason": f"{plan.reason}: {plan.description}",
@@ -55,15 +57,11 @@ def info(network_name: str, backend: str, device: int | None, ledger_window: int
         _print(facts, plan)
 
 
-def _facts(connectome: Connectome) -> dict[str, Any]:
-    neurons, synapses = connectome.neurons, connectome.synapses
+def _facts(connectome: Connectome, sources: Sequence[SynapseSource]) -> dict[str, Any]:
+    neurons = connectome.neurons
     there = np.flatnonzero(neurons.valid)
-    keep = synapses.valid if not synapses.valid.all() else slice(None)
-    source, target, weight, psp = synapses.source[keep], synapses.target[keep], synapses.weight[keep], synapses.psp[keep]
-    out, into = (np.bincount(ends, minlength=connectome.neuron_capacity) for ends in (source, target))
-    one_psp = np.zeros(connectome.neuron_capacity, psp.dtype)
-    one_psp[source] = psp
-    several = sorted_unique(source[psp != one_psp[source]])
+    tally = Tally(connectome)
+    tally.add(sources)
     ids, counts = np.unique(neurons.cortical_area[there], return_counts=True)
     size = dict(zip(ids.tolist(), counts.tolist(), strict=True))
     areas = {area: connectome.areas.get(area, Area()) for area in sorted({*size, *connectome.areas})}
@@ -72,21 +70,14 @@ def _facts(connectome: Connectome) -> dict[str, Any]:
     return {
         "neurons": connectome.neuron_count,
         "neuron_capacity": connectome.neuron_capacity,
-        "synapses": connectome.synapse_count,
-        "synapse_capacity": connectome.synapse_capacity,
-        "out_degree": _spread(out[there]),
-        "in_degree": _spread(into[there]),
-        "self_loops": int(np.count_nonzero(source == target)),
-        "weight": {"dtype": weight.dtype.name, **_spread(weight)},
-        "psp": {"dtype": psp.dtype.name, **_spread(psp), "sources_with_several": len(several)},
-        "delay": {"dtype": np.dtype(synapses.delay_dtype).name, **_spread(synapses.delay[keep])},
-        "inhibitory_share": float(synapses.inhibitory[keep].mean()) if len(source) else 0.0,
-        "mappings": _mappings(neurons.cortical_area[source], neurons.cortical_area[target]),
+        "synapses": tally.count,
+        "synapse_capacity": max(connectome.synapse_capacity, tally.count),
+        **tally.facts(there),
         "labels": _labels(connectome),
         "columns": {name: len(np.unique(values)) for name, values in connectome.annotations.columns.items()},
         "areas": [{"id": area, **asdict(flags), "neurons": size.get(area, 0)} for area, flags in areas.items()],
         "power_neurons": sum(size.get(area, 0) for area in power),
-        "threshold": _spread(neurons.threshold[there]),
+        "threshold": spread(neurons.threshold[there]),
         "rules": settings.pop("rules"),
         "settings": settings,
         "plasticity": [{"rule": rule.name, **rule.parameters} for rule in connectome.plasticity],
@@ -97,23 +88,6 @@ def _labels(connectome: Connectome) -> dict[str, str] | None:
     """The first and the last of the labels."""
     labels = connectome.annotations.labels
     return None if labels is None or not len(labels) else {"first": str(labels[0]), "last": str(labels[-1])}
-
-
-def _mappings(source: NDArray[np.uint32], target: NDArray[np.uint32]) -> list[dict[str, int]]:
-    """Synapses from area to area, the most first."""
-    pairs, counts = np.unique(source.astype(np.uint64) << np.uint64(32) | target, return_counts=True)
-    order = np.argsort(-counts, kind="stable")
-    return [
-        {"source": int(pair) >> 32, "target": int(pair) & 0xFFFFFFFF, "synapses": int(count)}
-        for pair, count in zip(pairs[order].tolist(), counts[order].tolist(), strict=True)
-    ]
-
-
-def _spread(values: NDArray[Any]) -> dict[str, float | None]:
-    if not len(values):
-        return dict.fromkeys(("min", "median", "mean", "max"))
-    numbers = (values.min(), np.median(values), values.mean(dtype=np.float64), values.max())
-    return dict(zip(("min", "median", "mean", "max"), (number.item() for number in numbers), strict=True))
 
 
 def _finite(value: Any) -> Any:

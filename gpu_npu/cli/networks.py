@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,22 @@ from typing import Any
 import click
 import numpy as np
 
-from gpu_npu import Area, Connectome
+from gpu_npu import Area, Connectome, SynapseBatch
+from gpu_npu.connectome import SynapseSource, SynapseWrapper
 from gpu_npu.connectome.generators import fixed_out_degree, seed_example
 from gpu_npu.genome import Grown, Imported, grow, read_export
-from gpu_npu.io import load
+from gpu_npu.io import load, load_small
 from gpu_npu.io.beginning import look
 from gpu_npu.io.kinds import CHECKPOINT, EMPTY, EXPORT, GENOME, UNKNOWN, kind_of
 from gpu_npu.io.sonata import SONATA
 
+from .progress import Bar
 from .terminal import shown
 
 REPLACED = "a file that is there is replaced"
 """For --help: the one rule of all outputs (gpu_npu.io.atomic)."""
+MOST_IN_MEMORY = 2**22
+"""Synapses of a list that is read whole; longer ones are read batch by batch, so that their length takes no memory."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,12 @@ def read(name: str, reading: Mapping[str, Any] | None = None) -> Connectome | Gr
     What was taken for what, and what could not be taken as it is, is told on stderr.
 
     reading: keyword arguments of `gpu_npu.io.load`."""
+    made = _made(name, reading)
+    return load(name, tell=lambda text: tell([text]), **(reading or {})) if made is None else made
+
+
+def _made(name: str, reading: Mapping[str, Any] | None) -> Connectome | Grown | Imported | None:
+    """An example, or what FEAGI's files hold; None: it is a file for `gpu_npu.io.load`."""
     if name in EXAMPLES:
         return EXAMPLES[name].make()
     if not Path(name).exists():
@@ -79,7 +89,7 @@ def read(name: str, reading: Mapping[str, Any] | None = None) -> Connectome | Gr
     elif kind is EXPORT:
         made = read_export(name, memory_limit=limit)
     else:
-        return load(name, tell=lambda text: tell([text]), **(reading or {}))
+        return None
     tell(made.report.warnings)
     return made
 
@@ -91,8 +101,35 @@ def file_of(name: str | None, argument: str = "NETWORK") -> list[tuple[str, Path
 
 def network(name: str, reading: Mapping[str, Any] | None = None) -> Connectome:
     """The connectome alone of what `read` returns."""
-    made = read(name, reading)
+    return _alone(read(name, reading))
+
+
+def _alone(made: Connectome | Grown | Imported) -> Connectome:
     return made if isinstance(made, Connectome) else made.connectome
+
+
+def small_or_streamed(name: str, reading: Mapping[str, Any], bar: Bar) -> tuple[Connectome, SynapseSource | None]:
+    """The network whole, or, of a list of more than MOST_IN_MEMORY synapses, without them, and a source that reads them."""
+    made = _made(name, reading)
+    if made is not None:
+        return _alone(made), None
+    network, more = load_small(name, MOST_IN_MEMORY, tell=lambda text: tell([text]), watch=bar.at, **reading)
+    return network, None if more is None else Watched(more, bar)
+
+
+class Watched(SynapseWrapper):
+    """A source, whose reader is shown how far it is."""
+
+    def __init__(self, source: SynapseSource, bar: Bar) -> None:
+        super().__init__(source)
+        self._bar = bar
+
+    def __iter__(self) -> Iterator[SynapseBatch]:
+        done = 0
+        for batch in self._source:
+            yield batch
+            done += len(batch)
+            self._bar.at(done, self.total)
 
 
 def tell(warnings: Iterable[str]) -> None:

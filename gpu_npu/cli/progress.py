@@ -55,8 +55,10 @@ class Bar:
             self._total = total
             self._progress.update(self._task, description=description, total=total, completed=0, count="")
 
-    def at(self, done: int) -> None:
-        """So many items are done; cheap enough to be called for each."""
+    def at(self, done: int, total: int | None = None) -> None:
+        """So many items are done, of those of the step or of `total`; cheap enough to be called for each."""
         if self._on and (now := time.monotonic()) >= self._next:
             self._next = now + BETWEEN_UPDATES
-            self._progress.update(self._task, completed=done, count=f"{done:,}/{self._total:,}")
+            total = self._total if total is None else total
+            count = f"{done:,}" if total is None else f"{done:,}/{total:,}"
+            self._progress.update(self._task, completed=done, total=total, count=count)

@@ -12,12 +12,13 @@ import click
 import numpy as np
 
 from gpu_npu import Connectome
+from gpu_npu.connectome import SynapseSource
 from gpu_npu.io.outputs import check_outputs
 from gpu_npu.objects import OneLine
-from gpu_npu.session import Place, Plan, Result, Session, silenced
+from gpu_npu.session import Place, Plan, Result, Session, Silenced, silenced
 from gpu_npu.session.run import PHASE_BURSTS
 
-from .networks import REPLACED, backend_options, file_of, network, tell
+from .networks import REPLACED, backend_options, file_of, small_or_streamed, tell
 from .progress import Bar
 from .reading import NAMES, files_read, reading_options
 from .status import EXIT_STATUS, fail, told
@@ -124,15 +125,15 @@ def run(context: click.Context, /, **values: Any) -> None:
         inputs = file_of(plan.name) if options.resume is None else [("--resume", options.resume)]
         check_outputs(plan.outputs(), [*inputs, *given.files(), *files_named(options.silence, "--silence"), *files_read(options.reading)])
         if plan.resumed is None:
-            connectome = _network(options, plan.name)
+            connectome, synapses = _network(options, plan.name, bar)
             stimuli = given.read(connectome)
             tell(_without_effect(context, given, plan, connectome))
         else:
-            connectome, stimuli = plan.resumed.network, []
+            connectome, stimuli, synapses = plan.resumed.network, [], None
         bar.step(f"loading {plan.name}")
         place = Place(options.backend, options.device, options.ledger_window, options.nvtx)
         read = time.perf_counter() - began
-        with Session(plan, connectome, stimuli, place, _tell) as session, Stop().listening() as stop:
+        with Session(plan, connectome, stimuli, place, _tell, synapses) as session, Stop().listening() as stop:
             _go(session, plan, stop, bar)
             result, failure = session.result(), session.failure
     result = replace(result, load_seconds=read + result.load_seconds)
@@ -161,16 +162,17 @@ def _plan(options: Options) -> Plan:
     return replace(plan, bursts=bursts, record=options.record or plan.record, checkpoint=checkpoint, every=every)
 
 
-def _network(options: Options, name: str) -> Connectome:
-    """The network, with the threshold and the seed of the options."""
-    connectome = network(name, options.reading)
+def _network(options: Options, name: str, bar: Bar) -> tuple[Connectome, SynapseSource | None]:
+    """The network, with the threshold and the seed of the options, and a source of its synapses where they are many."""
+    connectome, synapses = small_or_streamed(name, options.reading, bar)
     if options.silence:
-        connectome = silenced(connectome, tuple(neurons(text, "--silence", connectome) for text in options.silence))
+        silent = tuple(neurons(text, "--silence", connectome) for text in options.silence)
+        connectome, synapses = silenced(connectome, silent), None if synapses is None else Silenced(connectome, silent, synapses)
     if options.threshold is not None:
         connectome.write("threshold", np.flatnonzero(connectome.neurons.valid), options.threshold)
     if options.seed is not None:
         connectome.set_settings(replace(connectome.settings, random_seed=options.seed))
-    return connectome
+    return connectome, synapses
 
 
 def _go(session: Session, plan: Plan, stop: Stop, bar: Bar) -> None:

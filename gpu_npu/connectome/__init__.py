@@ -22,7 +22,7 @@ from .fields import COUNTERS, NEURON_FIELDS, STATE_FIELDS, SYNAPSE_FIELDS
 from .neurons import NeuronArray
 from .plasticity import CustomRule, FeagiRule, PairRule, PlasticityRule, WindowRule
 from .settings import Area, Rules, Settings
-from .synapses import SynapseArray, SynapseBatch, SynapseChain, SynapseSource
+from .synapses import SynapseArray, SynapseBatch, SynapseChain, SynapseSource, SynapseWrapper
 
 __all__ = [
     "COUNTERS",
@@ -56,5 +56,6 @@ __all__ = [
     "SynapseBatch",
     "SynapseChain",
     "SynapseSource",
+    "SynapseWrapper",
     "WindowRule",
 ]

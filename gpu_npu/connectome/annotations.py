@@ -79,13 +79,13 @@ class Annotations:
             wanted = np.array([int(text) for text in wanted.tolist()], np.uint64)
         if not len(known) or (wanted.dtype.kind == "U") != (known.dtype.kind == "U"):
             return np.full(len(labels), -1, np.int64)
-        if known.dtype.kind == "U":
-            at = np.searchsorted(self._ascending, wanted)
-        else:
-            at = self._buckets.positions(wanted.astype(np.uint64))
+        if known.dtype.kind == "u":
+            wanted = wanted.astype(np.uint64)  # -1 is 2^64 - 1, until it is seen below
+        at = np.searchsorted(self._ascending, wanted) if known.dtype.kind == "U" else self._buckets.positions(wanted)
         at = np.minimum(at, len(known) - 1)
         place = at if self._order is None else self._order[at]
         hit = self._ascending[at] == wanted
+        hit &= labels >= 0 if labels.dtype.kind == "i" else True
         return np.where(hit, place, -1)
 
     @property

@@ -138,11 +138,11 @@ class SynapseSource(ABC, Iterable[SynapseBatch]):
         return _Checked(self, neurons)
 
 
-class _Checked(SynapseSource):
-    """Raises NetworkError or NeuronIndexError where a source gives what it should not."""
+class SynapseWrapper(SynapseSource):
+    """A source that passes on what another gives; its heirs say how."""
 
-    def __init__(self, source: SynapseSource, neurons: int) -> None:
-        self._source, self._neurons = source, neurons
+    def __init__(self, source: SynapseSource) -> None:
+        self._source = source
 
     @property
     def total(self) -> int:
@@ -163,6 +163,14 @@ class _Checked(SynapseSource):
     @property
     def delay_range(self) -> tuple[int, int]:
         return self._source.delay_range
+
+
+class _Checked(SynapseWrapper):
+    """Raises NetworkError or NeuronIndexError where a source gives what it should not."""
+
+    def __init__(self, source: SynapseSource, neurons: int) -> None:
+        super().__init__(source)
+        self._neurons = neurons
 
     def __iter__(self) -> Iterator[SynapseBatch]:
         dtypes, (shortest, longest) = self.dtypes, self.delay_range

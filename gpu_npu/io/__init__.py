@@ -25,7 +25,7 @@ from .project import PROJECT, save
 from .sonata import SONATA
 from .sparse import DENSE, MATRIX, SPARSE
 
-__all__ = ["Reading", "each_once", "load", "parse_ids", "read_ids", "save", "stream", "write", "writer_of"]
+__all__ = ["Reading", "each_once", "load", "load_small", "parse_ids", "read_ids", "save", "stream", "write", "writer_of"]
 
 
 FORMATS = (SPARSE, PROJECT, CSR, DENSE, MATRIX, GRAPH, GRAPHML, MATLAB, SONATA, FEAGI, EDGES)
@@ -63,6 +63,12 @@ def stream(what: Any, **options: Any) -> tuple[Connectome, SynapseSource]:
     """
     given, reading = _given(what), _reading(options)
     return _format_of(given).stream(given, reading)
+
+
+def load_small(what: Any, most: int, **options: Any) -> tuple[Connectome, SynapseSource | None]:
+    """As `load`, and None, where a network has at most so many synapses or its format is no list of them; else as `stream`."""
+    given, reading = _given(what), _reading(options)
+    return _format_of(given).load_small(given, reading, most)
 
 
 def write(network: Connectome, path: str | os.PathLike[str]) -> None:

@@ -17,7 +17,7 @@ from gpu_npu.errors import FileFormatError
 
 from .archive import Archive, Column, has_array
 from .columns import NEURONS, plain
-from .formats import Format, Given, Reading, in_memory
+from .formats import Format, Given, Reading
 
 _OWN = ("indptr", "indices", "count", "sign")
 A = TypeVar("A", NDArray[Any], Column)
@@ -123,4 +123,4 @@ def _within(archive: Archive, name: str, array: NDArray[Any], first: int, high: 
         raise archive.error(f"{name}[{first + i}] = {array[i]} is outside 0..{high}")
 
 
-CSR = Format("CSR (array 'indptr')", lambda given: has_array(given, "indptr"), _stream, in_memory(_stream))
+CSR = Format("CSR (array 'indptr')", lambda given: has_array(given, "indptr"), _stream)

@@ -17,7 +17,7 @@ from gpu_npu.objects import OneLine, described, one_line
 
 from . import arrow, columns
 from .edgefiles import write_csv, write_feather, write_parquet
-from .formats import Format, Given, Reading, in_memory
+from .formats import Format, Given, Reading
 from .neurons import Neurons, neurons_of
 from .tables import ArraysTable, Kind, Place, Table, Words
 from .transmitters import Signs
@@ -86,6 +86,7 @@ class EdgeList:
             source, target = (parts.get(role, np.zeros(0, np.uint64)) for role in ("source", "target"))
             yield Rows(source, target, weight, self._inhibitory(parts, weight, first), electrical, received, first)
             first += n
+            self.reading.watch(first - 1)
 
     @property
     def _told_by_both(self) -> bool:
@@ -263,20 +264,19 @@ def _stream(given: Given, reading: Reading) -> tuple[Connectome, SynapseSource]:
     return stream_edges(_table(given), reading)
 
 
-def _load(given: Given, reading: Reading) -> Connectome:
-    network = in_memory(_stream)(given, reading)
+def _tell_repeated(network: Connectome, given: Given, reading: Reading) -> None:
+    """Pairs that are there twice."""
     synapses = network.synapses
     pairs = (synapses.source.astype(np.uint64) << np.uint64(32)) | synapses.target
     again = len(pairs) - len(sorted_unique(pairs))
     if again:
         reading.tell(f"{given.name}: {again:,} rows name a pair of neurons that another row names; they are synapses of their own")
-    return network
 
 
 EDGES = Format(
     "an edge list (CSV, TSV, Parquet, Feather, a table, or arrays)",
     lambda given: _is_arrays(given) or arrow.is_table(given),
     _stream,
-    _load,
-    {".csv": write_csv, ".parquet": write_parquet, ".feather": write_feather},
+    ended=_tell_repeated,
+    writes={".csv": write_csv, ".parquet": write_parquet, ".feather": write_feather},
 )

@@ -51,6 +51,8 @@ class Reading(OneLine):
     """Bytes of memory that reading may take; None: by the size of the file and what is free (gpu_npu/io/budget.py)."""
     fields: Fields = field(default_factory=dict)
     """Neuron fields, each one value for all neurons or one for each."""
+    watch: Callable[[int], object] = field(default=lambda rows: None)
+    """Called with the rows of a table that were read so far, each time they are read from the beginning again."""
     tell: Callable[[str], object] = logging.getLogger("gpu_npu.io").warning
     """Called with each line that the reader of a network should know: what was taken for what, what was rounded or left out."""
 
@@ -98,8 +100,10 @@ class Format(NamedTuple):
     recognises: Callable[[Given], bool]
     stream: Stream
     """The network without its synapses, and a source that reads them from the file."""
-    load: Callable[[Given, Reading], Connectome]
-    """The whole network, in memory."""
+    read: Callable[[Given, Reading], Connectome] | None = None
+    """The whole network, where that is more than the network and the synapses of `stream`."""
+    ended: Callable[[Connectome, Given, Reading], object] = lambda network, given, reading: None
+    """Called with the network once it has the synapses of `stream`."""
     writes: Mapping[str, Callable[[Connectome, Path], None]] = {}
     """End of a file's name -> what writes a network so."""
     in_files: bool = True
@@ -108,20 +112,25 @@ class Format(NamedTuple):
     def __repr__(self) -> str:
         return one_line(self)
 
+    def load(self, given: Given, reading: Reading) -> Connectome:
+        """The whole network, in memory."""
+        return self.read(given, reading) if self.read is not None else self._whole(*self.stream(given, reading), given, reading)
 
-def in_memory(stream: Stream) -> Callable[[Given, Reading], Connectome]:
-    """The `load` of a format that needs nothing but its `stream`."""
+    def load_small(self, given: Given, reading: Reading, most: int) -> tuple[Connectome, SynapseSource | None]:
+        """The same where there are at most so many synapses; else as `stream`, but where `read` is needed."""
+        if self.read is not None:
+            return self.read(given, reading), None
+        network, synapses = self.stream(given, reading)
+        return (network, synapses) if synapses.total > most else (self._whole(network, synapses, given, reading), None)
 
-    def load(given: Given, reading: Reading) -> Connectome:
-        network, synapses = stream(given, reading)
+    def _whole(self, network: Connectome, synapses: SynapseSource, given: Given, reading: Reading) -> Connectome:
         if given.is_file:
             Budget.of(given.path, reading.memory_limit).take_network(network.neuron_capacity, synapses.total)
         network.reserve(synapses=synapses.total)
         for batch in synapses:
             network.synapses.append(batch)
+        self.ended(network, given, reading)
         return network
-
-    return load
 
 
 def missing(error: ImportError, needed_by: str, extra: str = "tables") -> MissingPackageError:

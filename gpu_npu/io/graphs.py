@@ -14,7 +14,7 @@ from gpu_npu.errors import NetworkError
 
 from .budget import Budget
 from .edges import stream_edges
-from .formats import Format, Given, Reading, in_memory, missing
+from .formats import Format, Given, Reading, missing
 from .tables import ArraysTable
 
 GRAPHML_BYTES = 40
@@ -78,5 +78,5 @@ def _is_graph(given: Given) -> bool:
     return all(hasattr(given.value, name) for name in ("nodes", "edges", "is_directed", "adj"))
 
 
-GRAPH = Format("a graph of networkx", _is_graph, _graph, in_memory(_graph), in_files=False)
-GRAPHML = Format("a GraphML file", lambda given: b"<graphml" in given.head[:4096], _graphml, in_memory(_graphml))
+GRAPH = Format("a graph of networkx", _is_graph, _graph, in_files=False)
+GRAPHML = Format("a GraphML file", lambda given: b"<graphml" in given.head[:4096], _graphml)

@@ -21,7 +21,7 @@ from gpu_npu.errors import FileFormatError
 from gpu_npu.objects import OneLine, one_line
 
 from .budget import Budget
-from .formats import Format, Given, Reading, in_memory
+from .formats import Format, Given, Reading
 from .sparse import Entries, stream_matrix
 
 HEADER = 128
@@ -153,4 +153,4 @@ def _stream(given: Given, reading: Reading) -> tuple[Connectome, SynapseSource]:
     return stream_matrix(matrix, f"{given.name}, {name}", reading)
 
 
-MATLAB = Format("a .mat file of MATLAB", lambda given: given.head.startswith(b"MATLAB "), _stream, in_memory(_stream))
+MATLAB = Format("a .mat file of MATLAB", lambda given: given.head.startswith(b"MATLAB "), _stream)

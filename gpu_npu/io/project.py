@@ -300,5 +300,5 @@ def _plasticity(text: str) -> list[PlasticityRule]:
 
 
 PROJECT = Format(
-    "a network saved by this package (array 'format')", lambda given: has_array(given, "format"), _stream, _load, {".npz": save}
+    "a network saved by this package (array 'format')", lambda given: has_array(given, "format"), _stream, _load, writes={".npz": save}
 )

@@ -21,7 +21,7 @@ from gpu_npu.errors import CapacityError, FileFormatError, NpuError
 from gpu_npu.objects import one_line
 
 from .budget import Budget
-from .formats import Format, Given, Reading, in_memory, missing
+from .formats import Format, Given, Reading, missing
 from .kinds import BEFORE_JSON
 from .strict_json import parse_json
 from .weights import Rounding, Scale, Survey
@@ -382,4 +382,4 @@ def _is_sonata(given: Given) -> bool:
     return b'"nodes_file"' in given.head or (b'"network"' in given.head and b'"blueprint"' not in given.head)
 
 
-SONATA = Format("a circuit of SONATA (its configuration in JSON)", _is_sonata, _stream, in_memory(_stream))
+SONATA = Format("a circuit of SONATA (its configuration in JSON)", _is_sonata, _stream)

@@ -14,7 +14,7 @@ from gpu_npu.objects import one_line
 
 from .archive import Archive, has_array, read_npy
 from .edges import stream_edges
-from .formats import Format, Given, Reading, in_memory, missing
+from .formats import Format, Given, Reading, missing
 from .tables import ArraysTable
 
 
@@ -97,6 +97,6 @@ def _object(given: Given, reading: Reading) -> tuple[Connectome, SynapseSource]:
     return stream_matrix(given.value, given.name, reading)
 
 
-SPARSE = Format("a matrix of scipy.sparse.save_npz (array 'format' of bytes)", _is_sparse_file, _sparse_file, in_memory(_sparse_file))
-DENSE = Format("a matrix in a .npy file", lambda given: given.head.startswith(b"\x93NUMPY"), _dense_file, in_memory(_dense_file))
-MATRIX = Format("a matrix of NumPy or scipy.sparse", _is_object, _object, in_memory(_object), in_files=False)
+SPARSE = Format("a matrix of scipy.sparse.save_npz (array 'format' of bytes)", _is_sparse_file, _sparse_file)
+DENSE = Format("a matrix in a .npy file", lambda given: given.head.startswith(b"\x93NUMPY"), _dense_file)
+MATRIX = Format("a matrix of NumPy or scipy.sparse", _is_object, _object, in_files=False)

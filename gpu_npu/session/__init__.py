@@ -8,7 +8,7 @@ The command `gpu-npu run` is this room with options and a table. The NPU is know
 """
 
 from .activity import Activity
-from .experiment import Experiment, Trials, experiment, silenced
+from .experiment import Experiment, Silenced, Trials, experiment, silenced
 from .result import Note, Result
 from .run import Place, Plan, Session, resume, run
 from .stimuli import Inject, Poisson, Power, Rate, Schedule, Stimulus
@@ -27,6 +27,7 @@ __all__ = [
     "Result",
     "Schedule",
     "Session",
+    "Silenced",
     "Stimulus",
     "Target",
     "Trials",

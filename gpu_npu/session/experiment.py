@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gpu_npu import NPU, BurstResult, Connectome
-from gpu_npu.arrays import F64, I64, U32
+from gpu_npu import NPU, BurstResult, Connectome, SynapseBatch
+from gpu_npu.arrays import F64, I64, U32, Flags
 from gpu_npu.checks import check_integer, check_real
+from gpu_npu.connectome import SynapseSource, SynapseWrapper
 from gpu_npu.errors import NetworkError
 from gpu_npu.objects import OneLine
 from gpu_npu.recordings.spikes import Spikes
@@ -71,10 +72,34 @@ class Trials(OneLine):
 
 def silenced(network: Connectome, targets: tuple[Target, ...]) -> Connectome:
     """A copy of a network without the synapses that leave these neurons. NetworkError and its like: those of `neurons_of`."""
-    ids: U32 = np.concatenate([np.zeros(0, np.uint32), *(neurons_of(network, target, "silence") for target in targets)])
     copy = network.copy()
-    copy.synapses.valid[np.isin(copy.synapses.source, ids)] = False
+    copy.synapses.valid[_silent(network, targets)[copy.synapses.source]] = False
     return copy
+
+
+def _silent(network: Connectome, targets: tuple[Target, ...]) -> Flags:
+    """Whether each neuron is one of these."""
+    silent: Flags = np.zeros(network.neuron_capacity, np.bool_)
+    for target in targets:
+        silent[neurons_of(network, target, "silence")] = True
+    return silent
+
+
+class Silenced(SynapseWrapper):
+    """The same of a source: it is read once to be counted. Errors: those of `neurons_of`, and those of reading it."""
+
+    def __init__(self, network: Connectome, targets: tuple[Target, ...], source: SynapseSource) -> None:
+        super().__init__(source)
+        self._silent = _silent(network, targets)
+        self._total = sum(len(batch) for batch in self)
+
+    @property
+    def total(self) -> int:
+        return self._total
+
+    def __iter__(self) -> Iterator[SynapseBatch]:
+        for batch in self._source:
+            yield batch.take(~self._silent[batch.source])
 
 
 def experiment(network: Connectome, plan: Experiment, place: Place | None = None) -> Trials:

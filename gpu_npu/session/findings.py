@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from gpu_npu import NPU, Connectome, FeagiRule
+from gpu_npu.connectome import SynapseSource
 from gpu_npu.objects import one_line
 
 from .activity import Activity
@@ -39,20 +40,22 @@ class Totals(NamedTuple):
         return one_line(self)
 
 
-def findings(network: Connectome, stimuli: Stimuli, totals: Totals, activity: Activity) -> Iterator[Note]:
-    """What to tell of a run; `network` as it was loaded."""
+def findings(
+    network: Connectome, synapses: Iterable[SynapseSource], stimuli: Stimuli, totals: Totals, activity: Activity
+) -> Iterator[Note]:
+    """What to tell of a run; `network` as it was loaded, with these synapses, which are read where they are needed."""
     yield from _unused(stimuli, totals.bursts)
     if not totals.bursts:
         return
     if not totals.fired:
-        yield _silence(network, stimuli, totals)
+        yield _silence(network, synapses, stimuli, totals)
     elif totals.fired > totals.fired_last and not totals.delivered:
-        synapses = network.synapse_count
-        which = f"none of the {synapses:,} synapses leaves a neuron that fired" if synapses else "the network has no synapses"
+        count = sum(source.total for source in synapses)
+        which = f"none of the {count:,} synapses leaves a neuron that fired" if count else "the network has no synapses"
         yield Note(f"nothing was delivered: {which}")
     share = _late_share(activity, network.neuron_count)
     if share > RUNAWAY and totals.fired > 2 * totals.driven:
-        strength = _round_up(mean_strength(network))
+        strength = _round_up(mean_strength(network, synapses))
         yield Note(
             f"activity feeds itself: {share:.0%} of the neurons fired in each burst of the run's second half, far more than were driven;"
             f" the synapses of a neuron bring {strength:,g} in all, the median threshold is {_threshold(network):,g}",
@@ -93,7 +96,7 @@ def _unused(stimuli: Stimuli, bursts: int) -> Iterator[Note]:
             yield Note(f"{items} are for bursts after burst {bursts:,}, the last of this run")
 
 
-def _silence(network: Connectome, stimuli: Stimuli, totals: Totals) -> Note:
+def _silence(network: Connectome, synapses: Iterable[SynapseSource], stimuli: Stimuli, totals: Totals) -> Note:
     neurons = network.neurons
     valid = neurons.valid
     if not network.neuron_count:
@@ -106,7 +109,7 @@ def _silence(network: Connectome, stimuli: Stimuli, totals: Totals) -> Note:
         lowest = float(neurons.threshold[valid].min())
         drive = f"{totals.driven:,} times a neuron was driven ({totals.power:,} power neurons, by {network.settings.power_amount:g})"
         return Note(f"nothing fired: {drive}, and the lowest threshold is {lowest:g}")
-    threshold, strength = _threshold(network), _round_up(mean_strength(network))
+    threshold, strength = _threshold(network), _round_up(mean_strength(network, synapses))
     raised = strength > threshold
     potential = strength if raised else threshold
     return Note(
@@ -116,20 +119,21 @@ def _silence(network: Connectome, stimuli: Stimuli, totals: Totals) -> Note:
     )
 
 
-def mean_strength(network: Connectome) -> float:
+def mean_strength(network: Connectome, synapses: Iterable[SynapseSource]) -> float:
     """What the excitatory synapses of a neuron deliver in all when it fires, the mean of all neurons.
 
     With thresholds above it a spike makes less than one other on average, so activity does not feed itself.
     """
-    synapses = network.synapses
-    keep = synapses.valid & ~synapses.inhibitory
-    amount = synapses.weight[keep].astype(np.float64) * synapses.psp[keep]
+    n = network.neuron_capacity
+    amount, degree = np.zeros(n), np.zeros(n)
+    for source in synapses:
+        for batch in source:
+            excites = batch.weight.astype(np.float64) * batch.psp * ~batch.inhibitory
+            amount += np.bincount(batch.source, excites, minlength=n)
+            degree += np.bincount(batch.source, minlength=n)
     apart = [area for area, flags in network.areas.items() if not flags.psp_uniform]
     if apart:
-        source = synapses.source[keep]
-        divided = np.isin(network.neurons.cortical_area[source], apart)
-        degree = np.bincount(synapses.source[synapses.valid], minlength=network.neuron_capacity)
-        amount = np.where(divided, amount / np.maximum(degree[source], 1), amount)
+        amount = np.where(np.isin(network.neurons.cortical_area, apart), amount / np.maximum(degree, 1), amount)
     return float(amount.sum()) * network.settings.contribution_scale / max(network.neuron_count, 1)
 
 

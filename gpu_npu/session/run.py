@@ -15,7 +15,7 @@ import numpy as np
 from gpu_npu import NPU, BurstResult, CheckpointError, Connectome, Digest, Snapshot
 from gpu_npu.arrays import F32, I64, U32
 from gpu_npu.checks import check_integer
-from gpu_npu.connectome import COUNTERS
+from gpu_npu.connectome import COUNTERS, SynapseSource
 from gpu_npu.errors import NetworkError
 from gpu_npu.io.outputs import Named, check_outputs
 from gpu_npu.objects import OneLine, Unique, described, one_line
@@ -166,14 +166,16 @@ class Session(Unique):
         stimuli: Iterable[Stimulus] = (),
         place: Place | None = None,
         tell: Callable[[OSError], object] = lambda _: None,
+        synapses: SynapseSource | None = None,
     ) -> None:
         """Load the network, which a plan that resumes has in its snapshot, and open what is written.
 
-        tell: called where a checkpoint cannot be written. Errors: those of `Stimuli.bind`, `NPU.from_connectome`,
-        `check_outputs` and `Recorder`.
+        synapses: more of them, read batch by batch, as of `NPU.from_connectome`. tell: called where a checkpoint cannot be
+        written. Errors: those of `Stimuli.bind`, `NPU.from_connectome`, `check_outputs` and `Recorder`.
         """
         begin, place, begun = time.perf_counter(), place or Place(), plan.begun
         self.plan, self._network, self._stack = plan, network, ExitStack()
+        self._sources = (network.synapses, *(() if synapses is None else (synapses,)))
         self._stimuli = Stimuli.bind(network, stimuli) if plan.resumed is None else plan.stimuli()
         check_outputs(plan.outputs())
         with ExitStack() as stack:
@@ -185,7 +187,7 @@ class Session(Unique):
                 known = network.annotations
                 self._recorder = Parts(plan.record, plan.first, known) if plan.in_parts else Recorder(plan.record, known)
                 stack.enter_context(self._recorder)
-            self._npu = stack.enter_context(_loaded(plan, network, self._stimuli, place))
+            self._npu = stack.enter_context(_loaded(plan, network, synapses, self._stimuli, place))
             self._stack = stack.pop_all()
         self.bursts = self._written = plan.behind
         """Of the whole run so far; and when the last checkpoint was begun."""
@@ -394,15 +396,16 @@ class Session(Unique):
         driven = self._counters["sensory_injections"] + self._counters["power_injections"]
         power = self._npu.statistics()["power_neurons"]
         totals = Totals(self.bursts, self._fired, self._fired_last, driven, self._counters["synaptic_injections"], power)
-        return (*findings(self._network, self._stimuli, totals, self._activity), *bounds_reached(self._npu))
+        return (*findings(self._network, self._sources, self._stimuli, totals, self._activity), *bounds_reached(self._npu))
 
 
-def _loaded(plan: Plan, network: Connectome, stimuli: Stimuli, place: Place) -> NPU:
+def _loaded(plan: Plan, network: Connectome, synapses: SynapseSource | None, stimuli: Stimuli, place: Place) -> NPU:
     """The network, or the snapshot to go on from, in an NPU."""
     if plan.resumed is not None:
         return NPU.from_snapshot(plan.resumed, backend=place.backend, device=place.device, annotate=place.annotate)
     npu = NPU.from_connectome(
         network,
+        synapses=synapses,
         fire_ledger_window=place.fire_ledger_window,
         backend=place.backend,
         device=place.device,

@@ -169,8 +169,9 @@ def test_the_json_of_run(file: Path, tmp_path: Path) -> None:
     assert list(told) == [
         "version", "network", "backend", "backend_reason", "seed", "neurons", "synapses", "memory_bytes", "memory", "memory_bytes_at_end",
         "load_seconds",
-        "bursts_asked", "bursts", "bursts_before", "interrupted", "fired", "sensory_injections", "power_injections", "synaptic_injections",
-        "neurons_processed", "neurons_in_refractory", "seconds", "bursts_per_second", "burst_seconds", "synaptic_per_second",
+        "bursts_asked", "bursts", "bursts_before", "interrupted", "fired", "most_active",
+        "sensory_injections", "power_injections", "synaptic_injections", "neurons_processed",
+        "neurons_in_refractory", "seconds", "bursts_per_second", "burst_seconds", "synaptic_per_second",
         "phase_bursts", "phase_seconds", "targets", "record", "checkpoint", "digest", "notes",
     ]  # fmt: skip
     with NPU.from_connectome(load(file), backend="reference") as npu:
