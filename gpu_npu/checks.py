@@ -7,7 +7,9 @@ Each function takes a value and what to call it in the error, and returns the va
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
@@ -17,6 +19,7 @@ from gpu_npu.arrays import F32, U32, Flags
 from gpu_npu.errors import CapacityError, NetworkError, NeuronIndexError
 
 T = TypeVar("T")
+K = TypeVar("K")
 
 SMALLEST_NORMAL = np.float32(2.0**-126)
 LARGEST = np.finfo(np.float32).max
@@ -75,7 +78,10 @@ def check_real(value: object, what: str, low: float, high: float) -> float:
         raise NetworkError(f"{what}: {value!r} is not a real number")
     if not low <= value <= high:
         raise NetworkError(f"{what}: {value!r} is outside {low:g}..{high:g}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise NetworkError(f"{what}: {shown(value)} is more than a float holds") from error
 
 
 def check_single(value: object, what: str, allowed: float = 0.0) -> float:
@@ -97,6 +103,63 @@ def check_flag(value: object, what: str) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise NetworkError(f"{what}: {value!r} is not True or False")
     return bool(value)
+
+
+# -- one object ----------------------------------------------------------------------------------------------------
+def shown(value: object) -> str:
+    """A value for an error: a short line."""
+    try:
+        return " ".join(f"{value!r:.60}".split())
+    except ValueError:  # an integer of thousands of digits
+        return f"a {type(value).__name__}"
+
+
+def check_kind(value: T, kind: type, what: str) -> T:
+    """An object of this class."""
+    if not isinstance(value, kind):
+        raise NetworkError(f"{what}: {shown(value)} is not a {kind.__name__}")
+    return value
+
+
+def check_choice(value: object, what: str, *allowed: str) -> str:
+    """One of these texts."""
+    if not isinstance(value, str) or value not in allowed:
+        raise NetworkError(f"{what}: {shown(value)} is not one of {', '.join(map(repr, allowed))}")
+    return value
+
+
+def check_path(path: object, what: str = "path") -> Path:
+    """The path of a file."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise NetworkError(f"{what}: {shown(path)} is no path of a file")
+    try:
+        if b"\0" not in os.fsencode(path):
+            return Path(path)
+    except UnicodeEncodeError:
+        pass
+    raise NetworkError(f"{what}: {shown(path)} has characters that no path of a file has")
+
+
+def check_callable(value: T | None, what: str) -> T | None:
+    """Something that can be called, or None."""
+    if value is not None and not callable(value):
+        raise NetworkError(f"{what}: {shown(value)} cannot be called")
+    return value
+
+
+def check_map(value: Mapping[K, T], what: str) -> Mapping[K, T]:
+    """A dict or its like."""
+    if not isinstance(value, Mapping):
+        raise NetworkError(f"{what}: {shown(value)} is no dict")
+    return value
+
+
+def check_listed(values: Iterable[T], what: str) -> tuple[T, ...]:
+    """The values of a list or its like."""
+    try:
+        return tuple(values)
+    except TypeError as error:
+        raise NetworkError(f"{what}: {shown(values)} is no list") from error
 
 
 # -- arrays --------------------------------------------------------------------------------------------------------

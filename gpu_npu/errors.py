@@ -14,6 +14,7 @@ class NpuError(Exception):
     """
 
     def __init__(self, problem: str = "", *, python: str = "") -> None:
+        problem = problem.encode("utf-8", "backslashreplace").decode()  # names of files and values may hold what is no text
         super().__init__(problem)
         self.problem, self.python = problem, python
 

@@ -39,7 +39,7 @@ def now() -> int:
 
 def check_frequency(frequency: object) -> float | None:
     """A frequency in Hz; None, and infinity, for as fast as it goes. NetworkError: anything else."""
-    if frequency is None or frequency == math.inf:
+    if frequency is None or (is_real(frequency) and frequency == math.inf):
         return None
     if not is_real(frequency) or not LOWEST_HZ <= frequency <= HIGHEST_HZ:
         raise NetworkError(

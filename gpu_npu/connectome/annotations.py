@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.arrays import U32, Indices, sorted_unique
+from gpu_npu.checks import as_array, check_integer, check_kind, check_listed, check_map
 from gpu_npu.errors import NetworkError
 from gpu_npu.objects import described
 
@@ -30,6 +31,9 @@ class Annotations:
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name, values in {"labels": self.labels, **check_map(self.columns, "columns")}.items():
+            if values is not None or name != "labels":
+                check_kind(values, np.ndarray, name)
         if self.labels is not None and (self.labels.ndim != 1 or self.labels.dtype.kind not in "uU"):
             raise NetworkError(f"labels: {self.labels.dtype} of shape {self.labels.shape}, where uint64 or text, flat, is needed")
         if self.labels is not None and len(sorted_unique(self.labels)) != len(self.labels):
@@ -73,7 +77,9 @@ class Annotations:
 
     def positions(self, labels: NDArray[Any]) -> NDArray[np.int64]:
         """The id of the neuron that has each label, -1 where none has."""
-        known = self._known
+        known, labels = self._known, np.atleast_1d(as_array(labels, "labels"))
+        if labels.ndim != 1 or labels.dtype.kind not in "iuU":
+            raise NetworkError(f"labels: {labels.dtype} of shape {labels.shape}, where integers or text, flat, are needed")
         wanted = labels.astype(str) if known.dtype.kind == "U" and labels.dtype.kind != "U" else labels
         if known.dtype.kind == "u" and wanted.dtype.kind == "U" and all(text.isdecimal() and int(text) < 2**64 for text in wanted.tolist()):
             wanted = np.array([int(text) for text in wanted.tolist()], np.uint64)
@@ -98,21 +104,24 @@ class Annotations:
         found = self.positions(labels)
         lost = np.flatnonzero(found < 0)
         if lost.size:
-            label = labels[lost[0]].item()
+            label = np.atleast_1d(labels)[lost[0]].item()
             raise NetworkError(f"{what}: no neuron of this network has the label {label!r}")
         return found.astype(np.uint32)
 
     def name(self, neuron: int) -> str:
         """A neuron as its user knows it: the label, or the id after a #."""
+        neuron = check_integer(neuron, "neuron")
         return str(self._known[neuron]) if neuron < len(self._known) else f"#{neuron}" if self.labels is not None else str(neuron)
 
     def select(self, column: str, values: tuple[str, ...]) -> U32:
         """Ids of the neurons that have one of these values in a column. NetworkError: no such column, or a value that none has."""
-        if column not in self.columns:
+        values = check_listed(values, "values")
+        if check_kind(column, str, "column") not in self.columns:
             known = ", ".join(self.columns) or "none"
             raise NetworkError(f"{column!r} is no column of this network's neurons; its columns: {known}")
         there = self.columns[column]
         for value in values:
+            check_kind(value, str, f"a value of {column!r}")
             if not (there == value).any():
                 some = [one for one in sorted_unique(there).tolist() if one]
                 shown = ", ".join(some[:12]) + (f" and {len(some) - 12:,} more" if len(some) > 12 else "")

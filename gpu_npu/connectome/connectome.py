@@ -11,7 +11,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpu_npu.arrays import U32, Flags, Indices
-from gpu_npu.checks import check_area_id, check_ids, check_integer, check_pairs, check_unique
+from gpu_npu.checks import (
+    check_area_id,
+    check_count,
+    check_ids,
+    check_integer,
+    check_kind,
+    check_listed,
+    check_map,
+    check_pairs,
+    check_unique,
+)
 from gpu_npu.errors import CapacityError, NetworkError
 
 from .annotations import Annotations
@@ -70,14 +80,14 @@ class Connectome:
             largest_count(dtype) for dtype in (self.weight_dtype, self.psp_dtype, self.delay_dtype)
         )
         neuron_capacity = _neuron_capacity(neuron_capacity)
-        synapse_capacity = check_integer(synapse_capacity, "synapse_capacity")
+        synapse_capacity = check_count(synapse_capacity, "synapse_capacity")
         self._frozen = False
         self._areas: dict[int, Area] = {}
         self._annotations = Annotations()
         self.neurons = NeuronArray(neuron_capacity)
         self.synapses = SynapseArray(synapse_capacity, neuron_capacity, self.weight_dtype, self.psp_dtype, self.delay_dtype)
         self.set_settings(Settings() if settings is None else settings)
-        for area, flags in (areas or {}).items():
+        for area, flags in check_map({} if areas is None else areas, "areas").items():
             self.set_area(area, flags)
         self.set_plasticity(plasticity)
 
@@ -300,7 +310,7 @@ class Connectome:
     def set_annotations(self, annotations: Annotations) -> None:
         """Labels and columns of neurons 0, 1, ...; CapacityError where there are more of them than reserved ids."""
         self._writable()
-        if len(annotations) > self.neuron_capacity:
+        if len(check_kind(annotations, Annotations, "annotations")) > self.neuron_capacity:
             raise CapacityError(f"annotations of {len(annotations):,} neurons, where {self.neuron_capacity:,} ids are reserved")
         self._annotations = annotations
 
@@ -318,7 +328,7 @@ class Connectome:
         network's weights, or rules that do not fit together.
         """
         self._writable()
-        given = tuple(rules)
+        given = check_listed(rules, "plasticity")
         for rule in given:
             if not isinstance(rule, tuple(RULES.values())):
                 raise NetworkError(f"plasticity: {rule!r} is no WindowRule, PairRule or FeagiRule; NPU.register_plasticity takes others")
@@ -330,8 +340,8 @@ class Connectome:
     def reserve(self, neurons: int | None = None, synapses: int | None = None) -> None:
         """Grow to at least these capacities; arrays looked at before are then copies that nobody reads."""
         self._writable()
-        neuron_capacity = max(self.neuron_capacity, _neuron_capacity(neurons or 0))
-        synapse_capacity = max(self.synapse_capacity, check_integer(synapses or 0, "synapse_capacity"))
+        neuron_capacity = max(self.neuron_capacity, _neuron_capacity(0 if neurons is None else neurons))
+        synapse_capacity = max(self.synapse_capacity, check_count(0 if synapses is None else synapses, "synapse_capacity"))
         if synapse_capacity > self.synapse_capacity:
             self.synapses = self.synapses.with_capacity(synapse_capacity, neuron_capacity)
         if neuron_capacity > self.neuron_capacity:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpu_npu.arrays import U64, spread
-from gpu_npu.checks import check_integer
+from gpu_npu.checks import check_count, check_integer, check_real
 from gpu_npu.errors import CapacityError, NetworkError
 
 from .connectome import Connectome
@@ -44,8 +44,8 @@ def fixed_out_degree(
     """
     rng, neurons = _start(seed, neurons)
     degree = check_integer(degree, "degree")
-    source = np.repeat(np.arange(neurons, dtype=np.uint32), degree)
     target = _drawn(rng, neurons, neurons * degree)
+    source = np.repeat(np.arange(neurons, dtype=np.uint32), degree)
     batch = _batch(rng, neurons, source, target, inhibitory_fraction, (weight, psp, delay))
     return _network(neurons, batch, settings, areas, fields)
 
@@ -66,8 +66,8 @@ def fixed_in_degree(
     """`degree` synapses end in every neuron, each from a neuron drawn uniformly; otherwise like `fixed_out_degree`."""
     rng, neurons = _start(seed, neurons)
     degree = check_integer(degree, "degree")
-    target = np.repeat(np.arange(neurons, dtype=np.uint32), degree)
     source = _drawn(rng, neurons, neurons * degree)
+    target = np.repeat(np.arange(neurons, dtype=np.uint32), degree)
     batch = _batch(rng, neurons, source, target, inhibitory_fraction, (weight, psp, delay))
     return _network(neurons, batch, settings, areas, fields)
 
@@ -97,16 +97,18 @@ def fixed_probability(
 
 
 def _start(seed: int, neurons: int) -> tuple[np.random.Generator, int]:
-    return np.random.Generator(np.random.PCG64(check_integer(seed, "seed"))), check_integer(neurons, "neurons")
+    return np.random.Generator(np.random.PCG64(check_integer(seed, "seed"))), check_count(neurons, "neurons", most=MAX_NEURONS)
 
 
 def _share(value: float, what: str) -> None:
-    if not 0 <= value <= 1:
-        raise NetworkError(f"{what}: {value!r} is outside 0..1")
+    check_real(value, what, 0.0, 1.0)
 
 
 def _drawn(rng: np.random.Generator, neurons: int, count: int) -> Ids:
-    return rng.integers(0, max(neurons, 1), count, dtype=np.uint32)
+    try:
+        return rng.integers(0, max(neurons, 1), count, dtype=np.uint32)
+    except (MemoryError, OverflowError, ValueError) as error:
+        raise CapacityError(f"{count:,} synapses exceed this machine's memory; RandomSynapses makes them on a device") from error
 
 
 def _hits(rng: np.random.Generator, cells: int, probability: float) -> NDArray[np.int64]:

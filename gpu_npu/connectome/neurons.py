@@ -47,11 +47,14 @@ class NeuronArray:
         self.capacity = capacity
         self.first_free = 0
         """No id below this one is free."""
-        self.valid = np.zeros(capacity, np.bool_)
-        self.created = np.zeros(capacity, np.bool_)
-        for name, field in NEURON_FIELDS.items():
-            shape = capacity if field.width == 1 else (capacity, field.width)
-            setattr(self, name, np.full(shape, field.default, field.dtype))
+        try:
+            self.valid = np.zeros(capacity, np.bool_)
+            self.created = np.zeros(capacity, np.bool_)
+            for name, field in NEURON_FIELDS.items():
+                shape = capacity if field.width == 1 else (capacity, field.width)
+                setattr(self, name, np.full(shape, field.default, field.dtype))
+        except MemoryError as error:
+            raise CapacityError(f"room for {capacity:,} neurons is more than the memory of this machine") from error
 
     def __repr__(self) -> str:
         return described(self, f"{np.count_nonzero(self.valid):,} neurons (capacity {self.capacity:,})")

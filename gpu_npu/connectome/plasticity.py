@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.checks import check_area_id, check_flag, check_integer, check_real, check_single
+from gpu_npu.checks import check_area_id, check_choice, check_flag, check_integer, check_real, check_single
 from gpu_npu.errors import NetworkError
 from gpu_npu.objects import described
 
@@ -118,10 +118,8 @@ class PairRule(PlasticityRule):
             object.__setattr__(self, step, value)
         for tau in ("tau_plus", "tau_minus"):
             object.__setattr__(self, tau, check_real(getattr(self, tau), tau, MIN_TAU, MAX_TAU))
-        if self.pairing not in ("nearest", "all"):
-            raise NetworkError(f'pairing: {self.pairing!r} is neither "nearest" nor "all"')
-        if self.bounds not in ("additive", "multiplicative"):
-            raise NetworkError(f'bounds: {self.bounds!r} is neither "additive" nor "multiplicative"')
+        check_choice(self.pairing, "pairing", "nearest", "all")
+        check_choice(self.bounds, "bounds", "additive", "multiplicative")
         object.__setattr__(self, "w_min", check_integer(self.w_min, "w_min", 0, MAX_STEP))
         if self.w_max is not None:
             object.__setattr__(self, "w_max", check_integer(self.w_max, "w_max", 0, MAX_STEP))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
-from gpu_npu.checks import check_flag, check_integer, check_single
+from gpu_npu.checks import check_choice, check_flag, check_integer, check_single
 from gpu_npu.errors import NetworkError
 from gpu_npu.objects import OneLine
 
@@ -59,10 +59,8 @@ class Rules:
     """The potential that an mp-driven neuron delivers is rounded to a whole number."""
 
     def __post_init__(self) -> None:
-        if self.refractory_clock not in ("candidate", "burst"):
-            raise NetworkError(f'refractory_clock: {self.refractory_clock!r} is neither "candidate" nor "burst"')
-        if self.reset not in ("all", "candidates"):
-            raise NetworkError(f'reset: {self.reset!r} is neither "all" nor "candidates"')
+        check_choice(self.refractory_clock, "refractory_clock", "candidate", "burst")
+        check_choice(self.reset, "reset", "all", "candidates")
         for flag in ("rectify_input", "mp_driven_rounding"):
             object.__setattr__(self, flag, check_flag(getattr(self, flag), flag))
         object.__setattr__(self, "potential_floor", check_single(self.potential_floor, "potential_floor", -INFINITY))
@@ -73,7 +71,7 @@ class Rules:
     @classmethod
     def preset(cls, name: str) -> Rules:
         """"seed" (the defaults), "feagi-2.6" or "feagi-2.6-fp32"."""
-        if name == "seed":
+        if check_choice(name, "rules preset", "seed", "feagi-2.6", "feagi-2.6-fp32") == "seed":
             return cls()
         fp32 = cls(refractory_clock="burst", rectify_input=True, reset="candidates", mp_driven_rounding=False)
         if name == "feagi-2.6":

@@ -254,9 +254,12 @@ class SynapseArray(SynapseSource):
         self.neuron_capacity = neuron_capacity
         self._dtypes = weight_dtype, psp_dtype, delay_dtype
         dtypes = {**synapse_dtypes(*self._dtypes), "valid": np.bool_}
-        self._arrays: dict[str, NDArray[Any]] = {
-            name: spread(1, capacity, dtype) if name == "delay" else np.zeros(capacity, dtype) for name, dtype in dtypes.items()
-        }
+        try:
+            self._arrays: dict[str, NDArray[Any]] = {
+                name: spread(1, capacity, dtype) if name == "delay" else np.zeros(capacity, dtype) for name, dtype in dtypes.items()
+            }
+        except (MemoryError, ValueError) as error:
+            raise CapacityError(f"room for {capacity:,} synapses is more than the memory of this machine") from error
 
     def __getattr__(self, name: str) -> NDArray[Any]:
         wanted = _SEED_NAMES.get(name, name)

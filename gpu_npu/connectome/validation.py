@@ -84,7 +84,7 @@ def check_delay_dtype(dtype: Any) -> DelayType:
 
 def check_delays(delay: ArrayLike, dtype: DelayType, n: int) -> Counts:
     """n delays of this dtype; one value serves all, and takes the memory of one. NetworkError: as `check_weights`, or below 1."""
-    one = np.ndim(delay) == 0
+    one = as_array(delay, "delay").ndim == 0
     checked = check_weights(delay, dtype, 1 if one else n, "delay", least=1)
     return spread(checked[0], n, dtype) if one else checked
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from gpu_npu.checks import check_path
 from gpu_npu.errors import EngineError
 from gpu_npu.npu import NPU
 from gpu_npu.npu.snapshot import Snapshot
@@ -28,6 +29,7 @@ class CheckpointWriter:
     ) -> Future[int]:
         """Submit the taking of a snapshot, and write it to `path` after that. The future has the number of its last burst.
         EngineError where one is still being written. Called with the engine's condition held."""
+        path = check_path(path)
         if self._writing:
             raise EngineError("a checkpoint is still being written", python="wait for the future of the last checkpoint()")
         written: Future[int] = Future()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
+from gpu_npu.checks import check_kind, shown
 from gpu_npu.engine.calls import Injection
 from gpu_npu.errors import NetworkError
 from gpu_npu.npu.results import BurstResult
@@ -29,15 +30,19 @@ class Streams:
         return described(self, f"{len(self.sinks):,} sinks, {len(self.sources):,} sources")
 
     def add_sink(self, sink: Sink, name: str | None) -> None:
-        """NetworkError where the name is taken."""
+        """NetworkError where the name is taken, or it is no sink."""
+        _check(sink, "sink", "publish", "statistics", "close")
         self.sinks = {**self.sinks, _free_name(self.sinks, sink, name): sink}
 
     def add_source(self, source: Source, name: str | None) -> None:
-        """NetworkError where the name is taken."""
+        """NetworkError where the name is taken, or it is no source."""
+        _check(source, "source", "take", "statistics", "close")
         self.sources = {**self.sources, _free_name(self.sources, source, name): source}
 
     def remove(self, stream: Sink | Source) -> None:
-        """Take one out; it stays open."""
+        """Take one out; it stays open. NetworkError: it is none of these."""
+        if not any(one is stream for one in (*self.sinks.values(), *self.sources.values())):
+            raise NetworkError(f"{shown(stream)} is no sink or source of this engine")
         self.sinks = {name: sink for name, sink in self.sinks.items() if sink is not stream}
         self.sources = {name: source for name, source in self.sources.items() if source is not stream}
 
@@ -69,10 +74,16 @@ def _statistics(streams: Mapping[str, S]) -> dict[str, dict[str, int]]:
     return {name: dict(stream.statistics()) for name, stream in streams.items()}
 
 
+def _check(stream: object, what: str, *methods: str) -> None:
+    lost = [method for method in methods if not callable(getattr(stream, method, None))]
+    if lost or isinstance(stream, type):
+        raise NetworkError(f"{what}: {shown(stream)} is no {what}, which has {', '.join(methods)}")
+
+
 def _free_name(taken: Mapping[str, object], stream: object, name: str | None) -> str:
     if name is None:
         kind = type(stream).__name__
         name = next(free for i in range(len(taken) + 1) if (free := f"{kind}-{i + 1}" if i else kind) not in taken)
-    if name in taken:
+    if check_kind(name, str, "name") in taken:
         raise NetworkError(f"name: {name!r} is already the name of such a stream; choose another")
     return name

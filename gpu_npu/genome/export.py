@@ -10,13 +10,13 @@ import binascii
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.arrays import sorted_unique
+from gpu_npu.checks import check_path
 from gpu_npu.connectome import STATE_FIELDS, Area, Connectome
 from gpu_npu.connectome.fields import NEURON_FIELDS
 from gpu_npu.connectome.validation import check_field
@@ -95,7 +95,7 @@ def read_export(
     MissingPackageError: it is compressed, and the package lz4 is missing. NetworkError: what an option refuses.
     OSError: the file cannot be read.
     """
-    path = Path(path)
+    path = check_path(path)
     budget = Budget.of(path, memory_limit)
     version, manifest, data = open_container(path, budget)
     payload = Payload.read(Reader(path, data, "payload"), version)

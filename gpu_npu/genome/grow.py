@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from gpu_npu.checks import check_integer
+from gpu_npu.checks import check_choice, check_integer, check_path
 from gpu_npu.connectome import Area, Connectome
 from gpu_npu.connectome.fields import MAX_NEURONS
 from gpu_npu.errors import CapacityError, NetworkError
@@ -16,7 +15,7 @@ from gpu_npu.io.budget import allowance, gib
 from gpu_npu.objects import OneLine
 
 from .areas import REAL_LIMIT, CorticalArea
-from .network import DEFAULTS, NetworkOptions, build, one_of
+from .network import DEFAULTS, NetworkOptions, build
 from .neuroembryogenesis import first_neurons, grow_neurons
 from .plasticity import feagi_rules
 from .reader import read_genome
@@ -71,12 +70,13 @@ def grow(
     FileFormatError: the genome is damaged, or has a value that its key cannot have. CapacityError: it is too large.
     NetworkError: something that was to be refused. OSError: the file cannot be read.
     """
-    one_of("bad_rules", bad_rules, "abandon", "skip")
-    one_of("absent_targets", absent_targets, "skip", "refuse")
+    check_choice(bad_rules, "bad_rules", "abandon", "skip")
+    check_choice(absent_targets, "absent_targets", "skip", "refuse")
     seed = check_integer(seed, "seed")
     report = Report()
     if memory_limit is None:
-        memory_limit = min(OBJECT_LIMIT, allowance(2**40)) if isinstance(genome, Mapping) else allowance(Path(genome).stat().st_size)
+        is_object = isinstance(genome, Mapping)
+        memory_limit = min(OBJECT_LIMIT, allowance(2**40)) if is_object else allowance(check_path(genome, "genome").stat().st_size)
     read = read_genome(genome, report, memory_limit)
     _check_neurons(read.areas, memory_limit)
     wiring = Wiring(read.areas, read.morphologies, seed, abandon=bad_rules == "abandon")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.arrays import F32, Counts
+from gpu_npu.checks import check_choice
 from gpu_npu.connectome import Area, Connectome, FeagiRule, Rules, Settings
 from gpu_npu.errors import NetworkError
 
@@ -18,12 +19,6 @@ from .report import Report
 from .tables import NO_LIMIT, NeuronTable, SynapseTable
 
 MAX_UINT16 = 65535
-
-
-def one_of(name: str, value: str, *allowed: str) -> None:
-    """NetworkError unless an option has one of the allowed values."""
-    if value not in allowed:
-        raise NetworkError(f"{name}: {value!r} is not one of {', '.join(map(repr, allowed))}")
 
 
 @dataclass(frozen=True)
@@ -39,7 +34,7 @@ class NetworkOptions:
 
     def __post_init__(self) -> None:
         Rules.preset(self.rules)
-        one_of("delays", self.delays, "one", "refuse")
+        check_choice(self.delays, "delays", "one", "refuse")
 
 
 DEFAULTS = NetworkOptions()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpu_npu.checks import is_integer, is_real
+from gpu_npu.checks import check_path, is_integer, is_real
 from gpu_npu.errors import FileFormatError
 from gpu_npu.io.budget import Budget
 from gpu_npu.io.kinds import GENOME, another
@@ -75,7 +75,7 @@ def read_genome(source: str | os.PathLike[str] | Mapping[str, Any], report: Repo
     memory_limit: as of `Budget.of`. FileFormatError: no JSON, cut short, another version, or a value that its key cannot have.
     CapacityError: too large a file. OSError: not readable.
     """
-    root, where = (source, "genome") if isinstance(source, Mapping) else (_parse(Path(source), memory_limit), str(source))
+    root, where = (source, "genome") if isinstance(source, Mapping) else (_parse(check_path(source, "genome"), memory_limit), str(source))
     try:
         return _genome(root, report)
     except FileFormatError as error:

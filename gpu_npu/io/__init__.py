@@ -8,6 +8,7 @@ from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any
 
+from gpu_npu.checks import check_integer, check_kind, check_path
 from gpu_npu.connectome import Connectome, FileFormatError, NetworkError, SynapseSource
 
 from .archive import has_arrays
@@ -67,19 +68,20 @@ def stream(what: Any, **options: Any) -> tuple[Connectome, SynapseSource]:
 
 def load_small(what: Any, most: int, **options: Any) -> tuple[Connectome, SynapseSource | None]:
     """As `load`, and None, where a network has at most so many synapses or its format is no list of them; else as `stream`."""
-    given, reading = _given(what), _reading(options)
+    most, given, reading = check_integer(most, "most"), _given(what), _reading(options)
     return _format_of(given).load_small(given, reading, most)
 
 
 def write(network: Connectome, path: str | os.PathLike[str]) -> None:
     """A network to a file, in the format that the end of its name says. NetworkError: no format is written so. OSError."""
+    check_kind(network, Connectome, "network")
     writer_of(path)(network, Path(path))
 
 
 def writer_of(path: str | os.PathLike[str]) -> Callable[[Connectome, Path], None]:
     """What writes a network to this file. NetworkError: nothing does."""
     written = {ending: write for format in FORMATS for ending, write in format.writes.items()}
-    found = written.get(Path(path).suffix.lower())
+    found = written.get(check_path(path).suffix.lower())
     if found is None:
         raise NetworkError(f"{path}: a network is written to a file whose name ends in {', '.join(written)}")
     return found

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import zlib
-from pathlib import Path
+
+from gpu_npu.checks import check_path
 
 from .formats import Given, missing
 
@@ -15,7 +16,7 @@ GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 def look(path: str | os.PathLike[str]) -> Given:
     """A file as it is to be read. OSError: not readable. FileFormatError: it cannot be unpacked."""
-    with Path(path).open("rb") as file:
+    with check_path(path).open("rb") as file:
         head = file.read(LOOKED_AT)
     if head.startswith(GZIP):
         try:

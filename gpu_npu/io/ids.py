@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.arrays import U32
-from gpu_npu.checks import check_ids
+from gpu_npu.checks import Find, check_ids, check_integer, check_kind, check_path
 from gpu_npu.connectome import Annotations
 from gpu_npu.errors import FileFormatError, NetworkError, NeuronIndexError
 
@@ -30,13 +30,15 @@ def parse_ids(text: str, capacity: int, what: str = "ids", labels: Annotations |
 
     NetworkError: something that is no id and no range. NeuronIndexError: an id that is not below `capacity`.
     """
+    check_kind(text, str, what), _finder(labels)
     found = array("I")
-    _append(found, map(str.strip, text.split(",")), capacity, what, labels)
+    _append(found, map(str.strip, text.split(",")), check_integer(capacity, "capacity"), what, labels)
     return np.array(found, np.uint32)
 
 
 def each_once(ids: U32, what: str) -> U32:
     """`ids` themselves. NetworkError: one of them is there twice."""
+    ids = check_ids(ids, 2**32, what)
     ordered = np.sort(ids)
     again = np.flatnonzero(ordered[1:] == ordered[:-1])
     if again.size:
@@ -60,7 +62,8 @@ def read_ids(path: str | os.PathLike[str], capacity: int, key: str | None = None
     FileFormatError: none of these. NetworkError: an id is there twice, as in a column that has a class for each neuron.
     NetworkError, NeuronIndexError: as of `check_ids`. OSError: not readable.
     """
-    path, find = Path(path), None if labels is None else labels.finder
+    path, find = check_path(path), _finder(labels)
+    capacity = check_integer(capacity, "capacity")
     with path.open("rb") as file:
         head = file.read(6)
         if key is not None and not head.startswith(b"PK"):
@@ -76,6 +79,10 @@ def read_ids(path: str | os.PathLike[str], capacity: int, key: str | None = None
                 raise FileFormatError(f"{path}: which array holds the ids? It has {archive.names}; name one: {path}:NAME")
             return each_once(check_ids(archive.array(name), capacity, f"{path}: {name}", find), f"{path}: {name}")
     return _read_text(path, capacity, labels)
+
+
+def _finder(labels: Annotations | None) -> Find | None:
+    return None if labels is None else check_kind(labels, Annotations, "labels").finder
 
 
 def _read_text(path: Path, capacity: int, labels: Annotations | None) -> U32:

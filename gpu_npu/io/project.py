@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.arrays import Counts, is_spread, spread
+from gpu_npu.checks import check_flag, check_kind, check_path
 from gpu_npu.connectome import NEURON_FIELDS, SYNAPSE_FIELDS, Area, Connectome, PlasticityRule, Rules, Settings, SynapseBatch, SynapseSource
 from gpu_npu.connectome.fields import CountType, DelayType
 from gpu_npu.connectome.plasticity import RULES
@@ -49,7 +50,8 @@ def save(connectome: Connectome, path: str | os.PathLike[str], *, compressed: bo
     The file appears at `path` whole or not at all. The network is validated first, with the errors of
     `Connectome.validate`: what could not be loaded is not written. OSError: not writable.
     """
-    connectome.validate()
+    check_kind(connectome, Connectome, "connectome").validate()
+    check_flag(compressed, "compressed"), check_path(path)
     arrays: dict[str, Any] = {"format": FORMAT, "version": VERSION, **network_values(connectome), **network_arrays(connectome)}
     with replacing(path) as file:
         (np.savez_compressed if compressed else np.savez)(file, **arrays)

@@ -11,14 +11,13 @@ import math
 import os
 import struct
 from collections.abc import Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.checks import is_integer
+from gpu_npu.checks import check_path, is_integer
 from gpu_npu.errors import CheckpointError, problem_of
 
 from .atomic import replacing
@@ -74,7 +73,7 @@ class Sealed:
     """
 
     def __init__(self, path: str | os.PathLike[str], memory_limit: int | None = None) -> None:
-        self.path = Path(path)
+        self.path = check_path(path)
         self.budget = Budget.of(self.path, memory_limit)
         self._file = self.path.open("rb")
         try:

@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from gpu_npu.annotate import Ranges
 from gpu_npu.arrays import U32, sorted_unique
 from gpu_npu.backends.base import BurstOutput, Chunk
-from gpu_npu.checks import as_array, check_count, check_potentials
+from gpu_npu.checks import as_array, check_callable, check_count, check_flag, check_potentials
 from gpu_npu.connectome.fields import COUNTERS
-from gpu_npu.errors import NetworkError
+from gpu_npu.errors import CapacityError, NetworkError
 
 from .calls import guarded
 from .resident import Part
@@ -66,8 +66,12 @@ class Bursts(Part):
         digest: the result has a digest of what fired. The host makes it, out of every fired id.
         """
         n = check_count(n, "n")
-        first, synaptic, sha = self._resident.burst_count + 1, 0, Digest() if digest else None
-        fired_counts, clock = np.zeros(n, np.int64), np.zeros(n, np.int64)
+        callback, watch = check_callable(callback, "callback"), check_callable(watch, "watch")
+        first, synaptic, sha = self._resident.burst_count + 1, 0, Digest() if check_flag(digest, "digest") else None
+        try:
+            fired_counts, clock = np.zeros(n, np.int64), np.zeros(n, np.int64)
+        except (MemoryError, ValueError) as error:
+            raise CapacityError(f"n: the result of {n:,} bursts is more than the memory of this machine; run fewer at a time") from error
         if callback is not None:
             for i in range(n):
                 result, clock[i] = self._burst(self._resident.power())
@@ -151,7 +155,7 @@ class Bursts(Part):
     @guarded
     def time_phases(self, on: bool) -> None:
         """Time each phase of a burst apart from now on (slower; same results), or stop and forget."""
-        self._resident.ready().time_phases(on)
+        self._resident.ready().time_phases(check_flag(on, "on"))
 
     @property
     @guarded
@@ -164,7 +168,7 @@ class Bursts(Part):
         """Show to a profiler, from now on, what is done: builds, loads, bursts phase by phase, edits and transfers, as NVTX
         ranges (`gpu_npu.annotate`; slower; same results); or stop. BackendUnavailableError without the package nvtx."""
         backend = self._resident.ready()
-        self._resident.ranges = (self._resident.ranges or Ranges()) if on else None
+        self._resident.ranges = (self._resident.ranges or Ranges()) if check_flag(on, "on") else None
         backend.annotate(self._resident.ranges)
 
 

@@ -42,10 +42,11 @@ class NetworkEdits(Part):
         none is lost that it needs: until as many bursts are over as spikes are kept for, 1 unless some synapse has a longer delay.
         """
         longest = check_count(1 if delay is None else delay, "delay", least=1, most=largest_count(self._resident.shape.delay_dtype))
-        capacities = check_count(neurons or 0, "neurons", most=MAX_NEURONS), check_count(synapses or 0, "synapses")
+        wanted = check_count(0 if neurons is None else neurons, "neurons", most=MAX_NEURONS)
+        synapses = check_count(0 if synapses is None else synapses, "synapses")
         if delay is not None:
             self._resident.admit_delays(longest)
-        self._resident.reserve(*capacities)
+        self._resident.reserve(wanted, synapses)
 
     @guarded
     @annotated("edit")

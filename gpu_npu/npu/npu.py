@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gpu_npu.backends.select import BackendChoice
 from gpu_npu.backends.shape import NetworkShape
-from gpu_npu.checks import check_count
+from gpu_npu.checks import check_count, check_flag, check_kind, check_map
 from gpu_npu.connectome import Area, Connectome, CustomRule, Settings, SynapseSource
 from gpu_npu.errors import CapacityError, NetworkError
 from gpu_npu.objects import Unique, described
@@ -121,6 +121,7 @@ class NPU(Bursts, NetworkEdits, NeuronEdits, SynapseEdits, Queries, Unique):
     ) -> NPU:
         """An NPU that goes on where `snapshot` was taken, on whatever backend: what comes is, to the bit, what would have
         come there. `reset()` works as before; `reset(network=True)` does not, as it would need the network as first loaded."""
+        check_kind(snapshot, Snapshot, "snapshot")
         network, flight = snapshot.network, snapshot.flight
         network.validate()
         npu, resident = cls.__new__(cls), Resident(backend, device, annotate)
@@ -147,6 +148,8 @@ class NPU(Bursts, NetworkEdits, NeuronEdits, SynapseEdits, Queries, Unique):
         `Snapshot.write` makes a file of it, on any thread. notes, extra: values for JSON and arrays to find again in it.
         NetworkError where a CustomRule acts: what it remembers is not known here.
         """
+        noted = check_map({} if notes is None else notes, "notes")
+        added = check_map({} if extra is None else extra, "extra")
         resident = self._resident
         custom = [handle for handle, rule in resident.rules.items() if isinstance(rule, CustomRule)]
         if custom:
@@ -157,7 +160,7 @@ class NPU(Bursts, NetworkEdits, NeuronEdits, SynapseEdits, Queries, Unique):
         network.freeze()
         flight, initial = resident.open().flight(), InitialState(resident.shape.neuron_capacity, resident.initial.values).values
         keeps = (resident.shape.ledger_window, resident.listed_power, initial, resident.next_rule)
-        return Snapshot(network, flight, *keeps, dict(notes or {}), dict(extra or {}), resident.shape.longest_delay)
+        return Snapshot(network, flight, *keeps, dict(noted), dict(added), resident.shape.longest_delay)
 
     # -- life ----------------------------------------------------------------------------------------------------
     @guarded
@@ -186,7 +189,7 @@ class NPU(Bursts, NetworkEdits, NeuronEdits, SynapseEdits, Queries, Unique):
         """
         resident = self._resident
         backend = resident.ready()
-        if not network:
+        if not check_flag(network, "network"):
             backend.reset(resident.initial.columns())
             return
         if resident.origin is None:
@@ -208,6 +211,7 @@ def _at_least(value: int | None, needed: int, what: str, default: int | None = N
 
 def _fitting(source: SynapseSource, connectome: Connectome) -> SynapseSource:
     """The source, seen to fit this connectome."""
+    check_kind(source, SynapseSource, "synapses")
     for name in ("weight_dtype", "psp_dtype", "delay_dtype"):
         ours, theirs = np.dtype(getattr(connectome, name)), np.dtype(getattr(source, name))
         if ours != theirs:

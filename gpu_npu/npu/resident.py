@@ -15,7 +15,7 @@ from gpu_npu.arrays import U32, Flags, sorted_union, sorted_unique, without
 from gpu_npu.backends.base import Backend
 from gpu_npu.backends.select import BackendChoice, open_platform
 from gpu_npu.backends.shape import NetworkShape
-from gpu_npu.checks import check_ids
+from gpu_npu.checks import check_flag, check_ids
 from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Area, Connectome, Settings, SynapseBatch, SynapseSource
 from gpu_npu.connectome.degeneration import check_without_delays, fallen_batch, falls
 from gpu_npu.connectome.fields import MAX_NEURONS, largest_count
@@ -70,7 +70,7 @@ class Resident:
 
     def __init__(self, choice: BackendChoice, device: int | None, annotate: bool) -> None:
         self._choice, self._device = choice, device
-        self.ranges = Ranges() if annotate else None
+        self.ranges = Ranges() if check_flag(annotate, "annotate") else None
         """Of a profiler, where that was asked for."""
         self.guard = Guard()
         self.backend: Backend | None = None

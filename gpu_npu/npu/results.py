@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.arrays import U32
+from gpu_npu.checks import check_flag, check_kind
 from gpu_npu.errors import NetworkError
 from gpu_npu.objects import OneLine, described
 
@@ -81,7 +82,9 @@ class Digest:
     """
 
     def __init__(self, *, resumable: bool = False, state: bytes | None = None) -> None:
-        self._sha: Any = Sha256(state) if resumable or state is not None else hashlib.sha256()
+        if state is not None:
+            check_kind(state, bytes, "state")
+        self._sha: Any = Sha256(state) if check_flag(resumable, "resumable") or state is not None else hashlib.sha256()
 
     def update(self, burst: int, fired_neurons: U32) -> None:
         """Append one burst: its number and its fired ids (ascending)."""

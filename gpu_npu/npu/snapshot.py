@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from gpu_npu.arrays import F32, U32, Counts
 from gpu_npu.backends.flight import Flight, Learning, Scheduled
-from gpu_npu.checks import check_ids, check_integer, check_potentials
+from gpu_npu.checks import check_ids, check_integer, check_path, check_potentials
 from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Connectome, FeagiRule, PairRule
 from gpu_npu.connectome.fields import LONGEST_DELAY, CountType
 from gpu_npu.connectome.validation import check_weights
@@ -162,7 +162,7 @@ class Snapshot:
 
         OSError: not writable, the disk is full, or another process is writing there; what was at `path` stays.
         """
-        learning = self.flight.learning
+        path, learning = check_path(path), self.flight.learning
         values = {
             "burst": self.burst,
             "fire_ledger_window": self.fire_ledger_window,

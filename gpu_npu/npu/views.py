@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.arrays import F32, U32
+from gpu_npu.checks import check_integer
 from gpu_npu.connectome import NEURON_FIELDS
 from gpu_npu.errors import NetworkError
 from gpu_npu.objects import OneLine, Unique, described
@@ -119,7 +120,7 @@ class FireLedger(Unique):
         return self._read(lambda held: [self._inside(burst, held)])[0][1]
 
     def _inside(self, burst: int, held: range) -> int:
-        if burst not in held:
+        if check_integer(burst, "burst") not in held:
             inside = f"it holds bursts {held[0]} to {held[-1]}" if held else "it is empty: no burst has run"
             raise NetworkError(
                 f"burst {burst} is not in the fire ledger: {inside}, with a window of {self.window:,} bursts",
@@ -134,6 +135,5 @@ class FireLedger(Unique):
 
     def recent(self, count: int) -> History:
         """(burst, fired ids) of the last `count` bursts that the ledger holds, newest first."""
-        if count < 0:
-            raise NetworkError(f"count {count} is negative; ask for 0 bursts or more")
-        return self._read(lambda held: reversed(held[max(0, len(held) - count) :]))
+        wanted = check_integer(count, "count")
+        return self._read(lambda held: reversed(held[max(0, len(held) - wanted) :]))

@@ -15,13 +15,13 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from threading import RLock
 from types import TracebackType
 from typing import IO, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
+from gpu_npu.checks import check_kind, check_path
 from gpu_npu.connectome import COUNTERS, Annotations
 from gpu_npu.errors import NetworkError
 from gpu_npu.io.annotations import annotation_arrays, annotation_values, read_annotations
@@ -81,8 +81,8 @@ class Recorder(Unique):
 
     def __init__(self, path: str | os.PathLike[str], annotations: Annotations | None = None) -> None:
         """annotations: of the neurons, which go into the file too."""
-        self.path, self._lock = Path(path), RLock()
-        known = Annotations() if annotations is None else annotations
+        self.path, self._lock = check_path(path), RLock()
+        known = Annotations() if annotations is None else check_kind(annotations, Annotations, "annotations")
         self._about: dict[str, Any] = {**annotation_values(known), **annotation_arrays(known)}
         self._tail = _TAIL + sum(np.asarray(value).nbytes + 2**9 for value in self._about.values())
         self._unfinished = Unfinished(self.path)
@@ -277,7 +277,7 @@ def _crc(header: bytes, zeros: int) -> int:
 
 def load_recording(path: str | os.PathLike[str]) -> Recording:
     """Read what a Recorder wrote. FileFormatError: damaged, or another file. OSError: not readable."""
-    with Archive(Path(path)) as archive:
+    with Archive(check_path(path)) as archive:
         offset, fired = archive.array("offset", dtype=np.int64), archive.array("fired", dtype=np.uint32)
         if not len(offset) or offset[0] != 0 or offset[-1] != len(fired) or bool((offset[1:] < offset[:-1]).any()):
             raise archive.error(f"'offset' does not cut the {len(fired):,} ids of 'fired' into bursts")

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.arrays import I64, U32, Indices
+from gpu_npu.checks import check_path
 from gpu_npu.connectome import Annotations
 from gpu_npu.errors import MissingPackageError, NetworkError
 from gpu_npu.extras import install_command
@@ -56,7 +57,7 @@ class Spikes(OneLine):
 
         NetworkError: another end, or several trials for SONATA. MissingPackageError, OSError.
         """
-        path = Path(path)
+        path = check_path(path)
         writers = {".parquet": self._write_parquet, ".csv": self._write_csv, ".h5": self._write_sonata}
         if path.suffix.lower() not in writers:
             raise NetworkError(f"{path}: spikes are written to a file whose name ends in {', '.join(writers)}")

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpu_npu import NPU, BurstResult, Connectome, SynapseBatch
 from gpu_npu.arrays import F64, I64, U32, Flags
-from gpu_npu.checks import check_integer, check_real
+from gpu_npu.checks import check_integer, check_kind, check_listed, check_real
 from gpu_npu.connectome import SynapseSource, SynapseWrapper
 from gpu_npu.errors import NetworkError
 from gpu_npu.objects import OneLine
@@ -72,15 +72,15 @@ class Trials(OneLine):
 
 def silenced(network: Connectome, targets: tuple[Target, ...]) -> Connectome:
     """A copy of a network without the synapses that leave these neurons. NetworkError and its like: those of `neurons_of`."""
-    copy = network.copy()
-    copy.synapses.valid[_silent(network, targets)[copy.synapses.source]] = False
+    silent, copy = _silent(network, targets), network.copy()
+    copy.synapses.valid[silent[copy.synapses.source]] = False
     return copy
 
 
 def _silent(network: Connectome, targets: tuple[Target, ...]) -> Flags:
     """Whether each neuron is one of these."""
-    silent: Flags = np.zeros(network.neuron_capacity, np.bool_)
-    for target in targets:
+    silent: Flags = np.zeros(check_kind(network, Connectome, "network").neuron_capacity, np.bool_)
+    for target in check_listed(targets, "silence"):
         silent[neurons_of(network, target, "silence")] = True
     return silent
 
@@ -89,7 +89,7 @@ class Silenced(SynapseWrapper):
     """The same of a source: it is read once to be counted. Errors: those of `neurons_of`, and those of reading it."""
 
     def __init__(self, network: Connectome, targets: tuple[Target, ...], source: SynapseSource) -> None:
-        super().__init__(source)
+        super().__init__(check_kind(source, SynapseSource, "source"))
         self._silent = _silent(network, targets)
         self._total = sum(len(batch) for batch in self)
 
@@ -104,7 +104,8 @@ class Silenced(SynapseWrapper):
 
 def experiment(network: Connectome, plan: Experiment, place: Place | None = None) -> Trials:
     """Run all trials of an experiment. Errors: those of `neurons_of`, `Poisson` and `NPU.from_connectome`."""
-    place = place or Place()
+    check_kind(network, Connectome, "network"), check_kind(plan, Experiment, "plan")
+    place = Place() if place is None else check_kind(place, Place, "place")
     treated = silenced(network, plan.silence) if plan.silence else network
     stimuli = Stimuli.bind(treated, [Poisson(target, hertz * plan.ms * 1e-3, plan.potential) for target, hertz in plan.activate])
     bursts, trials, neurons = list[I64](), list[I64](), list[U32]()

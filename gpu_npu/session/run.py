@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -14,7 +15,7 @@ import numpy as np
 
 from gpu_npu import NPU, BurstResult, CheckpointError, Connectome, Digest, Snapshot
 from gpu_npu.arrays import F32, I64, U32
-from gpu_npu.checks import check_integer
+from gpu_npu.checks import check_integer, check_kind, check_map, check_path
 from gpu_npu.connectome import COUNTERS, SynapseSource
 from gpu_npu.errors import NetworkError
 from gpu_npu.io.outputs import Named, check_outputs
@@ -74,6 +75,12 @@ class Plan(OneLine):
 
     def __post_init__(self) -> None:
         check_integer(self.bursts, "bursts", 1)
+        check_map(self.begun, "begun"), check_kind(self.name, str, "name")
+        for what in ("record", "checkpoint", "source"):
+            if getattr(self, what) is not None:
+                object.__setattr__(self, what, check_path(getattr(self, what), what))
+        if self.resumed is not None:
+            check_kind(self.resumed, Snapshot, "resumed")
         if (self.checkpoint is None) != (self.every is None):
             raise NetworkError(f"checkpoint {self.checkpoint!s}, every {self.every}: checkpoints need a file and a number of bursts")
         if self.every is not None:
@@ -82,9 +89,10 @@ class Plan(OneLine):
             raise NetworkError(f"bursts: {self.bursts:,} are less than the {self.behind:,} that the run has behind it")
 
     @classmethod
-    def resume(cls, path: Path, *, memory_limit: int | None = None) -> Plan:
+    def resume(cls, path: str | os.PathLike[str], *, memory_limit: int | None = None) -> Plan:
         """To go on from a checkpoint with the bursts, the record and the checkpoints the run was begun with; or from a
         checkpoint of anything else. CheckpointError, OSError."""
+        path = check_path(path)
         snapshot = Snapshot.read(path, memory_limit=memory_limit)
         begun = noted(path, snapshot)
         record = Path(begun["record"]) if begun.get("record") else None
@@ -173,7 +181,8 @@ class Session(Unique):
         synapses: more of them, read batch by batch, as of `NPU.from_connectome`. tell: called where a checkpoint cannot be
         written. Errors: those of `Stimuli.bind`, `NPU.from_connectome`, `check_outputs` and `Recorder`.
         """
-        begin, place, begun = time.perf_counter(), place or Place(), plan.begun
+        check_kind(network, Connectome, "network")
+        begin, place, begun = time.perf_counter(), Place() if place is None else check_kind(place, Place, "place"), plan.begun
         self.plan, self._network, self._stack = plan, network, ExitStack()
         self._sources = (network.synapses, *(() if synapses is None else (synapses,)))
         self._stimuli = Stimuli.bind(network, stimuli) if plan.resumed is None else plan.stimuli()
@@ -425,7 +434,7 @@ def run(network: Connectome, stimuli: Iterable[Stimulus] = (), plan: Plan | int 
 
 def resume(path: Path | str, place: Place | None = None) -> Result:
     """Go on from a checkpoint as the run was begun, to its end. Errors: those of `run`, and CheckpointError."""
-    plan = Plan.resume(Path(path))
+    plan = Plan.resume(path)
     assert plan.resumed is not None
     return _run(plan, plan.resumed.network, (), place)
 

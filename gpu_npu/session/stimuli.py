@@ -12,7 +12,6 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from gpu_npu import Connectome
 from gpu_npu.arrays import F32, F64, I64, U32
-from gpu_npu.checks import check_ids, check_integer, check_potentials, check_real
+from gpu_npu.checks import check_ids, check_integer, check_listed, check_path, check_potentials, check_real, shown
 from gpu_npu.errors import NetworkError
 from gpu_npu.io.archive import Archive
 from gpu_npu.io.sonata import read_spikes
@@ -164,7 +163,7 @@ class Schedule(OneLine):
     @classmethod
     def read(cls, path: str | os.PathLike[str], potential: float = 1.0) -> Schedule:
         """From the arrays burst, neuron and potential of a .npz file; potential: where the file has none. FileFormatError."""
-        with Archive(Path(path)) as archive:
+        with Archive(check_path(path)) as archive:
             bursts = archive.array("burst")
             if bursts.dtype.kind not in "iu":
                 raise archive.error(f"array 'burst' has dtype {bursts.dtype}, not integers")
@@ -181,7 +180,7 @@ class Schedule(OneLine):
         """From a file of spikes of SONATA: a spike at t ms is injected before burst t / ms + 1, rounded down; each burst lasts `ms`."""
         if not 0 < check_real(ms, "ms", 0, math.inf) < math.inf:
             raise NetworkError(f"ms: {ms:g} is no duration of a burst")
-        labels, times = read_spikes(Path(path), population)
+        labels, times = read_spikes(check_path(path), population)
         return cls((times / ms * (1 + 1e-12)).astype(np.int64) + 1, labels, potential, str(path))
 
     def bind(self, network: Connectome, number: int) -> Bound:
@@ -220,7 +219,9 @@ class Stimuli:
     def bind(cls, network: Connectome, stimuli: Iterable[Stimulus]) -> Stimuli:
         """Those given, for this network. NetworkError, NeuronIndexError, FileFormatError, OSError: see `neurons_of`."""
         power, bound = [np.zeros(0, np.uint32)], list[Bound]()
-        for stimulus in stimuli:
+        for stimulus in check_listed(stimuli, "stimuli"):
+            if not isinstance(stimulus, Stimulus):
+                raise NetworkError(f"stimuli: {shown(stimulus)} is no Power, Inject, Rate, Poisson or Schedule")
             if isinstance(stimulus, Power):
                 power.append(neurons_of(network, stimulus.target, "Power"))
             else:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from gpu_npu import Connectome
 from gpu_npu.arrays import U32
-from gpu_npu.checks import check_ids
+from gpu_npu.checks import check_ids, check_kind
 from gpu_npu.errors import NetworkError
 from gpu_npu.io import each_once, parse_ids, read_ids
 from gpu_npu.objects import OneLine
@@ -110,6 +110,7 @@ class Named(OneLine):
 def neurons_of(network: Connectome, target: Target, what: str = "neurons") -> U32:
     """The ids that a target means in this network, in its order. NetworkError: an array with a value for each neuron, as of
     its class, some of them the same. Other errors: those of `Named.find` and of `check_ids`."""
+    check_kind(network, Connectome, "network")
     if isinstance(target, os.PathLike):
         return Named("file", os.fspath(target)).find(network, what)
     if not isinstance(target, str):

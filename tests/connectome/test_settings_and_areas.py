@@ -29,7 +29,7 @@ def test_presets(preset: str, rules: Rules) -> None:
 
 
 def test_unknown_preset() -> None:
-    with pytest.raises(NetworkError, match=r"'feagi-3'.*\"seed\""):
+    with pytest.raises(NetworkError, match=r"'feagi-3'.*'seed'"):
         Rules.preset("feagi-3")
 
 
@@ -40,7 +40,7 @@ def test_unknown_preset() -> None:
         (Area, {"name": "area \ud800"}, r"'area \\ud800' has a lone surrogate"),
         (Area, {"power": 1}, "power: 1 is not True or False"),
         (Rules, {"refractory_clock": "sun"}, "'sun'"),
-        (Rules, {"reset": "none"}, "reset: 'none' is neither"),
+        (Rules, {"reset": "none"}, "reset: 'none' is not one of 'all', 'candidates'"),
         (Rules, {"rectify_input": 2}, "rectify_input: 2"),
         (Rules, {"potential_floor": 2.0, "potential_ceiling": 1.0}, "floor 2.0 is above potential_ceiling 1.0"),
         (Rules, {"potential_floor": math.inf}, "potential_floor: inf"),
