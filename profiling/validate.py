@@ -1,6 +1,6 @@
 """Everything there is to know from a machine with a GPU, in one command and one file.
 
-    python -m profiling.validate [--device N] [--budget SECONDS] [--out FOLDER] [--data FOLDER] [--commit TEXT]
+    python -m profiling.validate [--call first|second] [--device N] [--budget SECONDS] [--out FOLDER] [--data FOLDER] [--commit TEXT]
 
 Stages: the tests that take a backend, on CUDA alone; compute-sanitizer's four tools over a small run; the rates of the
 device; the benchmarks; what plasticity costs; Nsight Compute's metrics of the kernels; other engines beside ours. Each
@@ -12,6 +12,9 @@ as soon as it ends:
 which `gpu-npu doctor` reads. The exit status is 0 where tests, rates and benchmarks ran and no sanitizer found anything,
 else 1, and 2 where the device cannot be opened; `passed` is true only where it is 0 on CUDA and without --tests. Of a
 stage that was cut short the file has what it had come to.
+Where a machine is at hand for minutes, two calls do it. The first (190 s) sees that the device opens, runs the tests of devices
+and the golden cases, and measures the rates, the networks that matter most, and each strategy of propagation; what it shows can
+be mended before the second (400 s), which is all stages, the most important ones first. Both end at the first wrong result.
 With --backend cpu or emulated all of it is rehearsed without a GPU: the file is named rehearsal-..., and is never passed.
 """
 
@@ -20,6 +23,7 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import functools
 import importlib.util
 import json
 import os
@@ -49,6 +53,7 @@ NEEDED_TESTS = tuple(
     f"tests/{file}.py" for file in ("golden/test_golden", "agreement/test_agreement", "npu/test_npu", "backends/test_devices")
 )
 """Files of which a test must have passed on the backend: nothing that ran is no success."""
+FIRST_TESTS = ("tests/backends/test_devices.py", "tests/golden/test_golden.py")
 STEADY = 1.5
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
 FOUND = 86
@@ -70,6 +75,12 @@ class Job:
     environment: Mapping[str, str]
     work: Path
     """For files between a stage and its process."""
+
+    @property
+    def lenient(self) -> Path:
+        """This file is there where Python of the device warns of something as CuPy is imported: tests then do not fail for it."""
+        return self.work / "lenient"
+
     files: Sequence[str] = ()
     """Of tests; none: all that take a backend."""
 
@@ -141,8 +152,29 @@ def test_files() -> list[str]:
     return [str(path.relative_to(ROOT)) for path, text in texts.items() if re.search(r"backend_factory|device_factory|gpu_mode", text)]
 
 
+def opens(job: Job, limit: float) -> Outcome:
+    """A small network runs; where that fails for a warning, once more with warnings let through."""
+    run = ["-m", "profiling.small_run", f"--backend={job.backend}"]
+    first = execute([sys.executable, "-W", "error", *run], limit, job.environment)
+    if not first.status:
+        return first.verdict(limit), {}
+    job.lenient.touch()
+    done = execute([sys.executable, "-W", "default", *run], limit - first.seconds, job.environment)
+    return done.verdict(limit) | {"problem": f"with warnings as errors: {first.output[-TAIL:]}"}, {}
+
+
 def tests(job: Job, limit: float) -> Outcome:
     """Every test that takes a backend, on this backend alone."""
+    return run_tests(job, limit, job.files or test_files(), NEEDED_TESTS)
+
+
+def first_tests(job: Job, limit: float) -> Outcome:
+    """Those that say first what is wrong."""
+    return run_tests(job, limit, FIRST_TESTS, FIRST_TESTS)
+
+
+def run_tests(job: Job, limit: float, files: Sequence[str], needed: Sequence[str]) -> Outcome:
+    """The tests of these files, of which some must pass in each of those that are needed."""
     outcomes = job.work / "outcomes"
     workers = min(4, cpu_workers()[0] // 2)
     parallel = ["-p", "xdist.plugin", f"-n{workers}"] if workers > 1 and importlib.util.find_spec("xdist") else []
@@ -150,24 +182,25 @@ def tests(job: Job, limit: float) -> Outcome:
     gpu = "--gpu=require" if job.backend == "cuda" else "--gpu=never"
     plain = {**job.environment, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # whatever else is installed has no say
     quiet = ["-q", "-ra", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
-    done = execute([sys.executable, "-m", "pytest", *select, gpu, *quiet, *parallel, *(job.files or test_files())], limit, plain)
+    warnings = ["-W", "default"] if job.lenient.exists() else []
+    done = execute([sys.executable, "-m", "pytest", *select, gpu, *quiet, *warnings, *parallel, *files], limit, plain)
     verdict = done.verdict(limit)
     by_test: dict[str, Report] = {}
     if outcomes.is_file():
         for one in map(json.loads, outcomes.read_text(encoding="utf-8").splitlines()):
             if one["test"] not in by_test or by_test[one["test"]]["outcome"] != "failed":  # a failure behind a test that passed counts
                 by_test[one["test"]] = one
-    files: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    by_file: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for one in by_test.values():
-        files[one["file"]][one["outcome"]] += 1
+        by_file[one["file"]][one["outcome"]] += 1
     failed = [name for name, one in by_test.items() if one["outcome"] == "failed"]
-    total = sum(files.values(), collections.Counter())
+    total = sum(by_file.values(), collections.Counter())
     counts = {kind: total[kind] for kind in ("passed", "failed", "skipped")}
-    empty = [name for name in NEEDED_TESTS if name not in files or not files[name]["passed"]]
+    empty = [name for name in needed if name not in by_file or not by_file[name]["passed"]]
     if verdict["status"] == "ran" and (empty or failed):
         problem = f"no test passed in {', '.join(empty)}" if empty else f"{len(failed)} tests failed"
         verdict |= {"status": "failed", "problem": problem}
-    return {**verdict, **counts}, {"tests": {**counts, "files": {name: dict(count) for name, count in files.items()}, "failures": failed}}
+    return {**verdict, **counts}, {"tests": {**counts, "files": {name: dict(count) for name, count in by_file.items()}, "failures": failed}}
 
 
 def sanitizer(name: str) -> Callable[[Job, float], Outcome]:
@@ -229,7 +262,24 @@ def metrics(job: Job, limit: float) -> Outcome:
     return verdict, {"kernels": ncu_kernels.figures(found), "metrics": found} if found else {}
 
 
+def strategies(job: Job, limit: float) -> Outcome:
+    """Each strategy of propagation forced in turn, where many synapses deliver: what the chooser chooses among."""
+    verdict: Report = {"status": "ran", "seconds": 0.0, "tail": ""}
+    brought: Report = {}
+    names = ("rows", "slices", "blocked")
+    for number, name in enumerate(names):
+        left = (limit - verdict["seconds"]) / (len(names) - number)
+        forced = f"--strategy={name}", "--only=size-1000000", "--budget={budget}", "--rates={work}/rates.json"
+        one, report = program("bench", f"strategy {name}", *forced)(job, left)
+        worse = one["status"] == "failed"
+        verdict = {**(one if worse else verdict), "seconds": verdict["seconds"] + one["seconds"]}
+        brought |= report
+    return verdict, brought
+
+
 Stage = Callable[[Job, float], Outcome]
+Plan = Mapping[str, tuple[Stage, float]]
+"""Name -> stage, and its share of the time; what it leaves goes to those behind it."""
 STAGES: dict[str, tuple[Stage, float]] = {
     "tests": (tests, 30),
     **{name: (sanitizer(name), 6) for name in SANITIZERS},
@@ -239,7 +289,28 @@ STAGES: dict[str, tuple[Stage, float]] = {
     "metrics": (metrics, 7),
     "engines": (program("engines", "engines", "--budget={budget}"), 10),
 }
-"""Name -> stage, and its share of the time; what it leaves goes to those behind it."""
+FIRST: dict[str, tuple[Stage, float]] = {
+    "opens": (opens, 15),
+    "tests": (first_tests, 45),
+    "rates": (program("probe", "rates", "--budget={budget}"), 20),
+    "benchmarks": (
+        program(
+            "bench",
+            "benchmarks",
+            "--budget={budget}",
+            "--data={data}",
+            "--rates={work}/rates.json",
+            *(f"--only={name}" for name in ("seed", "latency", "fly", "million", "synthetic-0.00156")),
+        ),
+        70,
+    ),
+    "strategies": (strategies, 40),
+}
+SECOND = ("tests", "memcheck", "racecheck", "rates", "benchmarks", "metrics", "plasticity", "engines", "initcheck", "synccheck")
+CALLS: Mapping[str, tuple[Plan, float]] = {"first": (FIRST, 190.0), "second": ({name: STAGES[name] for name in SECOND}, 400.0)}
+"""Call -> its stages, and the seconds for all of them."""
+WRONG = ("opens", "tests", "memcheck", "racecheck", "benchmarks")
+"""Stages that find wrong results: in a call nothing is measured after one of them has failed."""
 MUST_RUN = ("tests", "rates", "benchmarks")
 
 
@@ -253,12 +324,15 @@ def environment(device: int | None) -> dict[str, str]:
     return changed
 
 
-def validate(report: Report, job: Job, names: Sequence[str], budget: float, save: Callable[[], None], say: Callable[[str], None]) -> bool:
-    """Run the stages, saving after each; whether all that must run ran, and nothing failed."""
+def validate(
+    report: Report, job: Job, plan: Plan, budget: float, save: Callable[[], None], say: Callable[[str], None], *, stop: bool = False
+) -> bool:
+    """Run the stages, saving after each; whether all that must run ran, and nothing failed. stop: at the first wrong result."""
     end = time.perf_counter() + budget
+    names = list(plan)
     for number, name in enumerate(names):
-        stage, share = STAGES[name]
-        limit = max(0.0, end - time.perf_counter()) * share / sum(STAGES[later][1] for later in names[number:])
+        stage, share = plan[name]
+        limit = max(0.0, end - time.perf_counter()) * share / sum(plan[later][1] for later in names[number:])
         report["stages"][name] = {"status": "running", "limit": round(limit, 1)}
         save()
         verdict, brought = stage(job, limit)
@@ -274,6 +348,10 @@ def validate(report: Report, job: Job, names: Sequence[str], budget: float, save
         say(f"{name}: {verdict['status']} in {verdict['seconds']:.1f} s. {detail}".rstrip())
         if verdict["status"] == "failed":
             say(verdict["tail"])
+            if stop and name in WRONG:
+                report["stages"] |= {later: {"status": "left out"} for later in names[number + 1 :]}
+                save()
+                break
     for one in report.get("limits", []):
         spread = f"; p99 {one['p99_over_p50']:.2f} times p50{'' if one['steady'] else ', NOT steady'}" if "steady" in one else ""
         within = "within" if one["within"] else "NOT within"
@@ -309,7 +387,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--backend", choices=("cuda", "cpu", "emulated"), default="cuda", help="(%(default)s) others rehearse")
     parser.add_argument("--device", type=int, help="number of the GPU")
-    parser.add_argument("--budget", type=float, default=540.0, metavar="SECONDS", help="for all stages (%(default)s)")
+    parser.add_argument("--call", choices=tuple(CALLS), help="of two on a machine that is at hand for minutes")
+    parser.add_argument("--budget", type=float, metavar="SECONDS", help="for all stages (540; 190 for the first call, 400 for the second)")
     parser.add_argument("--out", type=Path, default=ROOT / "profiling" / "results", metavar="FOLDER", help="(profiling/results)")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder with the fly hemisphere")
     parser.add_argument("--commit", help="where there is no repository to ask")
@@ -318,6 +397,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.device is not None and (options.device < 0 or options.backend != "cuda"):
         parser.error(f"--device {options.device}: the number of a GPU, 0 or more, with --backend cuda")
+    if options.call and options.only:
+        parser.error(f"--only takes stages out of all of them, and --call {options.call} says which; leave one out")
+    plan, budget = CALLS[options.call] if options.call else ({name: STAGES[name] for name in options.only or STAGES}, 540.0)
+    budget = budget if options.budget is None else options.budget
     try:
         facts = workloads.facts(options.backend, options.device, options.commit)
     except NpuError as error:
@@ -331,12 +414,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
 
     def save() -> None:
-        report["passed"] = report["ok"] and not report["rehearsal"] and not options.tests
+        report["passed"] = report["ok"] and not report["rehearsal"] and not options.tests and options.call != "first"
         write(path, report)
 
     with tempfile.TemporaryDirectory() as work:
         job = Job(options.backend, options.data.resolve(), facts["commit"], environment(options.device), Path(work), options.tests)
-        good = validate(report, job, options.only or list(STAGES), options.budget, save, lambda line: print(line, flush=True))
+        say = functools.partial(print, flush=True)
+        good = validate(report, job, plan, budget, save, say, stop=options.call is not None)
     what = "rehearsed on" if report["rehearsal"] else "validated on"
     print(f"{'OK' if good else 'NOT OK'}: {what} {facts['device']}; written to {path}")
     return 0 if good else 1

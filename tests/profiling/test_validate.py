@@ -290,52 +290,54 @@ def test_a_rehearsal_is_never_a_validation(tmp_path: Path, monkeypatch: pytest.M
     assert doctor.last_validation((path.parent,)) == Validation()
 
 
-@pytest.mark.parametrize(
-    "name, how, good",
-    [
-        ("tests", stage("failed"), False),
-        ("tests", stage("unavailable"), False),
-        ("rates", stage("failed"), False),
-        ("benchmarks", stage("failed"), False),
-        ("racecheck", stage("failed", red=True), False),
-        ("racecheck", stage("failed"), True),
-        ("memcheck", stage("unavailable"), True),
-        ("metrics", stage("failed"), True),
-        ("engines", stage("failed"), True),
-    ],
-)
-def test_what_turns_it_red(name: str, how: Any, good: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    status, path, report = run(tmp_path, monkeypatch, **{name: how})
-    assert (status == 0, report["passed"]) == (good, good)
-    assert (doctor.last_validation((path.parent,)) == Validation()) is not good
-    assert list(report["stages"]) == list(validate.STAGES)  # the others ran nevertheless
+@pytest.mark.parametrize("does", ["import time; time.sleep(60)", "import os; os.abort()"])
+def test_a_stage_that_hangs_or_crashes_ends_at_its_limit(does: str, job: Job) -> None:
+    """Every stage of the first call but the one of rates does as it should; the next ones have their time."""
 
+    def bad(job: Job, limit: float) -> Any:
+        return validate.execute([sys.executable, "-c", does], limit, job.environment).verdict(limit), {}
 
-def test_each_stage_is_in_the_file_at_once_and_time_left_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    saved: list[Report] = []
-    limits: list[float] = []
-
-    def look(_: Job, limit: float) -> Any:
-        limits.append(limit)
-        return stage("ran")[0]()
-
-    monkeypatch.setattr(validate, "STAGES", {"a": (look, 1), "b": (look, 1), "c": (look, 2)})
+    plan = {name: stage("ran") for name in validate.FIRST} | {"rates": (bad, 1)}
     report: Report = {"stages": {}}
+    assert not validate.validate(report, job, plan, 5, lambda: None, lambda _: None, stop=True)
+    told = {name: one["status"] for name, one in report["stages"].items()}
+    assert told == {name: "failed" if name == "rates" else "ran" for name in validate.FIRST}
 
-    def save() -> None:
-        saved.append({name: one["status"] for name, one in report["stages"].items()})
 
-    job = Job("cpu", tmp_path, "abc", {}, tmp_path)
-    assert not validate.validate(report, job, ["a", "b", "c"], 100, save, lambda _: None)
-    assert saved == [
-        {"a": "running"},
-        {"a": "ran"},
-        {"a": "ran", "b": "running"},
-        {"a": "ran", "b": "ran"},
-        {"a": "ran", "b": "ran", "c": "running"},
-        {"a": "ran", "b": "ran", "c": "ran"},
-    ]
-    assert limits == [pytest.approx(25, abs=1), pytest.approx(33.3, abs=1), pytest.approx(100, abs=1)]
+def test_a_call_ends_at_the_first_wrong_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = {name: stage("ran") for name in validate.FIRST} | {"tests": stage("failed", failed=1)}
+    monkeypatch.setattr(validate, "CALLS", {"first": (plan, 10.0)})
+    monkeypatch.setattr(workloads, "facts", lambda *_: dict(FACTS))
+    assert validate.main(["--call", "first", "--out", str(tmp_path)]) == 1
+    (path,) = tmp_path.iterdir()
+    told = {name: one["status"] for name, one in json.loads(path.read_text())["stages"].items()}
+    assert told == {"opens": "ran", "tests": "failed", "rates": "left out", "benchmarks": "left out", "strategies": "left out"}
+
+
+def test_the_first_call_is_never_a_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = {name: stage("ran") for name in validate.FIRST}
+    monkeypatch.setattr(validate, "CALLS", {"first": (plan, 10.0), "second": ({name: stage("ran") for name in validate.SECOND}, 10.0)})
+    monkeypatch.setattr(workloads, "facts", lambda *_: dict(FACTS))
+    for call, passed in (("first", False), ("second", True)):
+        assert validate.main(["--call", call, "--out", str(tmp_path / call)]) == 0
+        (path,) = (tmp_path / call).iterdir()
+        assert json.loads(path.read_text())["passed"] is passed
+    assert set(validate.SECOND) == set(validate.STAGES)
+
+
+def test_warnings_of_the_devices_python_are_let_through(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+
+    def execute(command: list[str], *_: Any) -> validate.Done:
+        commands.append(command)
+        return validate.Done(int("error" in command), 1.0, "DeprecationWarning: old" if "error" in command else "")
+
+    monkeypatch.setattr(validate, "execute", execute)
+    verdict, _ = validate.opens(job, 10)
+    assert verdict["status"] == "ran" and "DeprecationWarning: old" in verdict["problem"]
+    validate.first_tests(job, 10)
+    assert [command[1:3] for command in commands[:2]] == [["-W", "error"], ["-W", "default"]]
+    assert "default" in commands[2]
 
 
 def test_a_part_that_says_nothing_has_failed(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
