@@ -89,10 +89,10 @@ class Annotations:
             wanted = wanted.astype(np.uint64)  # -1 is 2^64 - 1, until it is seen below
         at = np.searchsorted(self._ascending, wanted) if known.dtype.kind == "U" else self._buckets.positions(wanted)
         at = np.minimum(at, len(known) - 1)
-        place = at if self._order is None else self._order[at]
-        hit = self._ascending[at] == wanted
+        place = at if self._order is None else self._order.take(at)
+        hit = self._ascending.take(at) == wanted
         hit &= labels >= 0 if labels.dtype.kind == "i" else True
-        return np.where(hit, place, -1)
+        return place if hit.all() else np.where(hit, place, -1)
 
     @property
     def finder(self) -> Callable[[NDArray[Any], str], U32] | None:
@@ -151,8 +151,9 @@ class _Buckets:
         at: Indices = np.zeros(len(wanted), np.int64)
         left = np.arange(len(wanted))
         if self._even:
-            at = self._first[np.minimum(wanted - self._low, np.uint64(self._span)) >> self._shift]
-            left = np.flatnonzero(self._ascending[at] < wanted)
+            bucket = np.minimum(wanted - self._low, np.uint64(self._span)) >> self._shift
+            at = self._first.take(bucket.view(np.int64))
+            left = np.flatnonzero(self._ascending.take(at) < wanted)
             for _ in range(MOST_IN_BUCKET):
                 at[left] = np.minimum(at[left] + 1, len(self._ascending) - 1)
                 left = left[self._ascending[at[left]] < wanted[left]]
