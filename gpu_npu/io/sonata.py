@@ -6,7 +6,7 @@ Specification: github.com/AllenInstitute/sonata, docs/SONATA_DEVELOPER_GUIDE.md.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,10 +20,9 @@ from gpu_npu.connectome.fields import MAX_NEURONS, CountType
 from gpu_npu.errors import CapacityError, FileFormatError, NpuError
 from gpu_npu.objects import one_line
 
-from .budget import Budget
 from .formats import Format, Given, Reading, missing
 from .kinds import BEFORE_JSON
-from .strict_json import parse_json
+from .sonata_config import Configuration, inputs_told, members, read_configuration
 from .weights import Rounding, Scale, Survey
 
 EDGES_AT_A_TIME = 2**20
@@ -35,11 +34,17 @@ class Population(NamedTuple):
 
     name: str
     first: int
-    size: int
+    ids: I64
+    """Of its nodes, in their order."""
     columns: Mapping[str, NDArray[Any]]
 
     def __repr__(self) -> str:
         return one_line(self)
+
+    @property
+    def size(self) -> int:
+        """Nodes."""
+        return len(self.ids)
 
 
 class EdgePopulation(NamedTuple):
@@ -68,6 +73,7 @@ class Circuit(NamedTuple):
     edges: list[EdgePopulation]
     delays: bool
     """Whether some edges have delays."""
+    said: Configuration
 
     def __repr__(self) -> str:
         return one_line(self)
@@ -75,61 +81,20 @@ class Circuit(NamedTuple):
 
 def read_circuit(path: Path) -> Circuit:
     """The populations of a circuit or of a simulation. FileFormatError: no such file, or one that is damaged. OSError."""
-    found = _configured(path)
+    found = read_configuration(path)
     nodes: dict[str, Population] = {}
     try:
-        for entry in found["nodes"]:
+        for entry in found.networks["nodes"]:
             _read_nodes(Path(entry["nodes_file"]), _types(entry.get("node_types_file")), nodes)
         edges, delays = list[EdgePopulation](), False
-        for entry in found.get("edges", []):
+        for entry in found.networks["edges"]:
             if entry.get("enabled", True):
                 types = _types(entry.get("edge_types_file"))
                 delays |= any("delay" in row for row in types.values())
                 edges += _read_edges(Path(entry["edges_file"]), types, nodes)
-        return Circuit(nodes, edges, delays)
+        return Circuit(nodes, edges, delays, found)
     except (KeyError, TypeError, AttributeError) as error:
         raise FileFormatError(f"{path}: no circuit of SONATA that can be read: {error!r:.200}") from error
-
-
-def _json(path: Path) -> Any:
-    """The value in a file of JSON, counted before it is read. ValueError: none."""
-    budget = Budget.of(path)
-    with path.open("rb") as file:
-        text = budget.read(file, "the configuration")
-    budget.take_json(len(text), "the configuration")
-    return parse_json(text)
-
-
-def _configured(path: Path) -> dict[str, Any]:
-    """The networks of a configuration, with every name of its manifest replaced. A simulation names the circuit."""
-    for _ in range(3):
-        try:
-            said = _json(path)
-            manifest = {name: str(value) for name, value in said.get("manifest", {}).items()}
-            networks = said.get("networks")
-            if isinstance(networks, dict) and isinstance(networks.get("nodes"), list):
-                return {
-                    kind: [{key: _resolved(value, manifest, path) for key, value in entry.items()} for entry in networks.get(kind) or []]
-                    for kind in ("nodes", "edges")
-                }
-            path = Path(_resolved(said["network"], manifest, path))
-        except CapacityError:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise FileFormatError(f"{path}: no configuration of SONATA: {error!r:.200}") from error
-    raise FileFormatError(f"{path}: its 'network' names one configuration after another, and none has nodes")
-
-
-def _resolved(value: Any, manifest: Mapping[str, str], config: Path) -> Any:
-    """A text with $NAMES of the manifest replaced; a path beside the configuration, where it is one."""
-    if not isinstance(value, str):
-        return value
-    for _ in manifest:
-        for name in sorted(manifest, key=len, reverse=True):
-            key = name if name.startswith("$") else f"${name}"
-            value = value.replace(key, manifest[name]).replace(f"${{{key[1:]}}}", manifest[name])
-    beside = value.endswith((".h5", ".csv", ".json"))
-    return str(config.parent / value) if beside else value
 
 
 def _types(path: Any) -> dict[int, dict[str, str]]:
@@ -174,9 +139,10 @@ def _read_nodes(path: Path, types: Mapping[int, Mapping[str, str]], nodes: dict[
             first = sum(one.size for one in nodes.values())
             if first + count > MAX_NEURONS:
                 raise CapacityError(f"{path}: {first + count:,} nodes are more than {MAX_NEURONS:,}, the most that synapses can name")
-            if "node_id" in group and not np.array_equal(group["node_id"][:], np.arange(count)):
-                raise FileFormatError(f"{path}: the node_id of population {name!r} are not 0, 1, ... in this order")
-            nodes[name] = Population(name, first, count, _columns_of(types, type_ids))
+            ids = whole(group["node_id"][:], f"{path}: node_id of {name!r}", count) if "node_id" in group else np.arange(count)
+            if len(sorted_unique(ids)) < count or (count and int(ids.min()) < 0):
+                raise FileFormatError(f"{path}: node_id of {name!r}: an id is there twice, or is below 0 or above 63 bits")
+            nodes[name] = Population(name, first, ids, _columns_of(types, type_ids))
 
 
 def _columns_of(types: Mapping[int, Mapping[str, str]], type_ids: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -239,10 +205,11 @@ def edge_batches(edges: EdgePopulation) -> Iterator[tuple[I64, I64, NDArray[np.f
     """Source and target by their ids in the populations, and syn_weight, of the edge or of its type. FileFormatError."""
     with opened(edges.path) as file:
         group = file["edges"][edges.name]
+        find = [Annotations(population.ids.astype(np.uint64)).positions for population in (edges.source, edges.target)]
         for first in range(0, edges.size, EDGES_AT_A_TIME):
             rows = slice(first, min(first + EDGES_AT_A_TIME, edges.size))
-            sources = _ids(_integers(edges, group, "source_node_id", rows), edges.source, edges, first)
-            targets = _ids(_integers(edges, group, "target_node_id", rows), edges.target, edges, first)
+            sources = _ids(_integers(edges, group, "source_node_id", rows), find[0], edges, first)
+            targets = _ids(_integers(edges, group, "target_node_id", rows), find[1], edges, first)
             yield sources, targets, _weights(edges, group, rows)
 
 
@@ -260,48 +227,56 @@ def whole(values: NDArray[Any], what: str, count: int | None = None) -> I64:
     return values.astype(np.int64)
 
 
-def _ids(ids: I64, population: Population, edges: EdgePopulation, first: int) -> I64:
-    bad = (ids < 0) | (ids >= population.size)
-    if bad.any():
-        at = int(np.argmax(bad))
-        raise FileFormatError(f"{edges.label}: edge {first + at:,}: {ids[at]} is none of the {population.size:,} of {population.name!r}")
-    return ids
+def _ids(ids: I64, find: Callable[[I64], I64], edges: EdgePopulation, first: int) -> I64:
+    """The places of nodes in their population."""
+    place = find(ids)
+    if (place < 0).any():
+        at = int(np.argmax(place < 0))
+        raise FileFormatError(f"{edges.label}: edge {first + at:,}: there is no node {ids[at]} in its population")
+    return place
 
 
 def _weights(edges: EdgePopulation, group: Any, rows: slice) -> NDArray[np.float64]:
+    """syn_weight times nsyns, the synapses that an edge stands for, as bmtk has it for point neurons."""
+    weight = _values(edges, group, rows, "syn_weight") * _values(edges, group, rows, "nsyns")
+    bad = ~np.isfinite(weight)
+    if bad.any():
+        raise FileFormatError(f"{edges.label}: edge {rows.start + int(np.argmax(bad)):,}: its syn_weight is no finite number")
+    return weight
+
+
+def _values(edges: EdgePopulation, group: Any, rows: slice, name: str) -> NDArray[np.float64]:
+    """An attribute of edges: that of the edge, else that of its type, else 1."""
     count = rows.stop - rows.start
     none: I64 = np.zeros(count, np.int64)
     kind = _integers(edges, group, "edge_type_id", rows) if "edge_type_id" in group else none
     used, code = np.unique(kind, return_inverse=True)
-    weight = np.array([_number(edges.types.get(one, {}).get("syn_weight", "1"), edges) for one in used.tolist()] or [1.0])[code]
+    values = np.array([_number(edges.types.get(one, {}).get(name, "1"), name, edges) for one in used.tolist()] or [1.0])[code]
     groups = _integers(edges, group, "edge_group_id", rows) if "edge_group_id" in group else none
     for number in sorted_unique(groups).tolist():
-        if str(number) in group and "syn_weight" in group[str(number)]:
+        if str(number) in group and name in group[str(number)]:
             of_it = groups == number
             at = _integers(edges, group, "edge_group_index", rows)[of_it]
-            weight[of_it] = _of_group(edges, group[str(number)]["syn_weight"], at)
-    bad = ~np.isfinite(weight)
-    if bad.any():
-        raise FileFormatError(f"{edges.label}: edge {rows.start + int(np.argmax(bad)):,}: its syn_weight is no finite number")
-    return weight.astype(np.float64)
+            values[of_it] = _of_group(edges, group[str(number)][name], name, at)
+    return values
 
 
-def _of_group(edges: EdgePopulation, values: Any, at: I64) -> NDArray[Any]:
+def _of_group(edges: EdgePopulation, values: Any, name: str, at: I64) -> NDArray[Any]:
     """Values of the edges of a group by their index in it; what lies between the first and the last of them is read."""
     first, last = int(at.min()), int(at.max())
     if first < 0 or last >= len(values):
         raise FileFormatError(f"{edges.label}: edge_group_index {first if first < 0 else last} is none of the {len(values):,} of its group")
     found: NDArray[Any] = values[first : last + 1]
     if found.dtype.kind not in "iuf" or found.ndim != 1:
-        raise FileFormatError(f"{edges.label}: syn_weight: {found.dtype} of shape {found.shape}, where numbers are needed")
+        raise FileFormatError(f"{edges.label}: {name}: {found.dtype} of shape {found.shape}, where numbers are needed")
     return found[at - first]
 
 
-def _number(text: str, edges: EdgePopulation) -> float:
+def _number(text: str, name: str, edges: EdgePopulation) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise FileFormatError(f"{edges.label}: the syn_weight of a type is {text!r}, no number") from error
+        raise FileFormatError(f"{edges.label}: the {name} of a type is {text!r}, no number") from error
 
 
 def _stream(given: Given, reading: Reading) -> tuple[Connectome, SynapseSource]:
@@ -327,6 +302,8 @@ def _tell_what_is_left_out(circuit: Circuit, name: str, reading: Reading) -> Non
     models = sorted({model for found in templates for model in found} - {""})
     if models:
         reading.tell(f"{name}: the neuron models {', '.join(models)} are not computed: neurons are those of bursts, at their defaults")
+    for text in (*(f"{file} is not there" for file in circuit.said.missing), *inputs_told(circuit.said)):
+        reading.tell(f"{name}: {text}")
     if circuit.delays:
         reading.tell(f"{name}: the delays of its edges are not kept: a spike arrives in the next burst")
 
@@ -343,10 +320,29 @@ def _network(circuit: Circuit, scale: Scale, reading: Reading) -> Connectome:
         name: np.concatenate([one.columns.get(name, np.zeros(one.size, np.str_)) for one in populations] or [np.zeros(0, np.str_)])
         for name in names
     }
-    labels = np.array([f"{one.name}/{node}" for one in populations for node in range(one.size)], np.str_)
+    labels = np.array([f"{one.name}/{node}" for one in populations for node in one.ids.tolist()], np.str_)
     population = np.array([one.name for one in populations] or [""], np.str_)[number]
-    network.set_annotations(Annotations(labels, {"population": population, **columns}))
+    columns = {"population": population, **columns}
+    network.set_annotations(Annotations(labels, {**columns, **_node_sets(circuit, columns, reading)}))
     return network
+
+
+def _node_sets(circuit: Circuit, columns: Mapping[str, NDArray[Any]], reading: Reading) -> dict[str, NDArray[np.str_]]:
+    """A column for each set of nodes: "yes" where a node is in it."""
+    ids = np.concatenate([np.zeros(0, np.str_), *(one.ids.astype(np.str_) for one in circuit.nodes.values())])
+    found, names = dict[str, NDArray[np.str_]](), list[str]()
+    for name in circuit.said.node_sets:
+        inside = members(name, circuit.said.node_sets, {**columns, "node_id": ids})
+        if inside is None or name in columns:
+            reading.tell(
+                f"the set of nodes {name!r} is left out: " + ("its rule is not known" if inside is None else "a column has its name")
+            )
+            continue
+        found[name] = np.where(inside, "yes", "")
+        names.append(f"{name} ({np.count_nonzero(inside):,} nodes)")
+    if names:
+        reading.tell(f"sets of nodes are columns, named as in {next(iter(found))}=yes: {', '.join(names)}")
+    return found
 
 
 def read_spikes(path: Path, population: str | None = None) -> tuple[NDArray[np.str_], NDArray[np.float64]]:
@@ -379,7 +375,8 @@ def read_spikes(path: Path, population: str | None = None) -> tuple[NDArray[np.s
 def _is_sonata(given: Given) -> bool:
     if not given.is_file or not given.head.lstrip(BEFORE_JSON).startswith(b"{"):
         return False
-    return b'"nodes_file"' in given.head or (b'"network"' in given.head and b'"blueprint"' not in given.head)
+    simulation = (b'"network"', b'"target_simulator"', b'"node_sets_file"')
+    return b'"nodes_file"' in given.head or (any(key in given.head for key in simulation) and b'"blueprint"' not in given.head)
 
 
 SONATA = Format("a circuit of SONATA (its configuration in JSON)", _is_sonata, _stream)

@@ -106,11 +106,17 @@ class Spikes(OneLine):
         names = self.annotations.columns.get("population")
         if names is None:
             return [("neurons", self.neuron.astype(np.uint64), np.arange(len(self)))]
-        found = []
+        labels, found = self.annotations.labels, []
         for name in dict.fromkeys(names.tolist()):
+            inside = np.flatnonzero(names == name)
+            nodes = np.zeros(len(names), np.uint64)
+            nodes[inside] = np.arange(len(inside))
+            if labels is not None and labels.dtype.kind == "U":
+                parts = [label.rpartition("/") for label in labels[inside].tolist()]
+                if all(population == name and node.isdecimal() for population, _, node in parts):
+                    nodes[inside] = [int(node) for _, _, node in parts]
             chosen = np.flatnonzero(names[self.neuron] == name)
-            first = int(np.argmax(names == name))
-            found.append((name, (self.neuron[chosen] - first).astype(np.uint64), chosen))
+            found.append((name, nodes[self.neuron[chosen]], chosen))
         return found
 
 

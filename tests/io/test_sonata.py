@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from gpu_npu import Connectome, FileFormatError, NpuError
 from gpu_npu.cli import main
 from gpu_npu.io import load, stream
+from gpu_npu.recordings import Spikes
 from gpu_npu.session import Schedule
 
 
@@ -90,9 +91,9 @@ def test_weights_of_types(tmp_path: Path) -> None:
     ("change", "said"),
     [
         (lambda folder: (folder / "nodes.h5").write_bytes(b"none"), "nodes.h5: no HDF5 file of SONATA"),
-        (lambda folder: (folder / "circuit.json").write_text('{"networks": {"nodes": 3}, "network": 1}'), "circuit.json: no configuration"),
+        (lambda folder: (folder / "circuit.json").write_text('{"networks": {"nodes": 3}, "network": 1}'), "circuit.json: it names no files of nodes"),
         (lambda folder: (folder / "edge_types.csv").write_text("edge_type_id syn_weight\n1 much\n"), "edges all: .*much"),
-        (lambda folder: set_ids(folder, [0, 3]), "edge 1: 3 is none of the 3 of 'cells'"),
+        (lambda folder: set_ids(folder, [0, 3]), "edge 1: there is no node 3 in its population"),
     ],
 )
 def test_refused(change: object, said: str, tmp_path: Path) -> None:
@@ -192,3 +193,94 @@ def test_a_file_is_named_by_a_text(named: object, tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match="circuit.json: no circuit of SONATA that can be read"):
         load(path, tell=lambda text: None)
     os.fstat(1)
+
+
+# -- as the Brain Modeling Toolkit writes them ---------------------------------------------------------------------
+IDS = [30, 10, 20]
+
+
+def of_bmtk(folder: Path) -> Path:
+    """Paths from ${configdir}; nodes 30, 10, 20; edges in two groups, one with nsyns, one with syn_weight; sets of nodes, an input."""
+    small(folder)
+    with h5py.File(folder / "nodes.h5", "r+") as file:
+        file["nodes/cells/node_id"] = np.array(IDS, np.uint64)
+    with h5py.File(folder / "edges.h5", "w") as file:
+        for end, ids in (("source", [30, 20, 10]), ("target", [10, 30, 10])):
+            file[f"edges/all/{end}_node_id"] = np.array(ids, np.uint64)
+            file[f"edges/all/{end}_node_id"].attrs["node_population"] = "cells"
+        file["edges/all/edge_type_id"] = np.array([100, 101, 100], np.uint32)
+        file["edges/all/edge_group_id"] = np.array([0, 1, 0], np.uint16)
+        file["edges/all/edge_group_index"] = np.array([1, 0, 0], np.uint32)
+        file["edges/all/0/nsyns"] = np.array([4, 3], np.uint32)
+        file["edges/all/1/syn_weight"] = [-1.5]
+    (folder / "edge_types.csv").write_text("edge_type_id target_query delay syn_weight\n100 ei=='i' 2.0 2.5\n101 * 1.5 NULL\n")
+    (folder / "node_types.csv").write_text("node_type_id ei model_template\n7 e nest:iaf_psc_alpha\n8 i nest:iaf_psc_alpha\n")
+    nodes = {"nodes_file": "$NET/nodes.h5", "node_types_file": "$NET/node_types.csv"}
+    edges = {"edges_file": "$NET/edges.h5", "edge_types_file": "$NET/edge_types.csv"}
+    manifest = {"$BASE_DIR": "${configdir}", "$NET": "$BASE_DIR"}
+    write = {
+        "circuit.json": {"manifest": manifest, "networks": {"nodes": [nodes], "edges": [edges], "gap_juncs": []}},
+        "simulation.json": {
+            "manifest": manifest,
+            "target_simulator": "NEST",
+            "node_sets_file": "$BASE_DIR/sets.json",
+            "inputs": {
+                "in": {"input_type": "spikes", "module": "sonata", "input_file": "$NET/in.h5", "node_set": "first"},
+                "clamp": {"input_type": "current_clamp", "module": "IClamp", "node_set": "all"},
+            },
+        },
+        "sets.json": {
+            "first": {"population": "cells", "node_id": [30]},
+            "e": {"ei": "e"},
+            "both": ["first", "e"],
+            "odd": {"x": {"$gt": 3}},
+        },
+        "config.json": {"network": "${configdir}/circuit.json", "simulation": "${configdir}/simulation.json"},
+    }
+    for name, content in write.items():
+        (folder / name).write_text(json.dumps(content))
+    return folder / "config.json"
+
+
+def test_a_circuit_as_bmtk_writes_it(tmp_path: Path) -> None:
+    notes: list[str] = []
+    network = load(of_bmtk(tmp_path), tell=notes.append)
+    assert weights(network) == [(0, 1, 75, False), (2, 0, 15, True), (1, 1, 100, False)]
+    assert [network.annotations.name(i) for i in range(3)] == ["cells/30", "cells/10", "cells/20"]
+    sets = {name: network.annotations.select(name, ("yes",)).tolist() for name in ("first", "e", "both")}
+    assert sets == {"first": [0], "e": [0, 1], "both": [0, 1]}
+    told = "\n".join(notes)
+    assert f"'in' is taken by --schedule {tmp_path}/in.h5 --population cells" in told
+    assert "its input 'clamp' is not taken: 'current_clamp' of 'IClamp'" in told and "the set of nodes 'odd' is left out" in told
+
+
+def test_what_a_simulation_names_and_is_not_there(tmp_path: Path) -> None:
+    path, notes = of_bmtk(tmp_path), list[str]()
+    (tmp_path / "sets.json").unlink()
+    assert load(path, tell=notes.append).synapse_count == 3 and any("sets.json is not there" in note for note in notes)
+    with pytest.raises(FileFormatError, match=r"simulation.json: it names no files of nodes; give the configuration that names both"):
+        load(tmp_path / "simulation.json")
+
+
+@pytest.mark.parametrize("ids", [[1, 1, 2], [2**63, 1, 2]])
+def test_ids_of_nodes_that_are_none(ids: list[int], tmp_path: Path) -> None:
+    path = of_bmtk(tmp_path)
+    with h5py.File(tmp_path / "nodes.h5", "r+") as file:
+        file["nodes/cells/node_id"][:] = np.array(ids, np.uint64)
+    with pytest.raises(FileFormatError, match="nodes.h5: node_id of 'cells': an id is there twice, or is below 0"):
+        load(path)
+
+
+def test_a_manifest_that_grows(tmp_path: Path) -> None:
+    path = small(tmp_path)
+    said = json.loads(path.read_text())
+    said["manifest"] = {f"$A{i}": f"$A{i + 1}$A{i + 1}" for i in range(40)} | {"$HERE": "$A0"}
+    path.write_text(json.dumps(said))
+    with pytest.raises(FileFormatError, match="circuit.json: no configuration of SONATA: .*more than 4,096 characters"):
+        load(path)
+
+
+def test_spikes_have_the_ids_of_their_nodes(tmp_path: Path) -> None:
+    network = load(of_bmtk(tmp_path), tell=lambda text: None)
+    Spikes(np.array([1, 2]), np.zeros(2, np.int64), np.array([0, 2], np.uint32), 1.0, network.annotations).write(tmp_path / "out.h5")
+    assert libsonata.SpikeReader(str(tmp_path / "out.h5"))["cells"].get() == [(30, 0.0), (20, 1.0)]
