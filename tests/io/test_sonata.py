@@ -91,7 +91,10 @@ def test_weights_of_types(tmp_path: Path) -> None:
     ("change", "said"),
     [
         (lambda folder: (folder / "nodes.h5").write_bytes(b"none"), "nodes.h5: no HDF5 file of SONATA"),
-        (lambda folder: (folder / "circuit.json").write_text('{"networks": {"nodes": 3}, "network": 1}'), "circuit.json: it names no files of nodes"),
+        (
+            lambda folder: (folder / "circuit.json").write_text('{"networks": {"nodes": 3}, "network": 1}'),
+            "circuit.json: it names no files of nodes",
+        ),
         (lambda folder: (folder / "edge_types.csv").write_text("edge_type_id syn_weight\n1 much\n"), "edges all: .*much"),
         (lambda folder: set_ids(folder, [0, 3]), "edge 1: there is no node 3 in its population"),
     ],
