@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_npu.checks import check_integer, check_kind, check_path
-from gpu_npu.connectome import Connectome, FileFormatError, NetworkError, SynapseSource
+from gpu_npu.connectome import NEURON_FIELDS, Connectome, FileFormatError, NetworkError, SynapseSource
 
 from .archive import has_arrays
 from .arrow import why_no_table
@@ -92,6 +92,10 @@ def _given(what: Any) -> Given:
 
 
 def _reading(options: dict[str, Any]) -> Reading:
+    for name in options:
+        if name not in _OPTIONS and name not in NEURON_FIELDS:
+            known = f"options of reading ({', '.join(sorted(_OPTIONS))}) nor of the fields of a neuron ({', '.join(NEURON_FIELDS)})"
+            raise NetworkError(f"{name!r} is none of the {known}")
     own = {name: value for name, value in options.items() if name in _OPTIONS}
     return Reading(**own, fields={name: value for name, value in options.items() if name not in _OPTIONS})
 
@@ -100,7 +104,7 @@ def _format_of(given: Given) -> Format:
     found = next((format for format in FORMATS if format.recognises(given)), None)
     if found is not None:
         return found
-    known = "; ".join(format.about for format in FORMATS if format.in_files or not given.is_file)
+    known = "; ".join(format.about for format in FORMATS if (format.in_files if given.is_file else format.in_objects))
     if not given.is_file:
         raise NetworkError(f"a {type(given.value).__name__} is no network that is known here; these are: {known}")
     kind = kind_of(given.path)

@@ -20,7 +20,7 @@ def table_of(given: Given) -> Table | None:
     """The table that a file or an object is; None: it is none. FileFormatError, MissingPackageError, OSError."""
     try:
         if not given.is_file:
-            return _stream_table(given) if hasattr(given.value, "__arrow_c_stream__") else None
+            return _stream_table(given) if is_table(given) else None
         if given.packing is None and given.head.startswith(b"PAR1"):
             return _parquet(given)
         if given.packing is None and given.head.startswith((b"ARROW1", b"FEA1", b"\xff\xff\xff\xff")):
@@ -33,7 +33,7 @@ def table_of(given: Given) -> Table | None:
 def is_table(given: Given) -> bool:
     """Whether `table_of` reads it."""
     if not given.is_file:
-        return hasattr(given.value, "__arrow_c_stream__")
+        return hasattr(given.value, "__arrow_c_stream__") or _is_lazy(given.value)
     return (given.packing is None and given.head.startswith((b"PAR1", b"ARROW1", b"FEA1", b"\xff\xff\xff\xff"))) or is_text(given)
 
 
@@ -41,6 +41,22 @@ def is_text(given: Given) -> bool:
     """Whether a file is text whose first line has more than one cell."""
     lines = _lines(given)
     return bool(lines) and not _is_markup(lines[0]) and delimiter_of(_header(lines)) is not None
+
+
+def list_of(given: Given) -> Table | None:
+    """The table of a text of one cell a line; None: it is none. Its column is called "id", unless the first line is a name."""
+    lines = _lines(given)
+    if not lines or _is_markup(lines[0]) or not _header(lines).strip():
+        return None
+    try:
+        return _delimited(given)
+    except ImportError as error:
+        raise missing(error, f"reading {given.name}") from error
+
+
+def _is_lazy(value: Any) -> bool:
+    """Whether it is a table that polars has not computed yet."""
+    return hasattr(value, "collect_schema") and hasattr(value, "collect")
 
 
 def why_no_table(given: Given) -> str | None:
@@ -100,7 +116,12 @@ def _delimited(given: Given) -> Table:
     if delimiter == " " and "" in names:
         raise given.error(f"line {skipped + 1:,} has several spaces between its cells: {lines[skipped]!r:.60}; write one comma, or one tab")
     has_header = not all(_is_number(name) for name in names if name)
-    shown = names if has_header else _commented(lines[:skipped], delimiter, len(names)) or [str(i) for i in range(1, len(names) + 1)]
+    names = ["id"] if len(names) == 1 and not has_header else names
+    shown = (
+        names
+        if has_header or names == ["id"]
+        else _commented(lines[:skipped], delimiter, len(names)) or [str(i) for i in range(1, len(names) + 1)]
+    )
 
     def opened(columns: Sequence[int]) -> Iterator[Any]:
         wrong: list[Any] = []
@@ -119,7 +140,7 @@ def _delimited(given: Given) -> Table:
                     pc.ReadOptions(
                         use_threads=False, column_names=numbers, skip_rows=skipped + has_header, block_size=2**24, encoding="utf8"
                     ),
-                    pc.ParseOptions(delimiter=delimiter, newlines_in_values=False, invalid_row_handler=refuse),
+                    pc.ParseOptions(delimiter=delimiter or ",", newlines_in_values=False, invalid_row_handler=refuse),
                     pc.ConvertOptions(
                         column_types=dict.fromkeys(wanted, pa.string()), include_columns=wanted, strings_can_be_null=False, check_utf8=False
                     ),
@@ -200,9 +221,10 @@ def _stream_table(given: Given) -> Table:
     import pyarrow as pa
 
     try:
-        return _of_table(given, pa.table(given.value))
-    except (pa.ArrowException, TypeError, ValueError) as error:
-        raise _damaged(given, error) from error
+        return _of_table(given, pa.table(given.value.collect() if _is_lazy(given.value) else given.value))
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        reason = " ".join(" ".join(map(str, error.args)).split())
+        raise given.error(f"no table that Arrow can hold: {reason:.200}") from error
 
 
 def _of_table(given: Given, table: Any) -> Table:

@@ -249,10 +249,17 @@ def _table(given: Given) -> Table:
 
 
 def _is_arrays(given: Given) -> bool:
-    return isinstance(given.value, tuple) and 2 <= len(given.value) <= 4
+    value = given.value
+    if isinstance(value, np.ndarray):
+        return value.dtype.names is not None
+    return isinstance(value, Mapping) or (isinstance(value, tuple) and 2 <= len(value) <= 4)
 
 
 def _arrays(given: Given) -> Table:
+    if isinstance(given.value, np.ndarray):
+        return ArraysTable(given.name, {name: given.value[name] for name in given.value.dtype.names or ()})
+    if isinstance(given.value, Mapping):
+        return ArraysTable(given.name, {str(name): np.asarray(values) for name, values in given.value.items()})
     try:
         arrays = [np.asarray(part) for part in given.value]
     except ValueError as error:
@@ -274,9 +281,10 @@ def _tell_repeated(network: Connectome, given: Given, reading: Reading) -> None:
 
 
 EDGES = Format(
-    "an edge list (CSV, TSV, Parquet, Feather, a table, or arrays)",
+    "an edge list (CSV, TSV, Parquet, Feather; a table of pandas, polars or Arrow; a dict, or a tuple source, target, weight, of arrays)",
     lambda given: _is_arrays(given) or arrow.is_table(given),
     _stream,
     ended=_tell_repeated,
+    in_objects=True,
     writes={".csv": write_csv, ".parquet": write_parquet, ".feather": write_feather},
 )

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from numpy.typing import ArrayLike
 
+from gpu_npu.checks import check_callable, check_flag, check_kind, check_map, is_real, shown
 from gpu_npu.connectome import Connectome, SynapseSource
-from gpu_npu.errors import FileFormatError, MissingPackageError
+from gpu_npu.errors import FileFormatError, MissingPackageError, NetworkError
 from gpu_npu.extras import install_command
 from gpu_npu.objects import OneLine, one_line
 
@@ -40,7 +41,7 @@ class Reading(OneLine):
     annotations: Any = None
     """A file or a table with rows by neuron; those of other neurons are left out."""
     transmitters: Any = None
-    """Transmitter -> sign, or a file of such a table, in place of the default."""
+    """Transmitter -> sign (1 excites, -1 inhibits), in place of the default."""
     areas: str | None = None
     """A column of the annotations that makes areas."""
     transposed: bool = False
@@ -55,6 +56,24 @@ class Reading(OneLine):
     """Called with the rows of a table that were read so far, each time they are read from the beginning again."""
     tell: Callable[[str], object] = logging.getLogger("gpu_npu.io").warning
     """Called with each line that the reader of a network should know: what was taken for what, what was rounded or left out."""
+
+    def __post_init__(self) -> None:
+        """NetworkError: an option of another type."""
+        for name in ("columns", "fields"):
+            check_map(getattr(self, name), name)
+        if self.transmitters is not None:
+            check_map(self.transmitters, "transmitters")
+        for role, column in self.columns.items():
+            check_kind(column, str, f"columns: {role}")
+        for name in ("areas", "array"):
+            if getattr(self, name) is not None:
+                check_kind(getattr(self, name), str, name)
+        for name in ("clip", "electrical", "transposed"):
+            check_flag(getattr(self, name), name)
+        if self.unit is not None and not is_real(self.unit):
+            raise NetworkError(f"unit: {shown(self.unit)} is not a real number")
+        check_callable(self.tell, "tell")
+        check_callable(self.watch, "watch")
 
 
 class Given(NamedTuple):
@@ -107,7 +126,8 @@ class Format(NamedTuple):
     writes: Mapping[str, Callable[[Connectome, Path], None]] = {}
     """End of a file's name -> what writes a network so."""
     in_files: bool = True
-    """Whether files are of this format, and not only objects."""
+    in_objects: bool = False
+    """Whether files are of this format, and objects."""
 
     def __repr__(self) -> str:
         return one_line(self)

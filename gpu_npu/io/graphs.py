@@ -78,5 +78,5 @@ def _is_graph(given: Given) -> bool:
     return all(hasattr(given.value, name) for name in ("nodes", "edges", "is_directed", "adj"))
 
 
-GRAPH = Format("a graph of networkx", _is_graph, _graph, in_files=False)
+GRAPH = Format("a graph of networkx", _is_graph, _graph, in_files=False, in_objects=True)
 GRAPHML = Format("a GraphML file", lambda given: b"<graphml" in given.head[:4096], _graphml)

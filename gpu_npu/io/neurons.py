@@ -17,7 +17,7 @@ from gpu_npu.objects import OneLine
 from . import arrow, columns
 from .beginning import look
 from .formats import Given, Reading
-from .tables import ArraysTable, Table, Words
+from .tables import ArraysTable, Place, Table, Words
 from .transmitters import Signs
 from .weights import Scale
 
@@ -86,13 +86,15 @@ def neuron_table(what: Any) -> Table:
     if isinstance(what, dict):
         return ArraysTable("the annotations", {name: np.asarray(values) for name, values in what.items()})
     given = look(what) if isinstance(what, (str, os.PathLike)) else Given(what)
-    table = arrow.table_of(given)
+    table = arrow.table_of(given) or (arrow.list_of(given) if given.is_file else None)
     if table is None:
         raise given.error("no table of neurons (CSV, TSV, Parquet, Feather, or an object that Arrow can read)")
     return table
 
 
 def _id_column(table: Table) -> int:
+    if len(table.names) == 1:
+        return 0
     found = columns.find(table.names, {}, columns.NEURONS, table.name)
     if "neuron" not in found:
         raise FileFormatError(f"{table.name}: no column of ids; it has {', '.join(map(repr, table.names))}; call that of the ids 'id'")
@@ -100,11 +102,13 @@ def _id_column(table: Table) -> int:
 
 
 def _labels(table: Table) -> NDArray[Any]:
-    labels: NDArray[Any] = table.column(_id_column(table), "ids")
+    at = _id_column(table)
+    labels: NDArray[Any] = table.column(at, "ids")
     if len(sorted_unique(labels)) != len(labels):
         _, first = np.unique(labels, return_index=True)
         again = np.setdiff1d(np.arange(len(labels)), first)[0]
-        raise FileFormatError(f"{table.name}: row {again + 1:,}: {labels[again].item()!r} is listed for the second time")
+        place = Place(table.name, table.names[at], 1)
+        raise place.error(int(again), f"{labels[again].item()!r} is listed for the second time; leave one row for each neuron")
     if len(labels) > 2**30:
         raise CapacityError(f"{table.name}: {len(labels):,} neurons are more than {2**30:,}, the most that synapses can name")
     return labels

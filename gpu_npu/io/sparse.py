@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.connectome import Connectome, SynapseSource
-from gpu_npu.errors import NetworkError
+from gpu_npu.errors import FileFormatError, NetworkError
 from gpu_npu.objects import one_line
 
 from .archive import Archive, has_array, read_npy
@@ -29,6 +29,11 @@ class Entries(NamedTuple):
     def __repr__(self) -> str:
         return one_line(self)
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the values."""
+        return self.data.dtype
+
 
 def stream_matrix(matrix: Any, name: str, reading: Reading) -> tuple[Connectome, SynapseSource]:
     """The network of a square matrix, dense or of scipy.sparse: a neuron for each row, a synapse for each item that is not 0.
@@ -38,7 +43,13 @@ def stream_matrix(matrix: Any, name: str, reading: Reading) -> tuple[Connectome,
     shape = tuple(matrix.shape)
     if len(shape) != 2 or shape[0] != shape[1]:
         raise NetworkError(f"{name}: a matrix of shape {shape}; a square one has a row and a column for each neuron")
+    if np.dtype(matrix.dtype).kind not in "iufb":
+        raise NetworkError(f"{name}: a matrix of {matrix.dtype}, where numbers are needed")
     row, column, weight = _entries(matrix)
+    bad = ~np.isfinite(weight)
+    if bad.any():
+        at = int(np.argmax(bad))
+        raise FileFormatError(f"{name}: [{row[at]}, {column[at]}] is {weight[at]}, which is not a finite number")
     source, target = (column, row) if reading.transposed else (row, column)
     axis = "columns" if reading.transposed else "rows"
     reading.tell(f"{name}: {shape[0]:,} neurons; {axis} are the sources (--transpose turns that)")
@@ -51,8 +62,6 @@ def stream_matrix(matrix: Any, name: str, reading: Reading) -> tuple[Connectome,
 def _entries(matrix: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Row, column and value of what is not 0."""
     if isinstance(matrix, np.ndarray):
-        if matrix.dtype.kind not in "iufb":
-            raise NetworkError(f"a matrix of {matrix.dtype}, where numbers are needed")
         row, column = np.nonzero(matrix)
         return row, column, matrix[row, column]
     entries = matrix if isinstance(matrix, Entries) else matrix.tocoo()
@@ -99,4 +108,4 @@ def _object(given: Given, reading: Reading) -> tuple[Connectome, SynapseSource]:
 
 SPARSE = Format("a matrix of scipy.sparse.save_npz (array 'format' of bytes)", _is_sparse_file, _sparse_file)
 DENSE = Format("a matrix in a .npy file", lambda given: given.head.startswith(b"\x93NUMPY"), _dense_file)
-MATRIX = Format("a matrix of NumPy or scipy.sparse", _is_object, _object, in_files=False)
+MATRIX = Format("a matrix of NumPy or scipy.sparse", _is_object, _object, in_files=False, in_objects=True)

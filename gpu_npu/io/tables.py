@@ -123,7 +123,8 @@ def _read(column: Any, kind: Kind, place: Place) -> Any:
     import pyarrow.compute as pc
 
     if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
+        words = column.dictionary.cast(pa.string()) if pa.types.is_string_view(column.type.value_type) else column.dictionary
+        column = pa.DictionaryArray.from_arrays(column.indices, words).dictionary_decode()  # no views: Arrow cannot decode these
     if pa.types.is_null(column.type) or (kind != "words" and column.null_count):
         place.check(pc.is_null(column, nan_is_null=True).to_numpy(zero_copy_only=False), [""] * len(column), "is no value: it is missing")
     if kind == "words" and not _is_text(column.type):

@@ -149,6 +149,9 @@ MAKERS: dict[str, Callable[[Path], Any]] = {
     "pandas": lambda tmp_path: frame(),
     "polars": lambda tmp_path: pl.DataFrame(FRAME, schema=dict.fromkeys(FRAME, pl.UInt64)),
     "arrow": lambda tmp_path: pa.table(frame()),
+    "dict": lambda tmp_path: {name: np.array(values, np.uint64) for name, values in FRAME.items()},
+    "structured array": lambda tmp_path: frame().to_records(index=False),
+    "polars, lazy": lambda tmp_path: pl.DataFrame(FRAME, schema=dict.fromkeys(FRAME, pl.UInt64)).lazy(),
     "one reading": lambda tmp_path: pa.table(frame()).to_reader(),
     "arrays": lambda tmp_path: tuple(np.array(values, np.uint64) for values in FRAME.values()),
 }
@@ -294,6 +297,57 @@ def test_ids_written_as_real_numbers_join_those_written_as_integers(tmp_path: Pa
 def test_names_of_columns_in_a_comment(tmp_path: Path, notes: list[str]) -> None:
     np.savetxt(tmp_path / "edges.txt", [[1, 2, 3], [2, 1, 4]], header="pre post weight")
     assert edges_of(load(tmp_path / "edges.txt", tell=notes.append)) == [(1, 2, 3), (2, 1, 4)]
+
+
+@pytest.mark.parametrize("kind", [pl.Categorical, pl.Enum(["a", "b"]), pl.String])
+def test_columns_of_few_words(kind: Any, notes: list[str]) -> None:
+    table = pl.DataFrame({"pre": ["a", "b"], "post": ["b", "a"], "type": ["a", "b"]}, schema=dict.fromkeys(("pre", "post", "type"), kind))
+    assert edges_of(load(table, tell=notes.append)) == [("a", "b", 1), ("b", "a", 1)]
+
+
+@pytest.mark.parametrize("content", ["3\n1\n2\n9\n", "bodyId\n3\n1\n2\n9\n", "# mine\nneuronlist\n3\n1\n2\n9\n"])
+def test_a_list_of_ids_alone_lists_the_neurons(content: str, tmp_path: Path, notes: list[str]) -> None:
+    listed = text(tmp_path, content, "ids.txt")
+    network = load(text(tmp_path, "pre,post\n1,2\n2,3\n"), neurons=listed, tell=notes.append)
+    assert network.annotations.labels is not None and network.annotations.labels.tolist() == [3, 1, 2, 9]
+    with pytest.raises(FileFormatError, match=r"ids.txt: row 2, column '\w+': 3 is listed for the second time; leave one row"):
+        load(tmp_path / "edges.csv", neurons=text(tmp_path, "3\n3\n", "ids.txt"), tell=notes.append)
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        (pd.DataFrame({"pre": ["a", 1], "post": [1, 2]}), "this DataFrame: no table that Arrow can hold: Expected bytes"),
+        (pd.DataFrame({"pre": [2**64, 1], "post": [1, 2]}), "this DataFrame: no table that Arrow can hold: Python int too large"),
+        (pd.Series([1, 2]), "this Series: no table that Arrow can hold"),
+        ([(1, 2, 3)], "a list is no network that is known here; these are: a matrix of NumPy .*; a dict, or a tuple"),
+        (np.array([[0, np.nan], [1, 0]]), r"this ndarray: \[0, 1\] is nan, which is not a finite number"),
+        (np.eye(2) * 1j, "this ndarray: a matrix of complex128, where numbers are needed"),
+        (scipy.sparse.coo_array(np.eye(2) * 1j), "this coo_array: a matrix of complex128, where numbers are needed"),
+    ],
+)
+def test_objects_that_are_refused(what: Any, said: str) -> None:
+    with pytest.raises((NetworkError, FileFormatError), match=said) as caught:
+        load(what)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"colums": {}}, "'colums' is none of the options of reading .*columns.* nor of the fields of a neuron .*threshold"),
+        ({"transmitters": "x"}, "transmitters: 'x' is no dict"),
+        ({"columns": "pre"}, "columns: 'pre' is no dict"),
+        ({"columns": {"source": 1}}, "columns: source: 1 is not a str"),
+        ({"unit": "1"}, "unit: '1' is not a real number"),
+        ({"clip": 1}, "clip: 1 is not True or False"),
+        ({"areas": 3}, "areas: 3 is not a str"),
+        ({"tell": 3}, "tell: 3 cannot be called"),
+    ],
+)
+def test_options_of_other_types(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(NetworkError, match=said):
+        load(frame(), **options)
 
 
 def test_rows_of_the_receiver_are_left_out(tmp_path: Path, notes: list[str]) -> None:
