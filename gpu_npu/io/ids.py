@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,10 @@ def parse_ids(text: str, capacity: int, what: str = "ids", labels: Annotations |
     """
     check_kind(text, str, what), _finder(labels)
     found = array("I")
-    _append(found, map(str.strip, text.split(",")), check_integer(capacity, "capacity"), what, labels)
+    items = list(map(str.strip, text.split(",")))
+    if labels is not None and labels.labels is not None:
+        return _labelled(items, labels, lambda i: what)
+    _append(found, items, check_integer(capacity, "capacity"), what)
     return np.array(found, np.uint32)
 
 
@@ -86,42 +89,53 @@ def _finder(labels: Annotations | None) -> Find | None:
 
 
 def _read_text(path: Path, capacity: int, labels: Annotations | None) -> U32:
-    found = array("I")
+    found, names, lines = array("I"), list[str](), list[int]()
+    named = labels is not None and labels.labels is not None
     try:
-        with path.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
-                _append(found, filter(None, _BETWEEN.split(line.partition("#")[0])), capacity, f"{path}, line {number}", labels)
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, 1):
+                items = filter(None, _BETWEEN.split(line.partition("#")[0]))
+                if named:
+                    before = len(names)
+                    names.extend(items)
+                    lines.extend([number] * (len(names) - before))
+                    _check_count(len(names), names[-1:], capacity, f"{path}, line {number}")
+                else:
+                    _append(found, items, capacity, f"{path}, line {number}")
+        ids = np.array(found, np.uint32) if labels is None or not named else _labelled(names, labels, lambda i: f"{path}, line {lines[i]}")
     except UnicodeDecodeError as error:
         raise FileFormatError(f"{path}: not a file of ids: neither .npy, .npz nor text") from error
     except NetworkError as error:
         raise FileFormatError(f"{error.problem}; a file of ids is .npy, .npz, or text with an id or a range on a line") from error
-    return each_once(np.array(found, np.uint32), str(path))
+    return each_once(ids, str(path))
 
 
-def _append(found: array[int], items: Iterable[str], capacity: int, what: str, labels: Annotations | None) -> None:
+def _append(found: array[int], items: Iterable[str], capacity: int, what: str) -> None:
     """Add the ids that these items of a list mean."""
-    if labels is not None and labels.labels is not None:
-        names = list(items)
-        if names:
-            found.extend(_labelled(names, labels, what).tolist())
-        return
     for item in items:
         first, last = _span(item, what)
         if not 0 <= first <= last < capacity:
             raise NeuronIndexError.outside(what, min(first, last, 0) or max(first, last), capacity)
-        if len(found) + last - first >= 2 * capacity + SPARE:
-            raise NetworkError(f"{what}: with {item:.40} more than {2 * capacity + SPARE:,} ids, in a network that has {capacity:,}")
+        _check_count(len(found) + last - first + 1, [item], capacity, what)
         found.extend(range(first, last + 1))
 
 
-def _labelled(names: list[str], labels: Annotations, what: str) -> U32:
-    """The ids of neurons by their labels. NetworkError: a label that no neuron has."""
+def _check_count(count: int, last: list[str], capacity: int, what: str) -> None:
+    """NetworkError: more ids than any list needs."""
+    if count > 2 * capacity + SPARE:
+        raise NetworkError(f"{what}: with {last[0]:.40} more than {2 * capacity + SPARE:,} ids, in a network that has {capacity:,}")
+
+
+def _labelled(names: list[str], labels: Annotations, what: Callable[[int], str]) -> U32:
+    """The ids of neurons by their labels. what(i): where the i-th stands. NetworkError: a label that no neuron has."""
     numbers = labels.labels is not None and labels.labels.dtype.kind == "u"
-    for name in names if numbers else ():
+    for i, name in enumerate(names if numbers else ()):
         if not (name.isdecimal() and int(name) < 2**64):
-            raise NetworkError(f"{what}: {name!r:.40} is no label of this network: those are numbers (index:0-9 names neurons by place)")
+            raise NetworkError(f"{what(i)}: {name!r:.40} is no label of this network: those are numbers (index:0-9 names neurons by place)")
     wanted: NDArray[Any] = np.array([int(name) for name in names], np.uint64) if numbers else np.array(names, np.str_)
-    return labels.find(wanted, what)
+    found = labels.positions(wanted)
+    lost = np.flatnonzero(found < 0)
+    return labels.find(wanted[lost[:1]], what(int(lost[0]))) if lost.size else found.astype(np.uint32)
 
 
 def _span(item: str, what: str) -> tuple[int, int]:

@@ -185,14 +185,16 @@ def _ids(values: NDArray[Any], place: Place) -> NDArray[Any] | Words:
 
 
 def _named(words: Words, place: Place) -> NDArray[np.uint64] | Words:
-    """Names as ids: numbers, where all of them are written as such; FileFormatError: one that is none."""
-    names = [_written(text.strip()) for text in words.texts]
-    wrong = np.array([problem for _, problem in names], np.str_)
-    if wrong.any():
-        at = int(np.argmax((wrong != "")[words.codes]))
-        text = words.texts[words.codes[at]]
-        raise place.error(at, f"{text!r:.60} {wrong[words.codes[at]]}")
-    texts = [name for name, _ in names]
+    """Names as ids: numbers, where all of them are written as such; FileFormatError: one that is none. Most need one look alone."""
+    texts, wrong = [text.strip() for text in words.texts], dict[int, str]()
+    for i, text in enumerate(texts):
+        if not text or text[0] in "-0123456789" or len(text) > LONGEST_NAME or text in MISSING or "\0" in text:
+            texts[i], problem = _written(text)
+            if problem:
+                wrong[i] = problem
+    if wrong:
+        at = int(np.argmax(np.isin(words.codes, list(wrong))))
+        raise place.error(at, f"{words.texts[words.codes[at]]!r:.60} {wrong[int(words.codes[at])]}")
     numbers = _numbers_of(texts)
     return Words(words.codes, texts) if numbers is None else numbers[words.codes]
 

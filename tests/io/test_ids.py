@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpu_npu import FileFormatError, NetworkError, NeuronIndexError
+from gpu_npu import Annotations, FileFormatError, NetworkError, NeuronIndexError
+from gpu_npu.io import ids as ids_of_files
 from gpu_npu.io import parse_ids, read_ids
 
 
@@ -116,3 +117,27 @@ def test_a_key_needs_an_npz(tmp_path: Path) -> None:
 def test_a_column_of_codes_is_no_list_of_ids(tmp_path: Path, name: str, write: Callable[[Path], object]) -> None:
     with pytest.raises(NetworkError, match=rf"{name}.*: neuron 3 is named 3 times; a list of ids names each neuron once, and these [0-9]"):
         read_ids(_saved(tmp_path / name, write), 10)
+
+
+# -- labels --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("labels", [np.array(["a", "b b", "c"]), np.array([7, 2**63, 5], np.uint64)])
+def test_labels_of_a_file_are_looked_up_together(labels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search a line takes twenty times as long."""
+    looked, find = list[int](), Annotations.positions
+    monkeypatch.setattr(Annotations, "positions", lambda self, wanted: looked.append(len(wanted)) or find(self, wanted))
+    path = tmp_path / "ids.txt"
+    path.write_text(f"{labels[2]}\n# none\n\n{labels[0]}  # the first\n")
+    assert read_ids(path, 3, labels=Annotations(labels)).tolist() == [2, 0] and looked == [2]
+    path.write_text(f"{labels[2]}\n{labels[0]}\n99\n")
+    with pytest.raises(FileFormatError, match="ids.txt, line 3: no neuron of this network has the label '?99'?"):
+        read_ids(path, 3, labels=Annotations(labels))
+    path.write_text("")
+    assert not len(read_ids(path, 3, labels=Annotations(labels)))
+
+
+@pytest.mark.parametrize("labels", [None, Annotations(np.array([7, 8, 9], np.uint64))])
+def test_lists_that_are_too_long(labels: Annotations | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ids_of_files, "SPARE", 10)
+    (tmp_path / "ids.txt").write_text(f"{0 if labels is None else 7}\n" * 17)
+    with pytest.raises(FileFormatError, match="ids.txt, line 17: with [07] more than 16 ids, in a network that has 3"):
+        read_ids(tmp_path / "ids.txt", 3, labels=labels)
