@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gpu_npu.errors import FileFormatError
+from gpu_npu.objects import described
 
+from .budget import SYNAPSE_BYTES, Budget
 from .formats import Given, missing
 from .tables import ROWS_AT_A_TIME, ArrowTable, Table
 
@@ -16,16 +18,27 @@ PREAMBLE = "#"
 """Lines that begin so, before the header, are comments."""
 
 
-def table_of(given: Given) -> Table | None:
-    """The table that a file or an object is; None: it is none. FileFormatError, MissingPackageError, OSError."""
+def table_of(given: Given, memory_limit: int | None = None) -> Table | None:
+    """The table that a file or an object is; None: it is none. memory_limit: as of `Budget.of`. FileFormatError, CapacityError,
+    MissingPackageError, OSError."""
+    table = _table_of(given, memory_limit)
+    return _limited(table, given, memory_limit) if table is not None and given.is_file else table
+
+
+def _limited(table: Table, given: Given, memory_limit: int | None) -> Table:
+    table.limit = Budget.of(given.path, memory_limit).limit
+    return table
+
+
+def _table_of(given: Given, memory_limit: int | None) -> Table | None:
     try:
         if not given.is_file:
             return _stream_table(given) if is_table(given) else None
         if given.packing is None and given.head.startswith(b"PAR1"):
-            return _parquet(given)
+            return _parquet(given, memory_limit)
         if given.packing is None and given.head.startswith((b"ARROW1", b"FEA1", b"\xff\xff\xff\xff")):
             return _feather(given)
-        return _delimited(given) if is_text(given) else None
+        return _delimited(given, memory_limit) if is_text(given) else None
     except ImportError as error:
         raise missing(error, f"reading {given.name}") from error
 
@@ -43,13 +56,13 @@ def is_text(given: Given) -> bool:
     return bool(lines) and not _is_markup(lines[0]) and delimiter_of(_header(lines)) is not None
 
 
-def list_of(given: Given) -> Table | None:
+def list_of(given: Given, memory_limit: int | None = None) -> Table | None:
     """The table of a text of one cell a line; None: it is none. Its column is called "id", unless the first line is a name."""
     lines = _lines(given)
     if not lines or _is_markup(lines[0]) or not _header(lines).strip():
         return None
     try:
-        return _delimited(given)
+        return _limited(_delimited(given, memory_limit), given, memory_limit)
     except ImportError as error:
         raise missing(error, f"reading {given.name}") from error
 
@@ -105,7 +118,29 @@ def delimiter_of(line: str) -> str | None:
     return next((delimiter for delimiter in DELIMITERS if parts[delimiter] > 1), None)
 
 
-def _delimited(given: Given) -> Table:
+class _Unpacked:
+    """A compressed file as it is unpacked, counted. CapacityError: it is more than the budget has."""
+
+    closed = False
+
+    def __init__(self, file: Any, budget: Budget) -> None:
+        self._file, self._budget = file, budget
+
+    def __repr__(self) -> str:
+        return described(self, self._budget)
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes."""
+        data: bytes = self._file.read(size)
+        self._budget.take(len(data), "what it unpacks to")
+        return data
+
+    def close(self) -> None:
+        """It is read to its end."""
+        self.closed = True
+
+
+def _delimited(given: Given, memory_limit: int | None) -> Table:
     import pyarrow as pa
     import pyarrow.csv as pc
 
@@ -136,7 +171,7 @@ def _delimited(given: Given) -> Table:
             with (
                 pa.input_stream(str(given.path), compression=given.packing) as file,
                 pc.open_csv(
-                    file,
+                    file if given.packing is None else _Unpacked(file, Budget.of(given.path, memory_limit)),
                     pc.ReadOptions(
                         use_threads=False, column_names=numbers, skip_rows=skipped + has_header, block_size=2**24, encoding="utf8"
                     ),
@@ -171,15 +206,20 @@ def _commented(comments: Sequence[str], delimiter: str | None, count: int) -> li
     return names if len(names) == count and not any(map(_is_number, names)) else None
 
 
-def _parquet(given: Given) -> Table:
+def _parquet(given: Given, memory_limit: int | None) -> Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(given.path) as file:
             names = [field.name for field in file.schema_arrow]
+            said = file.metadata
+            sizes = [said.row_group(i).total_byte_size for i in range(said.num_row_groups)]
     except (pa.ArrowException, OSError) as error:
         raise _damaged(given, error) from error
+    budget = Budget.of(given.path, memory_limit)
+    budget.take(said.num_rows * SYNAPSE_BYTES, f"a table of {said.num_rows:,} rows")
+    Budget.of(given.path, memory_limit).take(max(sizes, default=0), "the largest group of its rows")
 
     def opened(columns: Sequence[int]) -> Iterator[Any]:
         with pq.ParquetFile(given.path, pre_buffer=False) as file:

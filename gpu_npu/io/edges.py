@@ -216,11 +216,15 @@ def _surveyed(edges: EdgeList, survey: Survey, found: _Counts) -> NDArray[Any]:
     """All labels, ascending."""
     labels: NDArray[Any] = np.zeros(0, np.uint64)
     for rows in edges.rows():
+        for ids in (rows.source, rows.target):
+            if isinstance(ids, Words):
+                edges.table.check_texts(ids.texts, len(ids.texts))
         ends = (np.array(ids.texts, np.str_) if isinstance(ids, Words) else ids for ids in (rows.source, rows.target))
         parts = [labels, *map(sorted_unique, ends)]
         if len({part.dtype.kind for part in parts if len(part)}) > 1:
             parts = [part.astype(np.str_) for part in parts]
         labels = sorted_unique(np.concatenate([part for part in parts if len(part)] or parts[:1]))
+        edges.table.check_bytes(labels.nbytes, f"{len(labels):,} labels")
         if len(labels) > MAX_NEURONS:
             raise CapacityError(f"{edges.table.name}: more than {MAX_NEURONS:,} neurons, the most that synapses can name")
         weight = _of(rows.weight, edges.kept(rows))
@@ -241,8 +245,8 @@ def _is_one_of(types: Words, known: tuple[str, ...]) -> Flags:
     return flags[types.codes]
 
 
-def _table(given: Given) -> Table:
-    table = _arrays(given) if _is_arrays(given) else arrow.table_of(given)
+def _table(given: Given, memory_limit: int | None) -> Table:
+    table = _arrays(given) if _is_arrays(given) else arrow.table_of(given, memory_limit)
     if table is None:
         raise given.error("no table")
     return table
@@ -268,7 +272,7 @@ def _arrays(given: Given) -> Table:
 
 
 def _stream(given: Given, reading: Reading) -> tuple[Connectome, SynapseSource]:
-    return stream_edges(_table(given), reading)
+    return stream_edges(_table(given, reading.memory_limit), reading)
 
 
 def _tell_repeated(network: Connectome, given: Given, reading: Reading) -> None:

@@ -58,7 +58,7 @@ def neurons_of(labels: NDArray[Any], reading: Reading, signed: bool) -> Neurons:
     """Those of an edge list that names these labels, or those of the list in `reading`, with their annotations.
 
     signed: whether the edges say whether they inhibit."""
-    tables = [neuron_table(what) for what in (reading.neurons, reading.annotations) if what is not None]
+    tables = [neuron_table(what, reading.memory_limit) for what in (reading.neurons, reading.annotations) if what is not None]
     if reading.neurons is not None:
         labels = _labels(tables[0])
     annotations, found = Annotations(labels), dict[str, NDArray[Any]]()
@@ -79,14 +79,15 @@ def _inhibits(annotations: Annotations, reading: Reading) -> Flags | None:
     return flags
 
 
-def neuron_table(what: Any) -> Table:
-    """The table of a file, of an object, or of a mapping of arrays. FileFormatError: there is none."""
+def neuron_table(what: Any, memory_limit: int | None = None) -> Table:
+    """The table of a file, of an object, or of a mapping of arrays. FileFormatError: there is none. CapacityError: it takes more
+    than `memory_limit`, as of `Budget.of`."""
     if isinstance(what, Table):
         return what
     if isinstance(what, dict):
         return ArraysTable("the annotations", {name: np.asarray(values) for name, values in what.items()})
     given = look(what) if isinstance(what, (str, os.PathLike)) else Given(what)
-    table = arrow.table_of(given) or (arrow.list_of(given) if given.is_file else None)
+    table = arrow.table_of(given, memory_limit) or (arrow.list_of(given, memory_limit) if given.is_file else None)
     if table is None:
         raise given.error("no table of neurons (CSV, TSV, Parquet, Feather, or an object that Arrow can read)")
     return table

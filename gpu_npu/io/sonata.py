@@ -6,6 +6,7 @@ Specification: github.com/AllenInstitute/sonata, docs/SONATA_DEVELOPER_GUIDE.md.
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from gpu_npu.connectome.fields import MAX_NEURONS, CountType
 from gpu_npu.errors import CapacityError, FileFormatError, NpuError
 from gpu_npu.objects import one_line
 
+from .budget import Budget
 from .formats import Format, Given, Reading, missing
 from .kinds import BEFORE_JSON
 from .sonata_config import Configuration, inputs_told, members, read_configuration
@@ -79,19 +81,20 @@ class Circuit(NamedTuple):
         return one_line(self)
 
 
-def read_circuit(path: Path) -> Circuit:
-    """The populations of a circuit or of a simulation. FileFormatError: no such file, or one that is damaged. OSError."""
+def read_circuit(path: Path, memory_limit: int | None = None) -> Circuit:
+    """The populations of a circuit or of a simulation. FileFormatError: no such file, or one that is damaged. CapacityError: one of
+    its files takes more than `memory_limit`, as of `Budget.of`. OSError."""
     found = read_configuration(path)
     nodes: dict[str, Population] = {}
     try:
         for entry in found.networks["nodes"]:
-            _read_nodes(Path(entry["nodes_file"]), _types(entry.get("node_types_file")), nodes)
+            _read_nodes(Path(entry["nodes_file"]), _types(entry.get("node_types_file")), nodes, memory_limit)
         edges, delays = list[EdgePopulation](), False
         for entry in found.networks["edges"]:
             if entry.get("enabled", True):
                 types = _types(entry.get("edge_types_file"))
                 delays |= any("delay" in row for row in types.values())
-                edges += _read_edges(Path(entry["edges_file"]), types, nodes)
+                edges += _read_edges(Path(entry["edges_file"]), types, nodes, memory_limit)
         return Circuit(nodes, edges, delays, found)
     except (KeyError, TypeError, AttributeError) as error:
         raise FileFormatError(f"{path}: no circuit of SONATA that can be read: {error!r:.200}") from error
@@ -129,17 +132,36 @@ def opened(path: Path) -> Iterator[Any]:
         raise FileFormatError(f"{path}: no HDF5 file of SONATA that can be read: {' '.join(str(error).split()):.150}") from error
 
 
-def _read_nodes(path: Path, types: Mapping[int, Mapping[str, str]], nodes: dict[str, Population]) -> None:
+def _all(dataset: Any, budget: Budget) -> NDArray[Any]:
+    """All values of an array, counted before they are read: a file of HDF5 may say any size, and hold nothing of it."""
+    _check_chunks(dataset, budget)
+    budget.take(dataset.nbytes, f"array {dataset.name} of shape {dataset.shape}")
+    values: NDArray[Any] = dataset[:]
+    return values
+
+
+def _check_chunks(dataset: Any, budget: Budget) -> None:
+    """CapacityError where a piece, which is unpacked as one, is more than the budget has."""
+    piece = math.prod(dataset.chunks or ()) * dataset.dtype.itemsize
+    budget.take(piece, f"a piece of array {dataset.name}")
+    budget.taken -= piece
+
+
+def _read_nodes(
+    path: Path, types: Mapping[int, Mapping[str, str]], nodes: dict[str, Population], memory_limit: int | None
+) -> None:
+    budget = Budget.of(path, memory_limit)
     with opened(path) as file:
         for name, group in file["nodes"].items():
             if name in nodes:
                 raise FileFormatError(f"{path}: the population {name!r} is there twice")
-            type_ids = whole(group["node_type_id"][:], f"{path}: node_type_id of {name!r}")
+            type_ids = whole(_all(group["node_type_id"], budget), f"{path}: node_type_id of {name!r}")
             count = len(type_ids)
+            budget.take_network(count, 0)
             first = sum(one.size for one in nodes.values())
             if first + count > MAX_NEURONS:
                 raise CapacityError(f"{path}: {first + count:,} nodes are more than {MAX_NEURONS:,}, the most that synapses can name")
-            ids = whole(group["node_id"][:], f"{path}: node_id of {name!r}", count) if "node_id" in group else np.arange(count)
+            ids = whole(_all(group["node_id"], budget), f"{path}: node_id of {name!r}", count) if "node_id" in group else np.arange(count)
             if len(sorted_unique(ids)) < count or (count and int(ids.min()) < 0):
                 raise FileFormatError(f"{path}: node_id of {name!r}: an id is there twice, or is below 0 or above 63 bits")
             nodes[name] = Population(name, first, ids, _columns_of(types, type_ids))
@@ -156,7 +178,10 @@ def _columns_of(types: Mapping[int, Mapping[str, str]], type_ids: NDArray[Any]) 
     return found
 
 
-def _read_edges(path: Path, types: Mapping[int, Mapping[str, str]], nodes: Mapping[str, Population]) -> Iterator[EdgePopulation]:
+def _read_edges(
+    path: Path, types: Mapping[int, Mapping[str, str]], nodes: Mapping[str, Population], memory_limit: int | None
+) -> Iterator[EdgePopulation]:
+    budget = Budget.of(path, memory_limit)
     with opened(path) as file:
         for name, group in file["edges"].items():
             ends = []
@@ -168,6 +193,8 @@ def _read_edges(path: Path, types: Mapping[int, Mapping[str, str]], nodes: Mappi
                 ends.append(nodes[population])
             if group["source_node_id"].shape != group["target_node_id"].shape or group["source_node_id"].ndim != 1:
                 raise FileFormatError(f"{path}: {name!r} has not as many sources as targets")
+            budget.take_network(0, len(group["source_node_id"]))
+            group.visititems(lambda _, found: _check_chunks(found, budget) if hasattr(found, "chunks") else None)
             yield EdgePopulation(path, name, ends[0], ends[1], len(group["source_node_id"]), types)
 
 
@@ -264,6 +291,8 @@ def _values(edges: EdgePopulation, group: Any, rows: slice, name: str) -> NDArra
 def _of_group(edges: EdgePopulation, values: Any, name: str, at: I64) -> NDArray[Any]:
     """Values of the edges of a group by their index in it; what lies between the first and the last of them is read."""
     first, last = int(at.min()), int(at.max())
+    if len(values) > edges.size:
+        raise FileFormatError(f"{edges.label}: a group of {len(values):,} rows, where there are {edges.size:,} edges in all")
     if first < 0 or last >= len(values):
         raise FileFormatError(f"{edges.label}: edge_group_index {first if first < 0 else last} is none of the {len(values):,} of its group")
     found: NDArray[Any] = values[first : last + 1]
@@ -280,7 +309,7 @@ def _number(text: str, name: str, edges: EdgePopulation) -> float:
 
 
 def _stream(given: Given, reading: Reading) -> tuple[Connectome, SynapseSource]:
-    circuit = read_circuit(given.path)
+    circuit = read_circuit(given.path, reading.memory_limit)
     survey = Survey()
     for edges in circuit.edges:
         for _, _, weight in edge_batches(edges):
@@ -361,10 +390,11 @@ def read_spikes(path: Path, population: str | None = None) -> tuple[NDArray[np.s
             group, key = group[population], "node_ids"
         if population is None:
             raise FileFormatError(f"{path}: an old file, which does not say whose spikes it has; --population NAME says it")
-        times = group["timestamps"][:]
+        budget = Budget.of(path)
+        times = _all(group["timestamps"], budget)
         if times.dtype.kind not in "iuf" or times.ndim != 1:
             raise FileFormatError(f"{path}: timestamps: {times.dtype} of shape {times.shape}, where numbers are needed")
-        nodes, times = whole(group[key][:], f"{path}: {key}", len(times)), times.astype(np.float64)
+        nodes, times = whole(_all(group[key], budget), f"{path}: {key}", len(times)), times.astype(np.float64)
         bad = ~(np.isfinite(times) & (times >= 0))
         if bad.any():
             raise FileFormatError(f"{path}: spike {int(np.argmax(bad)):,} is at {times[bad][0]:g} ms, and times begin at 0")

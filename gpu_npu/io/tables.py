@@ -6,14 +6,17 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from math import inf
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.checks import is_integer
-from gpu_npu.errors import FileFormatError
+from gpu_npu.errors import CapacityError, FileFormatError
 from gpu_npu.objects import described, one_line
+
+from .budget import SYNAPSE_BYTES, gib
 
 Kind = Literal["ids", "numbers", "words"]
 """How a column is read: ids are uint64 or Words, numbers int64 or float64, words codes and the texts that they stand for."""
@@ -63,6 +66,8 @@ class Table(ABC):
 
     name: str
     names: Sequence[str]
+    limit: float = inf
+    """Bytes of memory that it may take."""
 
     def __repr__(self) -> str:
         return described(self, f"{self.name}: {', '.join(self.names)}")
@@ -71,9 +76,27 @@ class Table(ABC):
     def batches(self, wanted: Sequence[tuple[int, Kind]]) -> Iterator[list[Any]]:
         """Columns by their numbers, each in the form of its kind, batch by batch. FileFormatError: a value that is not of its kind."""
 
+    def check_texts(self, texts: Sequence[str], count: int) -> None:
+        """CapacityError where so many of these texts, each as long as the longest in an array, are more than is held beside other
+        such arrays."""
+        longest = max(map(len, texts), default=0)
+        self.check_bytes(4 * count * longest, f"{count:,} texts of up to {longest:,} characters")
+
+    def check_bytes(self, nbytes: int, what: str) -> None:
+        """CapacityError where these are more than a quarter of the limit."""
+        if 4 * nbytes > self.limit:
+            raise CapacityError(
+                f"{self.name}: {what} take about {gib(4 * nbytes)} of memory; this file may take {gib(int(self.limit))}",
+                python=f"memory_limit={4 * nbytes} allows it",
+            )
+
     def column(self, number: int, kind: Kind) -> Any:
         """All of one column."""
-        parts = [batch[0].array() if isinstance(batch[0], Words) else batch[0] for batch in self.batches([(number, kind)])]
+        parts = []
+        for (batch,) in self.batches([(number, kind)]):
+            if isinstance(batch, Words):
+                self.check_texts(batch.texts, len(batch.codes))
+            parts.append(batch.array() if isinstance(batch, Words) else batch)
         if kind == "words":
             return np.concatenate([np.zeros(0, np.str_), *parts])
         if len({part.dtype.kind for part in parts}) > 1 and kind == "ids":
@@ -111,6 +134,12 @@ class ArrowTable(Table):
                 if batch.num_rows:
                     yield [_read(batch.column(at), kind, Place(self.name, self.names[i], first)) for at, (i, kind) in enumerate(wanted)]
                 first += batch.num_rows
+                if (first - 1) * SYNAPSE_BYTES > self.limit:
+                    raise CapacityError(
+                        f"{self.name}: more than {first - 1:,} rows; this file may take {gib(int(self.limit))} of memory,"
+                        f" {SYNAPSE_BYTES} bytes for each row",
+                        python="memory_limit=... allows it",
+                    )
         except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
             if isinstance(error, FileFormatError | FileNotFoundError | PermissionError):
                 raise

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 import tracemalloc
 import zipfile
@@ -209,3 +212,83 @@ def test_a_checkpoint_of_a_burst_that_no_run_reaches(tmp_path: Path, burst: int)
     write_sealed(tmp_path / "run.ckpt", values, arrays)
     with pytest.raises(CheckpointError, match="burst"):
         Snapshot.read(tmp_path / "run.ckpt")
+
+
+# -- tables --------------------------------------------------------------------------------------------------------
+def table(path: Path, rows: int, long: bool = False) -> Path:
+    """An edge list of many equal rows that packs well; `long`: one of its names has 256 characters, the others are short."""
+    pa = pytest.importorskip("pyarrow")
+    lines = b"source,target\n" + (b"x" * 256 + b",y\n" if long else b"")
+    if path.suffix in (".gz", ".zst"):
+        with pa.output_stream(str(path), compression={".gz": "gzip", ".zst": "zstd"}[path.suffix]) as file:
+            file.write(lines + (b"".join(b"a%d,b\n" % i for i in range(rows)) if long else b"1,2\n" * rows))
+        return path
+    some = pa.table({"source": np.zeros(2**18, np.uint32), "target": np.ones(2**18, np.uint32)})
+    if path.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        with pq.ParquetWriter(path, some.schema, compression="zstd") as writer:
+            for _ in range(rows // 2**18):
+                writer.write_table(some)
+    else:
+        with pa.ipc.new_file(str(path), some.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+            for _ in range(rows // 2**18):
+                writer.write_table(some)
+    return path
+
+
+@pytest.mark.parametrize("reader", [load, stream])
+@pytest.mark.parametrize("ending", [".csv.gz", ".csv.zst", ".parquet", ".feather"])
+def test_a_table_is_counted(tmp_path: Path, ending: str, reader: Callable[..., Any]) -> None:
+    path = table(tmp_path / f"edges{ending}", 2**20)
+    assert path.stat().st_size < 300_000
+    with pytest.raises(CapacityError, match=r"edges\..* (rows|unpacks to).* memory_limit=.* allows it"):
+        reader(path, memory_limit=32 * MIB)
+
+
+def test_what_a_compressed_text_unpacks_to_is_counted(tmp_path: Path) -> None:
+    """Also where it has no rows."""
+    pa = pytest.importorskip("pyarrow")
+    with pa.output_stream(str(tmp_path / "wide.csv.gz"), compression="gzip") as file:
+        file.write(b"source,target,note\n" + (b"1,2," + b"z" * 10**6 + b"\n") * 100)
+    with pytest.raises(CapacityError, match="what it unpacks to"):
+        load(tmp_path / "wide.csv.gz", memory_limit=64 * MIB)
+
+
+def test_one_long_name_does_not_make_all_names_long(tmp_path: Path) -> None:
+    path = table(tmp_path / "names.csv.gz", 30_000, long=True)
+    with pytest.raises(CapacityError, match="of up to 256 characters"):
+        load(path, memory_limit=64 * MIB)
+    assert load(path).neuron_count == 30_003
+
+
+@pytest.mark.parametrize("what", ["node_type_id", "source_node_id", "chunk"])
+def test_arrays_of_hdf5_that_nothing_holds_are_counted(tmp_path: Path, what: str) -> None:
+    h5py = pytest.importorskip("h5py")
+    size = dict.fromkeys(("node_type_id", "source_node_id", "chunk"), 3) | {what: 2**36}
+    with h5py.File(tmp_path / "nodes.h5", "w") as file:
+        file.create_dataset("nodes/all/node_type_id", (size["node_type_id"],), "u1", chunks=(2**20,), maxshape=(None,))
+    with h5py.File(tmp_path / "edges.h5", "w") as file:
+        for end in ("source_node_id", "target_node_id"):
+            chunk = 2**31 if what == "chunk" else 2**20
+            ids = file.create_dataset(f"edges/all/{end}", (size["source_node_id"],), "u1", chunks=(chunk,), maxshape=(None,))
+            ids.attrs["node_population"] = "all"
+    networks = {"nodes": [{"nodes_file": "nodes.h5"}], "edges": [{"edges_file": "edges.h5"}]}
+    (tmp_path / "circuit.json").write_text(json.dumps({"networks": networks}))
+    with cheap(), pytest.raises(CapacityError, match=r"(nodes|edges)\.h5: .* allows it"):
+        load(tmp_path / "circuit.json")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("ending", [".csv.gz", ".csv.zst", ".parquet", ".feather"])
+def test_a_table_takes_no_more_than_it_may(tmp_path: Path, ending: str) -> None:
+    """A small file that unpacks to more than any memory limit ends within 2 GiB and, on an idle machine, within 10 s."""
+    path = table(tmp_path / f"edges{ending}", 2**28 if ending in (".parquet", ".feather") else 2**27)
+    code = f"from gpu_npu.io import load; load({str(path)!r})"
+    began = time.monotonic()
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        assert b"CapacityError" in process.stderr.read()
+        _, _, used = os.wait4(process.pid, 0)
+    assert used.ru_maxrss < 2**21
+    assert time.monotonic() - began < 30
