@@ -34,6 +34,8 @@ def parse_ids(text: str, capacity: int, what: str = "ids", labels: Annotations |
     found = array("I")
     items = list(map(str.strip, text.split(",")))
     if labels is not None and labels.labels is not None:
+        if labels.labels.dtype.kind == "U" and labels.positions(np.array([text.strip()])) >= 0:
+            items = [text.strip()]  # a label that has a comma in it
         return _labelled(items, labels, lambda i: what)
     _append(found, items, check_integer(capacity, "capacity"), what)
     return np.array(found, np.uint32)
@@ -60,7 +62,8 @@ def read_ids(path: str | os.PathLike[str], capacity: int, key: str | None = None
     - .npz: the array `key` of it, by default the one named `stim`, or the only one.
     - text: ids and ranges (5-8) with commas, spaces or ends of lines between them; what follows a # is a comment.
 
-    Where neurons have labels, text names those; an array does where one of it is too large for an id.
+    Where neurons have labels, text names those, each on a line of its own where some have spaces in them; an array does where
+    one of it is too large for an id.
 
     FileFormatError: none of these. NetworkError: an id is there twice, as in a column that has a class for each neuron.
     NetworkError, NeuronIndexError: as of `check_ids`. OSError: not readable.
@@ -91,10 +94,11 @@ def _finder(labels: Annotations | None) -> Find | None:
 def _read_text(path: Path, capacity: int, labels: Annotations | None) -> U32:
     found, names, lines = array("I"), list[str](), list[int]()
     named = labels is not None and labels.labels is not None
+    whole = labels is not None and _has_spaces(labels)
     try:
         with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
-                items = filter(None, _BETWEEN.split(line.partition("#")[0]))
+                items = filter(None, [line.strip()] if whole else _BETWEEN.split(line.partition("#")[0]))
                 if named:
                     before = len(names)
                     names.extend(items)
@@ -108,6 +112,12 @@ def _read_text(path: Path, capacity: int, labels: Annotations | None) -> U32:
     except NetworkError as error:
         raise FileFormatError(f"{error.problem}; a file of ids is .npy, .npz, or text with an id or a range on a line") from error
     return each_once(ids, str(path))
+
+
+def _has_spaces(labels: Annotations) -> bool:
+    """Whether a label has something in it that stands between the ids of a list, so that each has a line of its own."""
+    known = labels.labels
+    return known is not None and known.dtype.kind == "U" and any(_BETWEEN.search(label) or "#" in label for label in known.tolist())
 
 
 def _append(found: array[int], items: Iterable[str], capacity: int, what: str) -> None:

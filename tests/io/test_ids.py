@@ -120,7 +120,7 @@ def test_a_column_of_codes_is_no_list_of_ids(tmp_path: Path, name: str, write: C
 
 
 # -- labels --------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("labels", [np.array(["a", "b b", "c"]), np.array([7, 2**63, 5], np.uint64)])
+@pytest.mark.parametrize("labels", [np.array(["a", "b", "c"]), np.array([7, 2**63, 5], np.uint64)])
 def test_labels_of_a_file_are_looked_up_together(labels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A search a line takes twenty times as long."""
     looked, find = list[int](), Annotations.positions
@@ -141,3 +141,11 @@ def test_lists_that_are_too_long(labels: Annotations | None, tmp_path: Path, mon
     (tmp_path / "ids.txt").write_text(f"{0 if labels is None else 7}\n" * 17)
     with pytest.raises(FileFormatError, match="ids.txt, line 17: with [07] more than 16 ids, in a network that has 3"):
         read_ids(tmp_path / "ids.txt", 3, labels=labels)
+
+
+def test_labels_with_spaces_have_a_line_each(tmp_path: Path) -> None:
+    labels = Annotations(np.array(["MBON01 (y5B'2a)", "a, b", "c#1"]))
+    (tmp_path / "ids.txt").write_text("c#1\n\n  a, b \nMBON01 (y5B'2a)\n")
+    assert read_ids(tmp_path / "ids.txt", 3, labels=labels).tolist() == [2, 1, 0]
+    assert parse_ids("a, b", 3, labels=labels).tolist() == [1]
+    assert parse_ids("c#1, MBON01 (y5B'2a)", 3, labels=labels).tolist() == [2, 0]
