@@ -24,6 +24,7 @@ from gpu_npu.objects import one_line
 from .budget import Budget
 from .formats import Format, Given, Reading, missing
 from .kinds import BEFORE_JSON
+from .neurons import LONGEST_TEXT
 from .sonata_config import Configuration, inputs_told, members, read_configuration
 from .weights import Rounding, Scale, Survey
 
@@ -147,9 +148,7 @@ def _check_chunks(dataset: Any, budget: Budget) -> None:
     budget.taken -= piece
 
 
-def _read_nodes(
-    path: Path, types: Mapping[int, Mapping[str, str]], nodes: dict[str, Population], memory_limit: int | None
-) -> None:
+def _read_nodes(path: Path, types: Mapping[int, Mapping[str, str]], nodes: dict[str, Population], memory_limit: int | None) -> None:
     budget = Budget.of(path, memory_limit)
     with opened(path) as file:
         for name, group in file["nodes"].items():
@@ -164,7 +163,10 @@ def _read_nodes(
             ids = whole(_all(group["node_id"], budget), f"{path}: node_id of {name!r}", count) if "node_id" in group else np.arange(count)
             if len(sorted_unique(ids)) < count or (count and int(ids.min()) < 0):
                 raise FileFormatError(f"{path}: node_id of {name!r}: an id is there twice, or is below 0 or above 63 bits")
-            nodes[name] = Population(name, first, ids, _columns_of(types, type_ids))
+            columns = _columns_of(types, type_ids)
+            for key, texts in _attributes(group, count, f"{path}: {name}", budget).items():
+                columns[key] = np.where(texts == "", columns[key], texts) if key in columns else texts
+            nodes[name] = Population(name, first, ids, columns)
 
 
 def _columns_of(types: Mapping[int, Mapping[str, str]], type_ids: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -176,6 +178,27 @@ def _columns_of(types: Mapping[int, Mapping[str, str]], type_ids: NDArray[Any]) 
         texts = np.array([str(one) if name == "node_type_id" else types.get(one, {}).get(name, "") for one in used.tolist()], np.str_)
         found[name] = texts[code] if len(used) else np.zeros(0, np.str_)
     return found
+
+
+def _attributes(group: Any, count: int, label: str, budget: Budget) -> dict[str, NDArray[Any]]:
+    """What a file says of each node by itself, as text: of its groups, the arrays of texts and of integers."""
+    if "node_group_id" not in group:
+        return {}
+    groups, index = (whole(_all(group[key], budget), f"{label}: {key}", count) for key in ("node_group_id", "node_group_index"))
+    found: dict[str, list[str]] = {}
+    for number in (one for one in sorted_unique(groups).tolist() if str(one) in group):
+        nodes = np.flatnonzero(groups == number)
+        for name, values in group[str(number)].items():
+            if getattr(values, "ndim", 0) != 1 or values.dtype.kind not in "iuSO":
+                continue
+            texts = [one.decode("utf-8", "replace") if isinstance(one, bytes) else str(one) for one in _all(values, budget).tolist()]
+            if not 0 <= index[nodes].min() <= index[nodes].max() < len(texts):
+                raise FileFormatError(f"{label}: node_group_index goes beyond the {len(texts):,} rows of {name!r} in group {number}")
+            column = found.setdefault(name, [""] * count)
+            for node, at in zip(nodes.tolist(), index[nodes].tolist(), strict=True):
+                column[node] = texts[at]
+    kept = {name: texts for name, texts in found.items() if max(map(len, texts)) <= LONGEST_TEXT and not any("\0" in one for one in texts)}
+    return {name: np.array(texts, np.str_) for name, texts in kept.items()}
 
 
 def _read_edges(

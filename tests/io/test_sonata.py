@@ -207,6 +207,10 @@ def of_bmtk(folder: Path) -> Path:
     small(folder)
     with h5py.File(folder / "nodes.h5", "r+") as file:
         file["nodes/cells/node_id"] = np.array(IDS, np.uint64)
+        file["nodes/cells/node_group_id"], file["nodes/cells/node_group_index"] = [0, 1, 0], np.array([1, 0, 0], np.uint64)
+        file["nodes/cells/0/layer"] = np.array(["L4", "L2/3"], h5py.string_dtype())
+        file["nodes/cells/0/ei"], file["nodes/cells/0/tuning"] = np.array([b"x", b"e"]), [0.5, 1.5]
+        file["nodes/cells/1/column"] = [7]
     with h5py.File(folder / "edges.h5", "w") as file:
         for end, ids in (("source", [30, 20, 10]), ("target", [10, 30, 10])):
             file[f"edges/all/{end}_node_id"] = np.array(ids, np.uint64)
@@ -250,6 +254,8 @@ def test_a_circuit_as_bmtk_writes_it(tmp_path: Path) -> None:
     network = load(of_bmtk(tmp_path), tell=notes.append)
     assert weights(network) == [(0, 1, 75, False), (2, 0, 15, True), (1, 1, 100, False)]
     assert [network.annotations.name(i) for i in range(3)] == ["cells/30", "cells/10", "cells/20"]
+    columns = {name: network.annotations.columns[name].tolist() for name in ("layer", "ei", "column")}
+    assert columns == {"layer": ["L2/3", "", "L4"], "ei": ["e", "e", "x"], "column": ["", "7", ""]}
     sets = {name: network.annotations.select(name, ("yes",)).tolist() for name in ("first", "e", "both")}
     assert sets == {"first": [0], "e": [0, 1], "both": [0, 1]}
     told = "\n".join(notes)
@@ -271,6 +277,14 @@ def test_ids_of_nodes_that_are_none(ids: list[int], tmp_path: Path) -> None:
     with h5py.File(tmp_path / "nodes.h5", "r+") as file:
         file["nodes/cells/node_id"][:] = np.array(ids, np.uint64)
     with pytest.raises(FileFormatError, match="nodes.h5: node_id of 'cells': an id is there twice, or is below 0"):
+        load(path)
+
+
+def test_attributes_beyond_their_rows(tmp_path: Path) -> None:
+    path = of_bmtk(tmp_path)
+    with h5py.File(tmp_path / "nodes.h5", "r+") as file:
+        file["nodes/cells/node_group_index"][:] = [2, 0, 0]
+    with pytest.raises(FileFormatError, match="nodes.h5: cells: node_group_index goes beyond the 2 rows of 'ei' in group 0"):
         load(path)
 
 
