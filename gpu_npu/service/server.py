@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import ipaddress
 import json
+import logging
 import os
 import socket
 import threading
 import time
 from asyncio import TimerHandle, Transport
 from types import TracebackType
+from typing import Any
 
 import h11
 import uvicorn
@@ -57,6 +59,10 @@ class Connection(H11Protocol):
     def idle(self) -> bool:
         """No request is under way."""
         return self.cycle is None or self.cycle.response_complete
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.logger = logging.getLogger("gpu_npu.service")
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -125,6 +131,7 @@ class Server:
         except OSError as error:
             raise OSError(error.errno, os.strerror(error.errno or 0), f"{ip} port {port}") from error
         self.port: int = self._socket.getsockname()[1]
+        logging.getLogger("gpu_npu.service").setLevel(logging.ERROR)  # what strangers send wrong is answered; it fills no log
         config = uvicorn.Config(
             app,
             http=Connection,

@@ -44,7 +44,7 @@ def test_a_schedule_of_many_calls_is_kept_in_few_runs() -> None:
         assert len(store._runs) <= 12
 
 
-@pytest.mark.parametrize(("count", "neurons"), [(0, 1), (1, 1), (300, 2), (1000, 3), (500, 400)])
+@pytest.mark.parametrize(("count", "neurons"), [(0, 1), (1, 1), (300, 2), (1000, 3), (500, 400), (20_000, 2)])
 def test_what_is_injected_several_times_adds_in_order(count: int, neurons: int) -> None:
     rng = np.random.default_rng(count)
     ids = rng.integers(0, neurons, count).astype(np.uint32)

@@ -362,6 +362,15 @@ def test_answers_that_are_not_taken(client: Client, monkeypatch: pytest.MonkeyPa
         assert (taken.count(b"HTTP/1.1 200 OK") == number) == reads
 
 
+def test_requests_that_are_none_fill_no_log(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    upgrade = b"GET /status HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+    for said in (b"\x16\x03\x01 hello\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", upgrade, b"POST /step HTTP/1.1\r\nContent-Length: -1\r\n\r\n"):
+        with socket.create_connection(("127.0.0.1", client.port), 30) as connection:
+            connection.sendall(said)
+            assert connection.recv(1000).startswith(b"HTTP/1.1 ")
+    assert not caplog.records
+
+
 def test_a_request_that_is_no_http_is_refused_in_json(client: Client) -> None:
     with socket.create_connection(("127.0.0.1", client.port), 30) as connection:
         connection.sendall(b"\x16\x03\x01 hello\r\n\r\n")

@@ -76,7 +76,7 @@ class Staging:
 
 def add_in_order(sums: F32, ids: U32, values: F32) -> None:
     """sums[ids[i]] = settle(sums[ids[i]] + values[i]), one after the other. Round r adds the r-th value of every id that has so
-    many; beyond MOST_ROUNDS, where few ids are left, one value is added at a time."""
+    many; beyond MOST_ROUNDS, where few ids are left, they are taken in turn."""
     by_id = np.argsort(ids, kind="stable")
     ids, values = ids[by_id], values[by_id]
     rank = np.arange(len(ids)) - np.searchsorted(ids, ids)
@@ -86,9 +86,31 @@ def add_in_order(sums: F32, ids: U32, values: F32) -> None:
     bounds = np.searchsorted(rank[~rest][by_rank], np.arange(min(int(rank.max(initial=-1)) + 1, MOST_ROUNDS) + 1)).tolist()
     for begin, end in pairwise(bounds):
         sums[here[begin:end]] = settle(sums[here[begin:end]] + added[begin:end])
-    for neuron, value in zip(ids[rest].tolist(), values[rest].tolist(), strict=True):
-        total = np.float32(float(sums[neuron]) + value)  # exact: a sum of two float32 rounds twice to the same
-        sums[neuron] = 0 if abs(total) < SMALLEST_NORMAL else min(max(total, -LARGEST), LARGEST)
+    ids, values = ids[rest], values[rest]
+    starts = np.flatnonzero(np.diff(ids, prepend=-1)).tolist() if len(ids) else []
+    for begin, end in pairwise([*starts, len(ids)]):
+        sums[ids[begin]] = _added(sums[ids[begin]], values[begin:end])
+
+
+def _added(total: np.float32, values: F32) -> np.float32:
+    """total = settle(total + value) for each value in turn: NumPy's running sum, up to where a step has something to settle."""
+    at, most = 0, MOST_ROUNDS
+    while at < len(values):
+        with np.errstate(over="ignore", invalid="ignore"):
+            running = np.add.accumulate(np.concatenate((np.array([total]), values[at : at + most])))[1:]
+        magnitude = np.abs(running)
+        settles = ~(((magnitude >= SMALLEST_NORMAL) & (magnitude <= LARGEST)) | (magnitude == 0))
+        if not settles.any():
+            total, at, most = running[-1], at + most, 2 * most
+            continue
+        first = int(np.argmax(settles))
+        total = settle(running[first : first + 1])[0]
+        at, most = at + first + 1, MOST_ROUNDS
+        for value in values[at : at + MOST_ROUNDS].tolist():  # where one settles others may, too
+            exact = np.float32(float(total) + value)  # exact: a sum of two float32 rounds twice to the same
+            total = np.float32(0) if abs(exact) < SMALLEST_NORMAL else min(max(exact, -LARGEST), LARGEST)
+        at += MOST_ROUNDS
+    return np.float32(settle(np.array([total]))[0])
 
 
 def _host_array(what: str, value: object, dtype: type[np.generic]) -> NDArray[Any]:
