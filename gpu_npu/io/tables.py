@@ -159,19 +159,32 @@ def _read(column: Any, kind: Kind, place: Place) -> Any:
     if kind == "words" and not _is_text(column.type):
         column = column.cast(pa.string())
     if _is_text(column.type):
+        numbers = None if kind == "words" else _numbers_in(column, kind)
+        if numbers is not None:
+            return READERS[kind](numbers, place)
         column = _trimmed(column, place)
-        if kind == "words" or (kind == "ids" and not pc.all(pc.match_substring_regex(column, "^(0|[1-9][0-9]{0,18})$")).as_py()):
+        if kind != "numbers":
             coded = pc.fill_null(column, "").dictionary_encode()
             words = Words(coded.indices.to_numpy(zero_copy_only=False).astype(np.int64), coded.dictionary.to_pylist())
             return words if kind == "words" else _named(words, place)
-        if kind == "ids":
-            column = column.cast(pa.uint64())
-        else:
-            with suppress(pa.ArrowInvalid):  # said by row below
-                column = column.cast(pa.float64() if pc.any(pc.match_substring_regex(column, "[^0-9-]")).as_py() else pa.int64())
     elif pa.types.is_decimal(column.type):
         column = column.cast(pa.float64())
     return READERS[kind](column.to_numpy(zero_copy_only=False), place)
+
+
+def _numbers_in(column: Any, kind: Kind) -> NDArray[Any] | None:
+    """A column of texts as numbers; None: some of them are none, or, of ids, are written in another way than NumPy does."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if kind == "numbers" and any(pc.any(pc.match_substring(column, letter)).as_py() for letter in "xX"):
+        return None  # Arrow takes 0x1f for 31
+    for dtype in (pa.uint64(),) if kind == "ids" else (pa.int64(), pa.float64()):
+        with suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            numbers: NDArray[Any] = column.cast(dtype).to_numpy(zero_copy_only=False)
+            if kind != "ids" or bool((pc.binary_length(column).to_numpy() == np.searchsorted(POWERS, numbers, side="right") + 1).all()):
+                return numbers
+    return None
 
 
 def _is_text(kind: Any) -> bool:
@@ -279,6 +292,8 @@ READERS: dict[Kind, Callable[[NDArray[Any], Place], Any]] = {"ids": _ids, "numbe
 LONGEST_NAME = 256
 MISSING = {"", "#N/A", "#NA", "-NaN", "-nan", "<NA>", "N/A", "NA", "NULL", "NaN", "NaT", "None", "n/a", "nan", "none", "null"}
 """Texts that tables have where a value is missing, as pandas reads them."""
+POWERS = np.uint64(10) ** np.arange(1, 20, dtype=np.uint64)
+"""Of ten: how many digits a number has."""
 TOO_COARSE = "is a real number, too coarse for such an id; keep ids as integers or text"
 _NUMBER = re.compile(r"(?P<minus>-)?\d+(?P<point>\.\d*)?(?P<power>[eE][+-]\d+)?")
 _truth = {"true": "1", "false": "0"}

@@ -233,6 +233,7 @@ def test_what_is_no_network_says_what_to_call() -> None:
         ("pre,post,weight\n1,2,3\n4,5\n", "line 3 has 2 cells, the first line 3: '4,5'"),
         ("pre,post,excitatory\n1,2,2\n", "row 1, column 'excitatory': '2' is no sign"),
         ("pre,post,weight,excitatory\n1,2,-2,1\n", "row 1, column 'excitatory': '-2' is a negative weight of an edge that excites"),
+        ("pre,post,weight\n1,2,7\n1,2,0x1f\n", "row 2, column 'weight': '0x1f' is not a number"),
         ("pre,post\n1,NA\n", "row 1, column 'post': 'NA' is no id: it stands for a missing value"),
         ("pre,post\n3,a\n-1,b\n", "row 2, column 'pre': '-1' is no id, for it is below 0"),
         (
@@ -375,6 +376,11 @@ def test_weights_that_do_not_fit_are_made_to(tmp_path: Path, notes: list[str]) -
 
 def test_ids_keep_how_they_are_written(tmp_path: Path, notes: list[str]) -> None:
     assert edges_of(load(text(tmp_path, "pre,post\n007,7\n7,x\n"), tell=notes.append)) == [("007", "7", 1), ("7", "x", 1)]
+    numbers = [0, 9, 10, 99, 10**18, 10**19 - 1, 10**19, 2**64 - 1]
+    found = load(text(tmp_path, "pre,post\n" + "\n".join(f"{number},{number}" for number in numbers)), tell=notes.append)
+    assert found.annotations.labels is not None and found.annotations.labels.tolist() == numbers
+    for other in ("00", "0x1f", "+5"):
+        assert edges_of(load(text(tmp_path, f"pre,post\n1,{other}\n"), tell=notes.append)) == [("1", other, 1)]
     with pytest.raises(FileFormatError, match="row 1, column 'source': .*too coarse for such an id"):
         load((np.array([7.2e17]), np.array([1.0])), tell=notes.append)
 
