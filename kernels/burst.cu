@@ -24,51 +24,52 @@ __device__ __forceinline__ void conclude(const State& s, const Ring& ring, u64 b
 
 // Bursts up to `last`. `read`: the host has the fired ids of all bursts up to this one; the queue of a later one that did
 // not fit its ring may not be overwritten, so nothing is computed then. `nanoseconds`: after this time no burst begins.
-template <bool LEARNS>
+// `PLAIN`: there are neither rules nor delays above 1.
+template <bool PLAIN>
 __device__ __forceinline__ void bursts_of(const State& base, u64 last, u64 read, u32* memory, u32 ring_bursts, u32 ring_ids, u64 nanoseconds) {
     u64 burst = next_burst(base);
     u32 bursts = 0, ids = 0;  // in the ring
     bool go_on = burst <= last && FRESH(base.control + CONTROL_UNREAD) <= read, unread = false;
     if (thread_index() == 0) base.control[CONTROL_DEADLINE] = device_clock() + nanoseconds;
     if (go_on && scheduled(base, burst)) {
-        inject_scheduled(at_burst(base, burst), burst);
+        inject_scheduled(at_burst<!PLAIN>(base, burst), burst);
         grid_barrier(base.control + CONTROL_ARRIVED);
     }
     while (go_on) {
         // The State of the burst anew for each phase: carried along, it would take the registers that phases need.
-        propagate(at_burst(base, burst));
+        propagate(at_burst<!PLAIN>(base, burst));
         grid_barrier(base.control + CONTROL_ARRIVED);
 
-        step_neurons(at_burst(base, burst));
+        step_neurons(at_burst<!PLAIN>(base, burst));
         if (thread_index() == 0) base.control[CONTROL_LATE] = device_clock() >= base.control[CONTROL_DEADLINE];
         grid_barrier(base.control + CONTROL_ARRIVED);
 
         Ring ring = {memory, ring_bursts, ring_ids};
-        u32 room = ring_ids - ids, fired = archive(at_burst(base, burst), ring.record(bursts), ring.id(ids), room);
+        u32 room = ring_ids - ids, fired = archive(at_burst<!PLAIN>(base, burst), ring.record(bursts), ring.id(ids), room);
         unread = fired > room;
         if (!unread) ids += fired;
         ++bursts;
-        if (LEARNS) {
-            plan(at_burst(base, burst));
+        if (!PLAIN && base.areas) {
+            plan(at_burst<!PLAIN>(base, burst));
             grid_barrier(base.control + CONTROL_ARRIVED);
-            visit(at_burst(base, burst));
+            visit(at_burst<!PLAIN>(base, burst));
         }
         go_on = burst < last && !unread && bursts < ring_bursts && !base.control[CONTROL_LATE];
         if (!go_on) break;
         ++burst;
         // Injection touches nothing that archival does: the next burst's can go on beside it.
-        if (scheduled(base, burst)) inject_scheduled(at_burst(base, burst), burst);
+        if (scheduled(base, burst)) inject_scheduled(at_burst<!PLAIN>(base, burst), burst);
         grid_barrier(base.control + CONTROL_ARRIVED);
     }
     if (thread_index() == 0) conclude(base, {memory, ring_bursts, ring_ids}, burst, bursts, ids, unread);
 }
 
 WIDE_KERNEL run_bursts(const State base, u64 last, u64 read, u32* memory, u32 ring_bursts, u32 ring_ids, u64 nanoseconds) {
-    bursts_of<false>(base, last, read, memory, ring_bursts, ring_ids, nanoseconds);
-}
-// Where there are plasticity rules. Visits take registers, which all other networks are spared.
-ROOMY_KERNEL run_learning_bursts(const State base, u64 last, u64 read, u32* memory, u32 ring_bursts, u32 ring_ids, u64 nanoseconds) {
     bursts_of<true>(base, last, read, memory, ring_bursts, ring_ids, nanoseconds);
+}
+// Where there are plasticity rules or delays above 1. They take registers, which all other networks are spared.
+ROOMY_KERNEL run_learning_bursts(const State base, u64 last, u64 read, u32* memory, u32 ring_bursts, u32 ring_ids, u64 nanoseconds) {
+    bursts_of<false>(base, last, read, memory, ring_bursts, ring_ids, nanoseconds);
 }
 
 // A burst phase by phase: after injection, propagation, dynamics and archival, each a launch of its own.

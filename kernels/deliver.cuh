@@ -97,11 +97,11 @@ __device__ __forceinline__ void cut(u32& first, u32& last, u32 part, u32 parts) 
 __device__ __forceinline__ void cut_unit(const State& s, const Work& work, u32 unit, u32 low, u32 high, bool everything, Piece& piece, Piece& tail) {
     u32 item = unit / work.parts, part = unit % work.parts, index = item, chunk = 0;
     if (item >= work.fired) {
-        u64 task = s.previous_task[item - work.fired];
+        u64 task = s.due_task[item - work.fired];
         index = (u32)(task >> 32);
         chunk = (u32)task;
     }
-    u32 source = s.previous_queue[QUEUE_HEADER + index];
+    u32 source = s.due_queue[QUEUE_HEADER + index];
     u32 flags = s.flags[source];
     if (!(flags & FLAG_VALID)) return;  // deleted since
     Row row = s.rows[source];

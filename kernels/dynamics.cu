@@ -29,8 +29,8 @@ __device__ __forceinline__ void degenerate(const State& s, u32 j) {
 // Before a network starts again.
 KERNEL degenerate_fired(const State base) {
     const State s = at_next_burst(base);
-    Range mine = split(s.previous_queue[0], warp_index(), warp_count());
-    for (u64 i = mine.first; i < mine.last; i += mine.step) degenerate(s, s.previous_queue[QUEUE_HEADER + i]);
+    Range mine = split(s.due_queue[0], warp_index(), warp_count());
+    for (u64 i = mine.first; i < mine.last; i += mine.step) degenerate(s, s.due_queue[QUEUE_HEADER + i]);
 }
 
 struct Word {
@@ -231,7 +231,7 @@ __device__ __forceinline__ void step_neurons(const State& s) {
         if (total[c]) atomicAdd(counters + c, total[c]);
     // The queue that was delivered in this burst is the next one's to fill.
     if (blockIdx.x == 0)
-        for (u32 i = threadIdx.x; i < QUEUE_HEADER; i += blockDim.x) s.previous_queue[i] = 0;
+        for (u32 i = threadIdx.x; i < QUEUE_HEADER; i += blockDim.x) s.due_queue[i] = 0;
 }
 
 KERNEL neuron_dynamics(const State base) { step_neurons(at_next_burst(base)); }

@@ -16,7 +16,7 @@ struct Delivery {
 
 // False where a fired neuron has nothing to deliver: deleted since, or no synapses.
 __device__ __forceinline__ bool delivery_of(const State& s, u32 fired_index, Delivery& d) {
-    u32 source = s.previous_queue[QUEUE_HEADER + fired_index];
+    u32 source = s.due_queue[QUEUE_HEADER + fired_index];
     u32 flags = s.flags[source];
     if (!(flags & FLAG_VALID)) return false;
     Row row = s.rows[source];
@@ -83,9 +83,9 @@ __device__ __forceinline__ void deliver(const State& s, const Delivery& d, u32 f
 #define ROWS_AHEAD 4
 #if WARP_SIZE == 1
 __device__ __forceinline__ void prefetch_row(const State& s, u32 fired, u32 ahead) {
-    if (ahead + ROWS_AHEAD < fired) prefetch(&s.rows[s.previous_queue[QUEUE_HEADER + ahead + ROWS_AHEAD]]);
+    if (ahead + ROWS_AHEAD < fired) prefetch(&s.rows[s.due_queue[QUEUE_HEADER + ahead + ROWS_AHEAD]]);
     if (ahead >= fired) return;
-    const Row& row = s.rows[s.previous_queue[QUEUE_HEADER + ahead]];
+    const Row& row = s.rows[s.due_queue[QUEUE_HEADER + ahead]];
     const u8* block = s.arena + row.offset * BLOCK_ALIGNMENT;
     u32 bytes = row.capacity < 256 ? row.capacity * 6 : 1536;  // a long row fetches itself
     for (u32 b = 0; b < bytes; b += 64) prefetch(block + b);
@@ -134,7 +134,7 @@ __device__ __forceinline__ void deliver_slice(const State& s, i64* accumulator, 
 #define FEW_FIRE 32
 
 __device__ __forceinline__ void propagate_owned(const State& s) {
-    const u32 fired = s.previous_queue[0];
+    const u32 fired = s.due_queue[0];
     const bool twice = gridDim.x > 1 && !s.arrivals && fired > s.neurons / FEW_FIRE;
     // Blocks of even number deliver the rows before `middle`, those of odd number the others.
     const u32 sets = twice ? 2 : 1, set = blockIdx.x % sets, blocks = (gridDim.x + sets - 1 - set) / sets;

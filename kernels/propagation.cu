@@ -1,4 +1,4 @@
-// propagation.cu -- phase 1, synaptic part: every neuron of the previous fire queue delivers along its row.
+// propagation.cu -- phase 1, synaptic part: every neuron of the fire queue that is due delivers along its row.
 //
 // A term is an integer, so the order of the additions does not matter. It is added to accumulator[target] in one
 // operation with its arrival: (term << arrival_bits) + 1, and the sum and the count come apart again in dynamics. Where
@@ -18,19 +18,19 @@
 #include "owned.cuh"
 #include "slices.cuh"
 
-// Announces the previous queue anew, where rows were edited since it was written. Its header must say 0 tasks, 0 expected.
+// Announces the queue that is due anew, where rows were edited since it was written. Its header must say 0 tasks, 0 expected.
 __device__ __forceinline__ void tally_queue(const State& s) {
     u64 synapses = 0;
-    Range mine = split(s.previous_queue[0], thread_index(), thread_count());
+    Range mine = split(s.due_queue[0], thread_index(), thread_count());
     for (u64 i = mine.first; i < mine.last; i += mine.step)
-        synapses += list_tasks(s, s.previous_queue, s.previous_task, (u32)i, s.previous_queue[QUEUE_HEADER + i]);
-    add_expected(s.previous_queue, synapses);
+        synapses += list_tasks(s, s.due_queue, s.due_task, (u32)i, s.due_queue[QUEUE_HEADER + i]);
+    add_expected(s.due_queue, synapses);
 }
 
-// Phase 1 on a GPU. The header of the previous queue must be complete.
+// Phase 1 on a GPU. The header of the queue that is due must be complete.
 __device__ __forceinline__ void propagate_chosen(const State& s) {
-    u32 fired = s.previous_queue[0], tasks = s.previous_queue[QUEUE_TASKS];
-    Choice choice = choose(s, fired, tasks, *expected_of(s.previous_queue));
+    u32 fired = s.due_queue[0], tasks = s.due_queue[QUEUE_TASKS];
+    Choice choice = choose(s, fired, tasks, *expected_of(s.due_queue));
     Work work = {fired, tasks, choice.parts};
     if (choice.strategy == STRATEGY_SLICES) propagate_slices(s, work, choice.slices, choice.shares);
     else if (s.real_terms) propagate_ranges<TERMS_REAL>(s, work, choice.range);
@@ -58,11 +58,15 @@ WIDE_KERNEL choice_of_propagation(const State base, u32 fired, u32 tasks, u64 ex
     out[4] = choice.parts;
 }
 
-// Before propagation where rows were edited since the last burst: the first by one block.
+// Before propagation where rows were edited since the last burst, of all queues under way: the first by one block.
 KERNEL forget_tally(const State base) {
     if (thread_index() > 0) return;
-    u32* queue = at_next_burst(base).previous_queue;
-    queue[QUEUE_TASKS] = 0;
-    *expected_of(queue) = 0;
+    for (u32 later = 0; later < base.delay; ++later) {
+        u32* queue = at_burst(base, next_burst(base) + later).due_queue;
+        queue[QUEUE_TASKS] = 0;
+        *expected_of(queue) = 0;
+    }
 }
-KERNEL tally(const State base) { tally_queue(at_next_burst(base)); }
+KERNEL tally(const State base) {
+    for (u32 later = 0; later < base.delay; ++later) tally_queue(at_burst(base, next_burst(base) + later));
+}

@@ -42,7 +42,7 @@ __device__ __forceinline__ void set_small(u8* values, u32 bytes, u64 i, u32 valu
 // in the queue.
 __device__ __forceinline__ u32 delivered_psp(const State& s, u32 flags, const Row& row, u32 index) {
     if (flags & FLAG_MP_DRIVEN) {
-        float p = psp_of_potential(s.previous_potential[index], s.round_driven);
+        float p = psp_of_potential(s.due_potential[index], s.round_driven);
         return s.real_terms ? __float_as_uint(p) : (u32)p;
     }
     return s.real_terms && s.psp_bytes != 4 && row.psp != PSP_EACH ? __float_as_uint((float)row.psp) : row.psp;

@@ -168,7 +168,8 @@ AXES = {
     "channel": "what a target tells apart: one sum of both signs",
     "second": "1 where two workers sum apart (strategy owned), else 0",
     "apart": "1 where the accumulator cannot count arrivals, else 0",
-    "turn": "which fire queue: that of even or of odd bursts",
+    "turn": "which fire queue: as many as the delay in bursts, one being filled, and more up to a power of two",
+    "parity": "bursts of even and of odd number",
     "word": "of WORD_NEURONS bits",
     "tile": "of TILE_WORDS words",
     "queue_word": "header and ids of one queue, in u32",
@@ -238,9 +239,9 @@ ARRAYS: tuple[Array, ...] = (
     Array("input", "f4", ("cell",), "neurons", "staged external potential (FLAG_INJECTED), then the candidate potential (candidate_bits)"),
     Array("fire_potential", "f4", ("cell",), "neurons", "potential at which a neuron of fired_bits fired"),
     Array("candidate_bits", "u4", ("word",), "neurons", "candidates of the last burst, bit j % 32 of word j / 32"),
-    Array("tile_count", "u4", ("turn", "tile"), "neurons", "fired neurons of a tile, in bursts of even and odd number by turns"),
+    Array("tile_count", "u4", ("parity", "tile"), "neurons", "fired neurons of a tile, in bursts of even and odd number by turns"),
     Array("queue", "u4", ("turn", "queue_word"), "neurons",
-          "fire queues of even and odd bursts: QUEUE_HEADER words, then fired ids ascending"),
+          "fire queues, burst b in queue b & turn_mask: QUEUE_HEADER words, then fired ids ascending"),
     Array("queue_potential", "f4", ("turn", "cell"), "neurons", "firing potentials, in the order of queue"),
     Array("queue_task", "u8", ("turn", "task"), "tasks", "chunks of its heavy rows: (place in the queue << 32) + number of the chunk"),
     Array("fired_bits", "u4", ("ledger_slot", "word"), "ledger", "fired neurons, burst b in slot b % ledger_slots: the ledger"),
@@ -263,7 +264,7 @@ PLASTIC: tuple[Array, ...] = (
     Array("visit_bits", "u4", ("word",), "plasticity", "neurons whose rows are visited in this burst"),
     Array("taught_bits", "u4", ("word",), "plasticity", "targets of rules"),
     Array("visits", "u4", ("cell",), "plasticity", "those of them that did not fire, in any order"),
-    Array("visit_count", "u4", ("turn",), "plasticity", "how many these are: in even bursts [0], in odd ones [1]"),
+    Array("visit_count", "u4", ("parity",), "plasticity", "how many these are: in even bursts [0], in odd ones [1]"),
     Array("plastic_areas", "PlasticArea", ("area",), "plasticity", "the areas that rules name, from 1 on"),
     Array("pairs", "u4", ("area", "area"), "plasticity", "at [source area * areas + target area]: (first << 8) + count in rules"),
     Array("rules", "Rule", ("rule",), "plasticity", "the rules of one pair of areas after those of another, in their order"),
@@ -279,16 +280,18 @@ PLASTIC: tuple[Array, ...] = (
 ARRAY = {array.name: array for array in (*ARRAYS, *PLASTIC)}
 
 SCALARS = (
-    ("previous_queue", "*u4", "fire queue of the burst before, to be delivered in this one; this and the next three: inside a burst only"),
-    ("previous_potential", "*f4", "its firing potentials"),
-    ("previous_task", "*u8", "its tasks"),
-    ("previous_bits", "*u4", "its fired bits"),
+    ("due_queue", "*u4", "fire queue to be delivered in this burst; this and the next three: inside a burst only"),
+    ("due_potential", "*f4", "its firing potentials"),
+    ("due_task", "*u8", "its tasks"),
+    ("previous_bits", "*u4", "fired bits of the burst before"),
     ("schedule_begin", "*u4", "where the items of burst schedule_first + i begin; one more than schedule_bursts"),
     ("schedule_neuron", "*u4", "items of the schedule by burst, then neuron, then age: whom"),
     ("schedule_potential", "*f4", "and how much; not a number: to be forced"),
     ("schedule_first", "u8", "first burst of the schedule"),
     ("schedule_bursts", "u4", "bursts in the schedule; 0: there is none"),
     ("ledger_slots", "u4", "slots of the ledger"),
+    ("delay", "u4", "of every synapse, in bursts"),
+    ("turn_mask", "u4", "one less than there are fire queues, a power of two"),
     ("neurons", "u4", "ids reserved"),
     ("words", "u4", "words of a bit set"),
     ("tiles", "u4", "tiles of TILE_NEURONS"),
@@ -357,7 +360,8 @@ def axis_lengths(
         "channel": 1,
         "second": int(second),
         "apart": int(apart),
-        "turn": 2,
+        "turn": 1 << shape.longest_delay.bit_length(),
+        "parity": 2,
         "word": words,
         "tile": -(-words // TILE_WORDS),
         "queue_word": queue_stride(shape.neuron_capacity),
@@ -375,5 +379,5 @@ def task_room(synapses: int, heavy_row: int) -> int:
 
 
 def queue_stride(neurons: int) -> int:
-    """Words from the queue of even bursts to that of odd ones, as in burst_view.cuh."""
+    """Words from one queue to the next, as in burst_view.cuh."""
     return -(-(QUEUE_HEADER + neurons) // 4) * 4

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gpu_npu.backends.base import Platform
+from gpu_npu.backends.kernel_limits import refusal
 from gpu_npu.backends.memory import estimate_bytes
 from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.checks import check_integer
+from gpu_npu.connectome import PlasticityRule
 from gpu_npu.errors import BackendUnavailableError, DeviceMemoryError, KernelError, NetworkError, problem_of
 
 NAMES = ("auto", "reference", "cpu", "cuda")
@@ -15,12 +17,15 @@ BackendChoice = str | Platform | Callable[[], Platform]
 """One of NAMES, a Platform, or a function that makes one."""
 
 
-def open_platform(choice: BackendChoice, device: int | None = None, shape: NetworkShape | None = None) -> tuple[Platform, str]:
+def open_platform(
+    choice: BackendChoice, device: int | None = None, shape: NetworkShape | None = None, rules: Sequence[PlasticityRule] = ()
+) -> tuple[Platform, str]:
     """A platform, and the reason it was taken, for people.
 
     choice: "auto" takes CUDA where a GPU is usable and a network of this shape fits by the estimate, else the CPU, else the
-    reference, which is also taken where kernels have no such network (delays). device: number of the GPU, for "cuda" and "auto";
-    with "auto" it must then be usable. None is the current GPU of the process. shape: None where any fits.
+    reference, which is also taken where kernels have no such network with these rules (several delays). device: number of the
+    GPU, for "cuda" and "auto"; with "auto" it must then be usable. None is the current GPU of the process. shape: None where any
+    fits.
 
     BackendUnavailableError: an explicit choice that cannot run here. DeviceMemoryError: one that is too small.
     """
@@ -52,7 +57,7 @@ def open_platform(choice: BackendChoice, device: int | None = None, shape: Netwo
     passed: list[str] = []
     makers: tuple[tuple[str, Callable[[], Platform]], ...] = (("cuda", lambda: _cuda(None, needed)), ("cpu", _cpu))
     for name, make in makers:
-        if problem := _refusal(shape):
+        if problem := "" if shape is None else refusal(shape, rules):
             passed.append(f"not {name}: {problem}")
             continue
         try:
@@ -66,12 +71,6 @@ def _reference() -> Platform:
     from gpu_npu.backends.reference import ReferencePlatform
 
     return ReferencePlatform()
-
-
-def _refusal(shape: NetworkShape | None) -> str:
-    from gpu_npu.backends.executor.platform import refusal
-
-    return "" if shape is None else refusal(shape)
 
 
 def _cpu() -> Platform:

@@ -93,7 +93,7 @@ class Resident:
         bound.prove(connectome, connectome.plasticity, extra_synapses)
         check_without_delays(connectome.areas.values(), shape.longest_delay)
         with self.range("build"):
-            platform, reason = open_platform(self._choice, self._device, shape)
+            platform, reason = open_platform(self._choice, self._device, shape, connectome.plasticity)
         connectome.freeze()
         with self.range("load"):
             backend = platform.load(connectome, shape, extra_synapses)

@@ -65,7 +65,7 @@ def plan_memory(
         connectome, synapses, neuron_capacity=neuron_capacity, synapse_capacity=reserved, ledger_window=fire_ledger_window
     )
     chooses = backend == "auto" and device is None  # by what fits; an explicit choice is taken whether it fits or not
-    platform, reason = open_platform(backend, device, shape if chooses else None)
+    platform, reason = open_platform(backend, device, shape if chooses else None, connectome.plasticity)
     with closing(platform):
         pieces, loading = platform.plan(connectome, shape, synapses)
         return MemoryPlan(platform.name, reason, platform.description, pieces, loading, *platform.free_and_total())

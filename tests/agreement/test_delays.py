@@ -9,19 +9,37 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import BackendFactory, reference_backend
+from conftest import BACKENDS, EMULATED, BackendFactory, cpu_backend, emulated_backend, reference_backend
 from hypothesis import given, settings
-from networks import DELAYS, SMALL_SIZES, Maker, Plan, agree, delayed_plans
+from hypothesis import strategies as st
+from networks import DELAYS, PLASTIC, SMALL_SIZES, Maker, Plan, agree, delayed_plans, perform, uniform_plans
 from numpy.typing import NDArray
 from relay import Relay
 from scalar_model import ScalarModel
 
-from gpu_npu import NPU, Area, Connectome, FileFormatError, NetworkError, Snapshot, SynapseBatch, SynapseSource
+from gpu_npu import (
+    NPU,
+    Area,
+    Connectome,
+    FeagiRule,
+    FileFormatError,
+    NetworkError,
+    PairRule,
+    Snapshot,
+    SynapseBatch,
+    SynapseSource,
+    WindowRule,
+)
 from gpu_npu.arrays import is_spread
 from gpu_npu.backends.reference import ReferencePlatform
 from gpu_npu.connectome.generators import RandomSynapses, fixed_in_degree, fixed_out_degree, fixed_probability
 from gpu_npu.io import load, save, stream
 
+KINDS: dict[str, BackendFactory] = {
+    "reference": reference_backend,
+    "cpu": cpu_backend,
+    **{name: lambda options=options: emulated_backend(*options) for name, options in EMULATED.items()},
+}
 small_plans = delayed_plans(sizes=SMALL_SIZES, hubs=(0, 0, 40))
 BRANCHES = (
     "deleted under way", "delay longer", "delay shorter", "late", "late and divided", "late and driven",
@@ -50,6 +68,79 @@ def test_random_networks_agree_with_the_scalar_model() -> None:
 def test_runs_that_are_cut_anywhere_go_on(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "delayed.ckpt"
     agree(plan, Relay([reference_backend, reference_backend], path, plan.seed, 0.1), ReferencePlatform())
+
+
+others = pytest.mark.parametrize("backend_factory", [name for name in BACKENDS if name != "reference"], indirect=True)
+
+
+@others
+@settings(max_examples=max(10, settings().max_examples // 6))
+@given(plan=uniform_plans())
+def test_kernels_agree_where_all_delays_are_equal(backend_factory: BackendFactory, plan: Plan) -> None:
+    agree(plan, backend_factory(), ReferencePlatform())
+
+
+def test_plans_of_one_delay_are_active() -> None:
+    """Spikes cross, with rows that are cut into tasks and with rules, or the comparison would prove nothing."""
+    met: Counter[str] = Counter()
+
+    @settings(max_examples=80)
+    @given(plan=uniform_plans(hubs=(0, 40, 10_000)))
+    def look(plan: Plan) -> None:
+        maker = Maker(plan)
+        backend = ReferencePlatform().load(maker.connectome, maker.shape(plan.bursts))
+        outputs = [perform(backend, name, arguments) for name, arguments in maker.make_script()]
+        if sum(output.counters[2] for output in outputs if hasattr(output, "fired")) >= 10:
+            met.update({str(maker.longest), "rules" if PLASTIC in plan.switches else "none", f"hub {plan.hub}"})
+
+    look()
+    assert all(met[name] >= 2 for name in ("2", "3", "5", "rules", "none", "hub 10000")), met
+
+
+@settings(max_examples=8)
+@given(plan=uniform_plans(), order=st.permutations(list(KINDS)))
+def test_runs_that_go_on_elsewhere(plan: Plan, order: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Cut anywhere, with spikes under way, and written alike by all backends."""
+    path = tmp_path_factory.getbasetemp() / "elsewhere.ckpt"
+    agree(plan, Relay([KINDS[name] for name in order], path, plan.seed, 0.05), ReferencePlatform())
+
+
+def pulses(delay: int) -> Connectome:
+    """A ring in which each neuron reaches its three neighbours, and a hub that reaches all."""
+    n = 70
+    network = Connectome(n, 4 * n + 20, delay_dtype=np.uint16)
+    network.add_neurons(n, threshold=2.0, leak_coefficient=0.5, refractory_period=1)
+    source = np.repeat(np.arange(n), 3)
+    network.add_synapses(source, (source + np.tile([1, 2, 5], n)) % n, 1 + source % 3, 1, source % 7 == 0, delay)
+    network.add_synapses(3, np.arange(n), 1, 1, delay=delay)
+    return network
+
+
+@pytest.mark.parametrize("delay", [1, 2, 17, 31, 32, 33, 255, 256])
+def test_one_delay_on_every_backend(backend_factory: BackendFactory, delay: int, tmp_path: Path) -> None:
+    """Edits with spikes under way, growth, many bursts in a launch, a cut in the middle: the same digest as on the reference."""
+    bursts, digests = delay + 12, []
+    for factory in (reference_backend, backend_factory):
+        npu = NPU.from_connectome(pulses(delay), backend=factory)
+        npu.schedule_force(np.repeat(np.arange(1, bursts, 3), 4), np.arange(4 * len(range(1, bursts, 3))) * 11 % 70)
+        found = [npu.run(5, digest=True).digest]
+        npu.update_weights([3, 4], [8, 5], [200, 7])
+        npu.remove_synapses([5, 6, 3], [6, 7, 40])
+        npu.delete_neurons([9, 10])
+        npu.add_synapses(np.arange(20), 60, 2, 1, delay=delay)
+        npu.reserve(300, 1000)
+        assert npu.update_delay(3, 8, delay) and not npu.update_delay(5, 6, delay)
+        found.append(npu.run(bursts, digest=True).digest)
+        npu.rebuild_indexes()
+        npu.snapshot().write(tmp_path / "run")
+        found.append((tmp_path / "run").read_bytes().hex()[-64:])
+        with NPU.from_snapshot(Snapshot.read(tmp_path / "run"), backend=factory) as again:
+            found.append(again.run(bursts + 5, digest=True).digest)
+            assert found[-1] == npu.run(bursts + 5, digest=True).digest
+        assert npu.outgoing_synapses([3]).delay.tolist() == [delay] * len(npu.outgoing_synapses([3]))
+        digests.append(found)
+        npu.close()
+    assert digests[0] == digests[1]
 
 
 # -- by hand -----------------------------------------------------------------------------------------------------------
@@ -261,18 +352,36 @@ def test_streamed_synapses_have_delays() -> None:
     for npu in (NPU.from_connectome(network, synapses=source), NPU.from_connectome(whole)):
         npu.schedule_force(np.arange(1, 40, 4), np.arange(10))
         digests.append(npu.run(60, digest=True).digest)
-        assert npu.backend == "reference" and "not cpu: its kernels have no delays" in npu.backend_reason
+        assert npu.backend == "reference" and "not cpu: its kernels have one delay" in npu.backend_reason
         assert npu.snapshot().longest_delay == 9 and npu.burst_count == 60
     assert digests[0] == digests[1]
 
 
-def test_kernels_refuse_delays(backend_factory: BackendFactory) -> None:
+def test_auto_takes_kernels_where_all_delays_are_equal() -> None:
+    network = fixed_out_degree(20, 3, seed=1, delay=18)
+    with NPU.from_connectome(network) as npu:
+        assert npu.backend != "reference"
+    network = fixed_out_degree(20, 3, seed=1, delay=18)
+    network.set_plasticity([WindowRule(0, 0, 1, 1, 1)])
+    with NPU.from_connectome(network) as npu:
+        assert npu.backend == "reference" and "no WindowRule where the delay is above 1, and here it is 18" in npu.backend_reason
+
+
+@others
+def test_kernels_refuse_rules_that_owe(backend_factory: BackendFactory) -> None:
+    with NPU.from_connectome(fixed_out_degree(20, 3, seed=1, delay=2), backend=backend_factory) as npu:
+        for rule in (WindowRule(0, 0, 1, 1, 1), FeagiRule(0, 0, 1, 1.0, 1.0)):
+            with pytest.raises(NetworkError, match=rf"no {type(rule).__name__} where the delay is above 1.*the backend reference runs it"):
+                npu.register_plasticity(rule)
+        assert npu.register_plasticity(PairRule(0, 0, 1.0, 1.0, 2.0, 2.0)) == 0
+
+
+@others
+def test_kernels_refuse_several_delays(backend_factory: BackendFactory) -> None:
     """An explicit choice never falls back; what the kernels cannot do names the reference, before anything changes."""
     late, prompt = fixed_out_degree(20, 3, seed=1, delay=(1, 4)), fixed_out_degree(20, 3, seed=1)
     prompt.reserve(synapses=80)
-    if isinstance(backend_factory(), ReferencePlatform):
-        return
-    with pytest.raises(NetworkError, match=r"its kernels have no delays, .* up to 4 bursts; the backend reference runs it"):
+    with pytest.raises(NetworkError, match=r"its kernels have one delay for all .* has 1 to 4 bursts; the backend reference runs it"):
         NPU.from_connectome(late, backend=backend_factory)
     with NPU.from_connectome(prompt, backend=backend_factory) as npu:
         pair = int(prompt.synapses.source[0]), int(prompt.synapses.target[0])

@@ -79,6 +79,8 @@ FEAGI = "feagi"
 """Beside it: all rules are FeagiRules."""
 DELAYS = "delays"
 """A switch of its own, for plans of `delayed_plans`."""
+ONE_DELAY = "one delay"
+"""Beside it: all synapses have the same."""
 AREAS = (0, 1, 2, 77, 4_000_000_000)
 LEDGER_WINDOW = 4
 SMALL_SIZES = (0, 1, 3, 8, 16, 20, 31, 32, 33, 40)
@@ -130,6 +132,11 @@ def delayed_plans(sizes: Sequence[int] = SIZES, hubs: Sequence[int] = (0, 0, 0, 
     return plans(sizes, hubs).map(lambda plan: _lively(plan, DELAYS, *((), (), (PLASTIC,), (PLASTIC, FEAGI))[plan.seed // 4 % 4]))
 
 
+def uniform_plans(sizes: Sequence[int] = SIZES, hubs: Sequence[int] = (0, 0, 0, 40, 300, 10_000)) -> st.SearchStrategy[Plan]:
+    """Plans of networks whose synapses have one delay, above 1; in some of them pair rules come and go."""
+    return plans(sizes, hubs).map(lambda plan: _lively(plan, DELAYS, ONE_DELAY, *((), (), (PLASTIC,))[plan.seed % 3]))
+
+
 def _lively(plan: Plan, *switches: str) -> Plan:
     """With enough synapses and bursts that something can be learnt."""
     return replace(plan, degree=max(plan.degree, 4), bursts=max(plan.bursts, 8), switches=plan.switches.union(switches))
@@ -151,6 +158,7 @@ class Maker:
         if self.fractions:
             self.weight_dtype, self.psp_dtype = [(np.float32, np.uint8), (np.float32, np.float32), (np.uint16, np.float32)][plan.seed % 3]
         self.longest = (2, 3, 5, 9)[plan.seed % 4] if self.on(DELAYS) else 1
+        self.shortest = self.longest if self.on(ONE_DELAY) else 1
         self.delay_dtype: Any = np.uint16 if self.on(DELAYS) and plan.seed % 3 == 0 else np.uint8
         self.psp_of = self.counts(2**16, self.psp_top, self.psp_dtype)
         # What one synapse typically delivers; thresholds, injections and bounds are of this order, so that much fires.
@@ -277,7 +285,7 @@ class Maker:
         """Of each its own, or now and then one for all."""
         if not self.on(DELAYS):
             return spread(1, count, self.delay_dtype)
-        lowest = self.longest if self.chance(0.2) else 1
+        lowest = self.longest if self.chance(0.2) else self.shortest
         return self.rng.integers(lowest, self.longest, count, endpoint=True).astype(self.delay_dtype)
 
     # -- the network -------------------------------------------------------------------------------------------------
@@ -390,7 +398,7 @@ class Maker:
         mapping = (int(area) for area in self.pick(AREAS[:2], 2, np.uint32, rare=AREAS))
         # As above: a weight of a network that may be non-uniform stays at 255.
         top = self.weight_top
-        if self.chance(0.4):
+        if self.chance(0.4) and not self.on(ONE_DELAY):
             plus = int(rng.choice([0, 1, 3, 100, 65535])) if top == most else 0
             return WindowRule(*mapping, int(rng.choice([1, 1, 2, 2, 3, 5])), plus, int(rng.choice([0, 1, 2, 100, 65535])))
         low, high = sorted(rng.choice([0, 0, 1, 7, 100, top // 2, top - 1, top], 2, replace=False).tolist())

@@ -91,13 +91,15 @@ ROOMS = {
     "gpu_npu.backends.scheduled": "backends.flight",
     "gpu_npu.backends.layout": "connectome backends.shape",
     "gpu_npu.backends.memory": "connectome backends.shape backends.layout",
+    "gpu_npu.backends.kernel_limits": "connectome backends.shape",
     "gpu_npu.backends.kernels": "backends.layout",
     "gpu_npu.backends.toolchain": "backends.kernels",
     "gpu_npu.backends.devices": "backends.kernels backends.toolchain",
     "gpu_npu.backends.executor": "connectome backends.shape backends.flight backends.base backends.scheduled backends.layout"
-    " backends.memory backends.devices",
+    " backends.memory backends.kernel_limits backends.devices",
     "gpu_npu.backends.reference": "connectome backends.shape backends.flight backends.base backends.scheduled",
-    "gpu_npu.backends.select": "backends.shape backends.base backends.memory backends.devices backends.executor backends.reference",
+    "gpu_npu.backends.select": "connectome backends.shape backends.base backends.memory backends.kernel_limits backends.devices"
+    " backends.executor backends.reference",
     "gpu_npu.npu.sha256": "",
     "gpu_npu.npu.results": "npu.sha256 connectome",
     "gpu_npu.npu.snapshot": "connectome io backends.flight",

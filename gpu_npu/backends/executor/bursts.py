@@ -28,7 +28,7 @@ _SYNAPTIC = tuple(COUNTERS).index("synaptic_injections")
 
 
 class Bursts(Store):
-    """The bursts of one network. `tasks_stale`: the tasks of the last queue are those of rows before an edit."""
+    """The bursts of one network. `tasks_stale`: the tasks of queues under way are those of rows before an edit."""
 
     def __init__(
         self,
@@ -98,10 +98,11 @@ class Bursts(Store):
         ring.last[0], ring.read[0], ring.nanoseconds[0] = last, self._fired.burst, LAUNCH_NANOSECONDS
         alone = self.device.alone
         little = self.neurons <= alone and self._events <= 4 * alone
-        self.device.launch([*before, ring.run[self._plasticity.on, little]])
+        plain = not self._plasticity.on and int(self.context.state["delay"][0]) == 1
+        self.device.launch([*before, ring.run[plain, little]])
 
     def _opening(self) -> list[Launch]:
-        """What comes before the next burst: what is staged, and the tasks of the last queue afresh where rows were edited since they
+        """What comes before the next burst: what is staged, and the tasks of queues under way afresh where rows were edited since they
         were written. What may need memory comes before anything changes, and what only a burst may change is last."""
         launches = self._staging.launches()
         self.tasks_stale = self.tasks_stale or self._plasticity.stale

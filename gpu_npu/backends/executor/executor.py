@@ -32,6 +32,7 @@ from gpu_npu.backends.executor.schedule import ScheduleWindow
 from gpu_npu.backends.executor.staging import Staging
 from gpu_npu.backends.executor.tuning import Tuning
 from gpu_npu.backends.flight import Flight
+from gpu_npu.backends.kernel_limits import check_kernels
 from gpu_npu.backends.layout import ARRAY, STRATEGIES, axis_lengths
 from gpu_npu.backends.memory import GROUPS, arena_estimate
 from gpu_npu.backends.shape import NetworkShape
@@ -60,7 +61,7 @@ class Executor(Backend):
         lengths = axis_lengths(self._shape, apart=False, second=strategy == "owned", heavy_row=tuning.heavy_row)
         self._neurons = NeuronStore(context, lengths, connectome)
         self._accumulators = Accumulators(context, lengths, shape, packed=tuning.packed)
-        self._fired = FireStore(context, lengths, shape.ledger_window)
+        self._fired = FireStore(context, lengths, shape)
         self._degeneration = Degeneration(context, lengths, self._neurons.areas)
         self._edit_bytes = Store(context, [ARRAY["edit_bytes"]], lengths)
         # Space for synapses to come; without any, the arena becomes just as long as the rows are.
@@ -89,6 +90,7 @@ class Executor(Backend):
         names = {"neurons": "neuron", "words": "word", "tiles": "tile", "ledger_slots": "ledger_slot", "task_room": "task"}
         for name, axis in names.items():
             self._state[name] = lengths[axis]
+        self._state["delay"], self._state["turn_mask"] = self._shape.longest_delay, lengths["turn"] - 1
 
     def reserve(self, *, neuron_capacity: int, synapse_capacity: int, longest_delay: int = 1) -> None:
         neurons, synapses = max(neuron_capacity, self._shape.neuron_capacity), max(synapse_capacity, self._shape.synapse_capacity)
@@ -121,7 +123,7 @@ class Executor(Backend):
     def flight(self) -> Flight:
         queues = self.fire_queue(), self.fire_queue(previous=True), self.candidates()
         waiting = (*self._staging.staged(), self._schedule.items(self.burst_count))
-        return Flight(self.burst_count, *queues, self._fired.ledger(), *waiting, self._plasticity.learning())
+        return Flight(self.burst_count, *queues, self._fired.ledger(), *waiting, self._plasticity.learning(), self._fired.earlier())
 
     def resume(self, flight: Flight) -> None:
         self._bursts.resume(flight.burst)
@@ -213,7 +215,7 @@ class Executor(Backend):
     # -- synapses ------------------------------------------------------------------------------------------------
     @property
     def delays(self) -> range:
-        return range(1, 2)
+        return range(self._shape.longest_delay, self._shape.longest_delay + 1)
 
     def add_synapses(self, batch: SynapseBatch) -> None:
         if len(batch):
@@ -260,6 +262,7 @@ class Executor(Backend):
 
     # -- plasticity ----------------------------------------------------------------------------------------------
     def add_rule(self, handle: int, rule: PlasticityRule, silent_until: int) -> None:
+        check_kernels(self._shape, [rule], self.name)
         self._bursts.tasks_stale = True
         self._plasticity.add(handle, rule, silent_until)
 

@@ -11,6 +11,7 @@ from gpu_npu.arrays import F32, U32
 from gpu_npu.backends.executor.context import Context, Store
 from gpu_npu.backends.flight import Flight
 from gpu_npu.backends.layout import ARRAY, QUEUE_HEADER, WORD_NEURONS
+from gpu_npu.backends.shape import NetworkShape
 
 ARRAYS = (
     "input", "fire_potential", "candidate_bits", "tile_count", "queue", "queue_potential", "queue_task", "fired_bits"
@@ -31,9 +32,9 @@ class FireStore(Store):
     count, previous_count : how many fired in it, and in the one before it.
     """
 
-    def __init__(self, context: Context, lengths: Mapping[str, int], ledger_window: int) -> None:
+    def __init__(self, context: Context, lengths: Mapping[str, int], shape: NetworkShape) -> None:
         super().__init__(context, [ARRAY[name] for name in ARRAYS], lengths)
-        self._window = ledger_window
+        self._window, self._delay = shape.ledger_window, shape.longest_delay
         self.burst = self.count = self.previous_count = 0
 
     def note(self, burst: int, count: int, previous_count: int | None = None) -> None:
@@ -50,11 +51,15 @@ class FireStore(Store):
     # -- the queues ----------------------------------------------------------------------------------------------
     def queue_at(self, burst: int | None = None) -> int:
         """Where the ids that fired in a burst (the last, or the one before it) begin."""
-        return (self.burst if burst is None else burst) % 2 * self._lengths["queue_word"] + QUEUE_HEADER
+        return self._turn(self.burst if burst is None else burst) * self._lengths["queue_word"] + QUEUE_HEADER
 
-    def queue_count(self) -> int:
-        """How many fired in the last burst, as the device says."""
-        return int(self.fetched("queue", 1, self.queue_at() - QUEUE_HEADER)[0])
+    def _turn(self, burst: int) -> int:
+        """In which queue the ids are that fired in a burst."""
+        return burst % self._lengths["turn"]
+
+    def queue_count(self, burst: int | None = None) -> int:
+        """How many fired in the last burst, or in one whose spikes are under way, as the device says."""
+        return int(self.fetched("queue", 1, self.queue_at(burst) - QUEUE_HEADER)[0])
 
     def queue_ids(self, count: int) -> U32:
         """So many ids of the last burst's queue."""
@@ -66,8 +71,16 @@ class FireStore(Store):
 
     def fire_queue(self, *, previous: bool = False) -> tuple[U32, F32]:
         """As `Backend.fire_queue`."""
-        burst, count = (self.burst - 1, self.previous_count) if previous else (self.burst, self.count)
-        return self.fetched("queue", count, self.queue_at(burst)), self.fetched("queue_potential", count, burst % 2 * self.neurons)
+        return self._queue(self.burst - 1, self.previous_count) if previous else self._queue(self.burst, self.count)
+
+    def earlier(self) -> tuple[tuple[U32, F32], ...]:
+        """The queues under way from before the last two, oldest first."""
+        first = max(self.burst - self._delay + 1, 1)
+        return tuple(self._queue(burst, self.queue_count(burst)) for burst in range(first, self.burst - 1))
+
+    def _queue(self, burst: int, count: int) -> tuple[U32, F32]:
+        at = self._turn(burst) * self.neurons
+        return self.fetched("queue", count, self.queue_at(burst)), self.fetched("queue_potential", count, at)
 
     # -- bits ----------------------------------------------------------------------------------------------------
     def candidates(self) -> tuple[U32, F32]:
@@ -100,11 +113,13 @@ class FireStore(Store):
     def resume(self, flight: Flight) -> None:
         """As after the last burst of this flight."""
         self.burst, self.count, self.previous_count = flight.burst, len(flight.fired[0]), len(flight.previous[0])
-        for burst, (ids, potentials) in ((flight.burst, flight.fired), (flight.burst - 1, flight.previous)):
+        for ago, (ids, potentials) in enumerate((flight.fired, flight.previous, *reversed(flight.earlier))):
+            burst = flight.burst - ago
             self.upload("queue", ids, self.queue_at(burst))
-            self.upload("queue_potential", potentials, burst % 2 * self.neurons)
-        # The other queue is the next burst's to fill: its header is that of an empty one.
-        self.upload("queue", np.array([self.count], np.uint32), self.queue_at() - QUEUE_HEADER)
+            self.upload("queue_potential", potentials, self._turn(burst) * self.neurons)
+            # A queue that is delivered is the next burst's to fill: its header is that of an empty one.
+            if ago < self._delay:
+                self.upload("queue", np.array([len(ids)], np.uint32), self.queue_at(burst) - QUEUE_HEADER)
         for burst, ids in enumerate(flight.ledger, flight.burst - len(flight.ledger) + 1):
             self.upload("fired_bits", bit_set(self.neurons, ids), self._ledger_at(burst))
         ids, potentials = flight.candidates

@@ -6,15 +6,11 @@ from gpu_npu.backends.base import Platform
 from gpu_npu.backends.devices.base import Device
 from gpu_npu.backends.executor.executor import Executor
 from gpu_npu.backends.executor.tuning import Tuning
+from gpu_npu.backends.kernel_limits import check_kernels
 from gpu_npu.backends.memory import estimate_bytes, load_bytes
 from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.connectome import Connectome, SynapseSource
 from gpu_npu.errors import DeviceMemoryError, NetworkError
-
-
-def refusal(shape: NetworkShape) -> str:
-    """Why kernels have no network of this shape; empty where they have."""
-    return f"its kernels have no delays, and this network has up to {shape.longest_delay} bursts" if shape.longest_delay > 1 else ""
 
 
 class DevicePlatform(Platform):
@@ -32,13 +28,13 @@ class DevicePlatform(Platform):
         return self._device.free_and_total()
 
     def plan(self, connectome: Connectome, shape: NetworkShape, synapses: SynapseSource | None = None) -> tuple[dict[str, int], int]:
-        self._check(shape)
+        check_kernels(shape, (), self.name)
         return load_bytes(connectome, shape, synapses, owned=(self._tuning.propagation or self._device.propagation) == "owned")
 
     def load(self, connectome: Connectome, shape: NetworkShape, synapses: SynapseSource | None = None) -> Executor:
         if self._device.allocated:
             raise NetworkError(f"{self.description}: a network is loaded there already; close it, or take another Platform")
-        self._check(shape)
+        check_kernels(shape, (), self.name)
         free, _ = self.free_and_total()
         try:
             return Executor(self._device, self._tuning, connectome, shape, synapses)
@@ -51,10 +47,6 @@ class DevicePlatform(Platform):
         except BaseException:
             self._device.close()
             raise
-
-    def _check(self, shape: NetworkShape) -> None:
-        if problem := refusal(shape):
-            raise NetworkError(f"{self.name}: {problem}; the backend reference runs it", python='take backend="reference"')
 
     def close(self) -> None:
         self._device.close()

@@ -34,11 +34,11 @@ class Ring:
         self.last, self.read, self.nanoseconds = np.zeros(1, np.uint64), np.zeros(1, np.uint64), np.zeros(1, np.uint64)
         numbers = {"last": self.last, "read": self.read, "nanoseconds": self.nanoseconds}
         self.run = {
-            (learns, alone): context.prepared("run_learning_bursts" if learns else "run_bursts", **numbers, **room, single=alone)
-            for learns in (False, True)
+            (plain, alone): context.prepared("run_bursts" if plain else "run_learning_bursts", **numbers, **room, single=alone)
+            for plain in (False, True)
             for alone in (False, True)
         }
-        """By whether synapses learn, and whether one block does it alone."""
+        """By whether there are neither rules nor delays above 1, and whether one block does it alone."""
         self.archive = context.prepared("archive_fired", **room)
         self.finish = context.prepared("finish_burst", **room, single=True)
 
