@@ -26,6 +26,7 @@ from .formats import Format, Given, Reading, missing
 from .kinds import BEFORE_JSON
 from .neurons import LONGEST_TEXT
 from .sonata_config import Configuration, inputs_told, members, read_configuration
+from .sonata_write import write_sonata
 from .weights import Rounding, Scale, Survey
 
 EDGES_AT_A_TIME = 2**20
@@ -432,4 +433,4 @@ def _is_sonata(given: Given) -> bool:
     return b'"nodes_file"' in given.head or (any(key in given.head for key in simulation) and b'"blueprint"' not in given.head)
 
 
-SONATA = Format("a circuit of SONATA (its configuration in JSON)", _is_sonata, _stream)
+SONATA = Format("a circuit of SONATA (its configuration in JSON)", _is_sonata, _stream, writes={".json": write_sonata})

@@ -23,5 +23,5 @@ def test_an_output_of_no_format_is_refused_before_anything_is_read(tmp_path: Pat
     assert result.exit_code == 4
     assert (
         result.stderr
-        == f"Error: {tmp_path / 'edges.docx'}: a network is written to a file whose name ends in .npz, .csv, .parquet, .feather\n"
+        == f"Error: {tmp_path / 'edges.docx'}: a network is written to a file whose name ends in .npz, .json, .csv, .parquet, .feather\n"
     )

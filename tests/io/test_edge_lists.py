@@ -184,7 +184,7 @@ def test_written_edge_lists_come_back(ending: str, tmp_path: Path, notes: list[s
     again = load(tmp_path / f"again{ending}", tell=notes.append)
     assert edges_of(again) == edges_of(network) == [("a b", "c", -5), ("c", "a b", 15)]
     assert again.settings.contribution_scale == network.settings.contribution_scale == np.float32(0.1)
-    with pytest.raises(NetworkError, match=r"whose name ends in \.npz, \.csv, \.parquet, \.feather"):
+    with pytest.raises(NetworkError, match=r"whose name ends in \.npz, \.json, \.csv, \.parquet, \.feather"):
         write(network, tmp_path / "again.docx")
 
 
