@@ -60,6 +60,8 @@ class EdgePopulation(NamedTuple):
     target: Population
     size: int
     types: Mapping[int, Mapping[str, str]]
+    weighted: bool
+    """Whether an edge or a type has a syn_weight; else each is 1."""
 
     def __repr__(self) -> str:
         return one_line(self)
@@ -219,7 +221,8 @@ def _read_edges(
                 raise FileFormatError(f"{path}: {name!r} has not as many sources as targets")
             budget.take_network(0, len(group["source_node_id"]))
             group.visititems(lambda _, found: _check_chunks(found, budget) if hasattr(found, "chunks") else None)
-            yield EdgePopulation(path, name, ends[0], ends[1], len(group["source_node_id"]), types)
+            weighted = any("syn_weight" in one for one in (*types.values(), *(part for part in group.values() if hasattr(part, "keys"))))
+            yield EdgePopulation(path, name, ends[0], ends[1], len(group["source_node_id"]), types, weighted)
 
 
 class SonataSynapses(SynapseSource):
@@ -357,6 +360,8 @@ def _tell_what_is_left_out(circuit: Circuit, name: str, reading: Reading) -> Non
         reading.tell(f"{name}: the neuron models {', '.join(models)} are not computed: neurons are those of bursts, at their defaults")
     for text in (*(f"{file} is not there" for file in circuit.said.missing), *inputs_told(circuit.said)):
         reading.tell(f"{name}: {text}")
+    for edges in (one for one in circuit.edges if not one.weighted):
+        reading.tell(f"{edges.label}: there is no syn_weight, so each is 1")
     if circuit.delays:
         reading.tell(f"{name}: the delays of its edges are not kept: a spike arrives in the next burst")
 

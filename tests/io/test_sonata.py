@@ -271,6 +271,20 @@ def test_what_a_simulation_names_and_is_not_there(tmp_path: Path) -> None:
         load(tmp_path / "simulation.json")
 
 
+def test_edges_without_weights_are_told(tmp_path: Path) -> None:
+    path, notes = small(tmp_path), list[str]()
+    (tmp_path / "edge_types.csv").write_text("edge_type_id syn_weight\n1 NULL\n2 NULL\n")
+    assert weights(load(path, tell=notes.append)) == [(0, 1, 1, False), (2, 0, 1, False)]
+    assert any("edges.h5, edges all: there is no syn_weight, so each is 1" in note for note in notes)
+    assert not any("no syn_weight" in note for note in _notes(of_bmtk(tmp_path)))
+
+
+def _notes(path: Path) -> list[str]:
+    notes: list[str] = []
+    load(path, tell=notes.append)
+    return notes
+
+
 @pytest.mark.parametrize("ids", [[1, 1, 2], [2**63, 1, 2]])
 def test_ids_of_nodes_that_are_none(ids: list[int], tmp_path: Path) -> None:
     path = of_bmtk(tmp_path)
