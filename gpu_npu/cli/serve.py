@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 PORT = 8765
 SHORTEST_TOKEN = 16
-SWITCH = 5e-4
+SWITCH = 1e-4
 """Seconds after which a thread that runs Python makes room for another; a burst takes its lock several times."""
 LOOKS = 0.2
 """Seconds between looks at whether it is time to end."""

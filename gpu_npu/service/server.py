@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import heapq
 import ipaddress
 import json
 import logging
@@ -20,10 +21,15 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gpu_npu import EngineError
+from gpu_npu.streams.connections import ACCEPTED, Throttle, has_said
 
 LAST_WORDS = 1
 """Seconds that open requests get at the end."""
 MOST_CONNECTIONS = 64
+MOST_BUSY = 4 * MOST_CONNECTIONS
+"""Those too that have said something which is not answered yet."""
+LOOKED_AT = 8
+"""Idle connections, the oldest, that are looked at for one that may go."""
 PATIENCE = 10.0
 """Seconds in which the head of a request must have arrived, and in which some of an answer must be taken."""
 
@@ -46,7 +52,7 @@ class Connection(H11Protocol):
     """uvicorn's, with deadlines, and with a limit to how many there are: it limits requests, and lets silent sockets count.
 
     Where there are too many, the one that has waited longest for the head of a request is ended, so that those who say
-    nothing keep nobody out.
+    nothing keep nobody out. One that has said something, which is not read yet, stays: up to MOST_BUSY are admitted then.
     """
 
     _deadline: TimerHandle | None = None
@@ -63,15 +69,23 @@ class Connection(H11Protocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.logger = logging.getLogger("gpu_npu.service")
+        state = self.server_state.__dict__  # of one server, as its connections are
+        self._throttle: Throttle = state.setdefault("throttle", Throttle())
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._throttle.pass_one()
         self._wait()
-        if len(self.connections) > MOST_CONNECTIONS:
-            idle = [one for one in self.connections if isinstance(one, Connection) and one.idle]  # this one is
-            oldest = min(idle, key=lambda one: one.waits_since)
-            self.connections.discard(oldest)  # at once: others may come before it is told
-            oldest.transport.abort()
+        if len(self.connections) <= MOST_CONNECTIONS:
+            return
+        idle = [one for one in self.connections if isinstance(one, Connection) and one.idle]  # this one is
+        oldest = heapq.nsmallest(LOOKED_AT, idle, key=lambda one: one.waits_since)
+        ended = [one for one in oldest if not has_said(one.transport)][: len(self.connections) - MOST_CONNECTIONS]
+        if not ended and len(self.connections) > MOST_BUSY:
+            ended = [self]
+        for one in ended:
+            self.connections.discard(one)  # at once: others may come before it is told
+            one.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._rest()
@@ -80,6 +94,8 @@ class Connection(H11Protocol):
     def handle_events(self) -> None:
         before = self.cycle
         super().handle_events()
+        if self.cycle is not before:
+            self._throttle.pass_one()
         if self.cycle is not before and not self.flow.write_paused:  # a head has arrived, and no answer waits to be taken
             self._rest()
 
@@ -137,6 +153,7 @@ class Server:
             http=Connection,
             ws="none",
             lifespan="on",
+            backlog=ACCEPTED,
             loop="asyncio",
             log_config=None,
             access_log=False,

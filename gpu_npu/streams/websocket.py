@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gpu_npu.errors import FrameError, MissingPackageError
 from gpu_npu.extras import install_command
 from gpu_npu.streams.base import Format
+from gpu_npu.streams.connections import ACCEPTED
 from gpu_npu.streams.listener import LAST_WORDS, LOOPBACK, PATIENCE, Listener, ListeningSink, ListeningSource
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class _WebSocket(Listener):
         return await websockets.asyncio.server.serve(
             connected,
             sock=listening,
+            backlog=ACCEPTED,
             origins=[None, *self._origins],
             compression=None,
             server_header=None,

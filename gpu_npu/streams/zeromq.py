@@ -39,7 +39,7 @@ class _ZeroMQ(Listener):
     """Our type of socket, and those that it talks to."""
 
     async def _serve(self, listening: socket.socket) -> Any:
-        return await asyncio.start_server(self._connected, sock=listening)
+        return await asyncio.start_server(self._connected, sock=listening, backlog=connections.ACCEPTED)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not self._admit(writer.transport):

@@ -111,7 +111,7 @@ ROOMS = {
     "gpu_npu.engine": "connectome io timing npu streams",
     "gpu_npu": "connectome npu engine",
     "gpu_npu.session": "gpu_npu connectome io recordings",
-    "gpu_npu.service": "gpu_npu timing npu",
+    "gpu_npu.service": "gpu_npu timing npu streams",
     "gpu_npu.cli": "gpu_npu connectome io genome npu.snapshot npu.sizing doctor recordings streams session service",
     "gpu_npu.__main__": "cli",
     "profiling": "gpu_npu connectome io doctor backends.base backends.kernels backends.devices backends.executor backends.reference",
