@@ -35,7 +35,7 @@ class Bug:
 BUGS: Mapping[str, Bug] = {
     "an addition to an accumulator that is not atomic": Bug("device.cuh", "atomicAdd((u64*)p, (u64)v);", "*p += v;"),
     "the last synapse of a row is left out": Bug(
-        "deliver.cuh", "if (at >= total) continue;", "if (at + 1 >= total) continue;"
+        "deliver.cuh", "lane_id() < total && !(target[u]", "lane_id() + 1 < total && !(target[u]"
     ),
     "no barrier before the cells of a slice are merged": Bug(
         "slices.cuh", "        __syncthreads();\n        for (u32 i = threadIdx.x; i < span; i += blockDim.x) {",

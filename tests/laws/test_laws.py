@@ -114,7 +114,8 @@ ROOMS = {
     "gpu_npu.service": "gpu_npu timing npu streams",
     "gpu_npu.cli": "gpu_npu connectome io genome npu.snapshot npu.sizing doctor recordings streams session service",
     "gpu_npu.__main__": "cli",
-    "profiling": "gpu_npu connectome io doctor backends.base backends.kernels backends.devices backends.executor backends.reference",
+    "profiling": "gpu_npu connectome io doctor backends.base backends.kernels backends.toolchain backends.devices backends.executor"
+    " backends.reference",
 }
 """Room -> what it may import of the package beside the ground floor and itself, from the ground up: a row names rows above
 it alone, so no room looks upward. "gpu_npu" is the package's public names. A backend is known by its contract (base, shape) and
@@ -145,8 +146,8 @@ READS = {
 
 PLATFORMS = {"Platform", "DevicePlatform", "ReferencePlatform", "Tuning", "STRATEGIES"}
 DEVICES = {"Device", "CpuDevice", "CudaDevice", "EmulatedDevice", "Launch"}
-PROGRAMS = {"Program", "Kernel", "BLOCKS", "kernels"}
-"""What profiling knows beside public names: what a platform, a device and a program are."""
+PROGRAMS = {"Program", "Kernel", "BLOCKS", "kernels", "toolchain"}
+"""What profiling knows beside public names: what a platform, a device and a program are, and what compiles one."""
 
 
 @pytest.mark.parametrize("path", PROFILING, ids=ids)

@@ -108,6 +108,8 @@ CALLS: dict[str, Callable[[NPU], Any]] = {
     "synapse_residues": lambda npu: npu.synapse_residues(),
     "time_phases": lambda npu: npu.time_phases(False),
     "to_connectome": lambda npu: npu.to_connectome(),
+    "update_delay": lambda npu: npu.update_delay(1, 2, 1),
+    "update_delays": lambda npu: npu.update_delays([1], [2], [1]),
     "update_synapse_weight": lambda npu: npu.update_synapse_weight(1, 2, 3),
     "update_weight": lambda npu: npu.update_weight(1, 2, 3),
     "update_weights": lambda npu: npu.update_weights([1], [2], [3]),
