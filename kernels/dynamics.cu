@@ -8,7 +8,7 @@
 #include "burst_view.cuh"
 #include "rows.cuh"
 
-// The psps of a neuron that fired in the burst before, and has delivered by now, fall as its area says: by a whole warp.
+// The psps of a neuron that fired in the burst before fall as its area says, after this burst's delivery: by a whole warp.
 __device__ __forceinline__ float fallen(u32 psp, float step) { return settle(fmaxf(__uint_as_float(psp) - step, 0.0f)); }
 __device__ __forceinline__ void degenerate(const State& s, u32 j) {
     const u32 area = s.cortical_area[j];
@@ -26,11 +26,15 @@ __device__ __forceinline__ void degenerate(const State& s, u32 j) {
     for (u32 i = lane_id(); i < row.length; i += WARP_SIZE) psps[i] = __float_as_uint(fallen(psps[i], step));
 }
 
+__device__ __forceinline__ void degenerate_word(const State& s, u32 word) {
+    for (u32 left = s.previous_bits[word]; left; left &= left - 1) degenerate(s, word * WORD_NEURONS + (u32)__ffs((int)left) - 1);
+}
+
 // Before a network starts again.
 KERNEL degenerate_fired(const State base) {
     const State s = at_next_burst(base);
-    Range mine = split(s.due_queue[0], warp_index(), warp_count());
-    for (u64 i = mine.first; i < mine.last; i += mine.step) degenerate(s, s.due_queue[QUEUE_HEADER + i]);
+    Range mine = split(s.words, warp_index(), warp_count());
+    for (u64 word = mine.first; word < mine.last; word += mine.step) degenerate_word(s, (u32)word);
 }
 
 struct Word {
@@ -192,9 +196,7 @@ __device__ __forceinline__ void step_neurons(const State& s) {
 #endif
     Range mine = split(s.words, warp_index(), warp_count(), TILE_WORDS);
     for (u64 word = mine.first; word < mine.last; word += mine.step) {
-        if (s.degenerating_areas)
-            for (u32 left = s.previous_bits[word]; left; left &= left - 1)
-                degenerate(s, (u32)word * WORD_NEURONS + (u32)__ffs((int)left) - 1);
+        if (s.degenerating_areas) degenerate_word(s, (u32)word);
         Word now = classify(s, (u32)word);
 #if WARP_SIZE == 1
         if (not_again) --not_again;

@@ -40,10 +40,10 @@ from .status import program
 )
 @click.option(
     "--delays",
-    type=click.Choice(["one", "refuse"]),
-    default="one",
+    type=click.Choice(["keep", "one"]),
+    default="keep",
     show_default=True,
-    help="If synapses have a delay above one burst: take it as one, or refuse the genome.",
+    help="If synapses have delays above one burst: keep them, or make every delay one burst, which all backends run.",
 )
 @memory_limit_option
 def grow(genome: str, out: Path, seed: int, rules: str, bad_rules: str, delays: str, memory_limit: int | None) -> None:

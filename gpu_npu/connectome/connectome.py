@@ -25,7 +25,7 @@ from gpu_npu.checks import (
 from gpu_npu.errors import CapacityError, NetworkError
 
 from .annotations import Annotations
-from .degeneration import check_degeneration, check_without_delays
+from .degeneration import check_degeneration
 from .fields import MAX_NEURONS, CountType, DelayType, largest_count
 from .neurons import NeuronArray
 from .plasticity import RULES, FeagiRule, PlasticityRule, check_rules, reaches
@@ -388,7 +388,6 @@ class Connectome:
         """
         check_neuron_array(self.neurons)
         check_synapse_array(self.synapses)
-        check_without_delays(self._areas.values(), self.synapses.delay_range[1])
         reach, count = reaches(self._plasticity, self._weight_max), self.synapses.valid_count
         check_sums(self.synapses, self.neurons.cortical_area, self.areas, self.arithmetic, count, reach)
 

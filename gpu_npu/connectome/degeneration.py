@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -22,16 +22,6 @@ def check_degeneration(area: Area, psp_dtype: CountType) -> None:
         raise NetworkError(
             f"degeneration: {area.degeneration:g} in a network whose psps are {np.dtype(psp_dtype)}",
             python='a network made with psp_dtype="float32" has psps that can fall',
-        )
-
-
-def check_without_delays(areas: Iterable[Area], longest_delay: int) -> None:
-    """NetworkError where some psps fall once a spike is delivered and some delay is above one burst: when would that be?"""
-    degenerating = next((area for area in areas if area.degeneration), None)
-    if longest_delay > 1 and degenerating is not None:
-        raise NetworkError(
-            f"delays up to {longest_delay} bursts in a network with a degeneration of {degenerating.degeneration:g}: psps fall once a"
-            " spike is delivered, so every delay must be 1"
         )
 
 

@@ -25,7 +25,8 @@ class Area(OneLine):
     power: bool = False
     """Its neurons are power neurons."""
     degeneration: float = 0.0
-    """The psps of a neuron fall by so much, to 0 at the least, once a spike of it is delivered; psps must be float32."""
+    """The psps of a neuron fall by so much, to 0 at the least, once the burst after a spike of it has delivered, whatever the delays;
+    psps must be float32."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.arrays import F32, Counts
+from gpu_npu.arrays import F32, U8, Counts
 from gpu_npu.checks import check_choice
 from gpu_npu.connectome import Area, Connectome, FeagiRule, Rules, Settings
-from gpu_npu.errors import NetworkError
 
 from .plasticity import bounded
 from .report import Report
@@ -26,15 +25,15 @@ class NetworkOptions:
     """How FEAGI's values become those of a network. NetworkError: a value that is none of these.
 
     rules : preset of the network's rules, "feagi-2.6" or "feagi-2.6-fp32" (any of `Rules.preset`).
-    delays : "one" takes delays above one burst as one, "refuse" raises NetworkError.
+    delays : "keep" as they are, or "one" burst for all, with which every backend runs every genome.
     """
 
     rules: str = "feagi-2.6"
-    delays: str = "one"
+    delays: str = "keep"
 
     def __post_init__(self) -> None:
         Rules.preset(self.rules)
-        check_choice(self.delays, "delays", "one", "refuse")
+        check_choice(self.delays, "delays", "keep", "one")
 
 
 DEFAULTS = NetworkOptions()
@@ -54,7 +53,7 @@ def build(
     negative psp turns the synapse's type; leak coefficients and excitabilities are brought into 0..1, thresholds into what the
     rules can reach. NetworkError: what an option refuses. SumOverflowError: inputs that may be too large.
     """
-    _delays(synapses, options.delays, report)
+    delay = _delays(synapses, options.delays, report)
     rules = Rules.preset(options.rules)
     weight, psp, negative = np.abs(synapses.weight), _counts(np.abs(synapses.psp)), synapses.psp < 0
     weight = weight if plasticity else _counts(weight)
@@ -80,20 +79,19 @@ def build(
         cortical_area=neurons.area,
         coordinates=np.stack([neurons.x, neurons.y, neurons.z], axis=1),
     )
-    network.add_synapses(synapses.source, synapses.target, weight, psp, synapses.inhibitory ^ (synapses.weight < 0) ^ negative)
+    inhibitory = synapses.inhibitory ^ (synapses.weight < 0) ^ negative
+    network.add_synapses(synapses.source, synapses.target, weight, psp, inhibitory, delay)
     network.set_plasticity(bounded(plasticity, network, report))
     network.validate()
     return network
 
 
-def _delays(synapses: SynapseTable, delays: str, report: Report) -> None:
+def _delays(synapses: SynapseTable, delays: str, report: Report) -> U8 | int:
     late = int(np.count_nonzero(synapses.delay > 1))
     report.delayed_synapses = late
-    if late:
-        text = f"{late:,} synapses have a delay above one burst, the longest {int(synapses.delay.max())}"
-        if delays == "refuse":
-            raise NetworkError(text, python="delays='one' takes them as one")
-        report.warn(f"{text}; they are taken as one")
+    if late and delays == "one":
+        report.warn(f"{late:,} synapses have a delay above one burst, the longest {int(synapses.delay.max())}; they are taken as one")
+    return synapses.delay if delays == "keep" else 1
 
 
 def _leaks(leak: NDArray[np.float32], report: Report) -> NDArray[np.float32]:

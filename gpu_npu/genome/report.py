@@ -29,7 +29,7 @@ class Report(OneLine):
     leaks_clamped: int = 0
     """Neurons whose leak coefficient was brought into 0..1."""
     delayed_synapses: int = 0
-    """Synapses with a delay above 1, taken as 1."""
+    """Synapses with a delay above 1."""
     negative_psps: int = 0
     """Synapses whose type was turned because their psp was negative."""
     thresholds_clamped: int = 0

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from gpu_npu.arrays import U32, Counts, Flags, sorted_unique
 from gpu_npu.checks import check_area_id, check_count, check_pairs, check_unique, number
 from gpu_npu.connectome import NEURON_FIELDS, Area, Connectome, FeagiRule, PlasticityRule, Settings
-from gpu_npu.connectome.degeneration import check_degeneration, check_without_delays
+from gpu_npu.connectome.degeneration import check_degeneration
 from gpu_npu.connectome.fields import MAX_NEURONS, largest_count, synapse_dtypes
 from gpu_npu.connectome.neurons import lowest_free
 from gpu_npu.connectome.plasticity import check_rules
@@ -101,7 +101,6 @@ class NetworkEdits(Part):
         given = {"psp_uniform": psp_uniform, "mp_driven_psp": mp_driven_psp, "power": power, "name": name, "degeneration": degeneration}
         after = replace(before, **{flag: value for flag, value in given.items() if value is not None})  # type: ignore[arg-type]
         check_degeneration(after, resident.shape.psp_dtype)
-        check_without_delays([after], resident.shape.longest_delay)
         backend, bound = resident.ready(), resident.bound
         if (after.psp_uniform, after.mp_driven_psp) != (before.psp_uniform, before.mp_driven_psp):
             fixed = resident.arithmetic_with(flags={area: after}).bits

@@ -17,7 +17,7 @@ from gpu_npu.backends.select import BackendChoice, open_platform
 from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.checks import check_flag, check_ids
 from gpu_npu.connectome import NEURON_FIELDS, STATE_FIELDS, Area, Connectome, Settings, SynapseBatch, SynapseSource
-from gpu_npu.connectome.degeneration import check_without_delays, fallen_batch, falls
+from gpu_npu.connectome.degeneration import fallen_batch, falls
 from gpu_npu.connectome.fields import MAX_NEURONS, largest_count
 from gpu_npu.connectome.plasticity import RULES, FeagiRule, PlasticityRule
 from gpu_npu.connectome.sums import Arithmetic
@@ -91,7 +91,6 @@ class Resident:
         silent_until = dict.fromkeys(range(len(connectome.plasticity)), 0) if silent_until is None else silent_until
         bound = SumBound()
         bound.prove(connectome, connectome.plasticity, extra_synapses)
-        check_without_delays(connectome.areas.values(), shape.longest_delay)
         with self.range("build"):
             platform, reason = open_platform(self._choice, self._device, shape, connectome.plasticity)
         connectome.freeze()
@@ -183,8 +182,8 @@ class Resident:
         self._created = self._power = None
 
     def admit_delays(self, *delays: int) -> None:
-        """Let synapses have these delays: spikes are kept for as long. NetworkError where this backend has none such, where it is too
-        late, or where psps fall; then nothing changed."""
+        """Let synapses have these delays: spikes are kept for as long. NetworkError where this backend has none such, or where it is
+        too late; then nothing changed."""
         backend, kept = self.open(), self.shape.longest_delay
         for delay in delays:
             if delay not in backend.delays:
@@ -193,7 +192,6 @@ class Resident:
         longest = max(delays, default=1)
         if longest <= kept:
             return
-        check_without_delays(self.flags.values(), longest)
         if backend.burst_count > kept:
             raise NetworkError(
                 f"delay: {longest}, where spikes are kept for {kept} bursts, and older ones are lost after burst {backend.burst_count}",

@@ -393,21 +393,19 @@ def test_kernels_refuse_several_delays(backend_factory: BackendFactory) -> None:
         assert npu.snapshot().longest_delay == 1
 
 
-def test_degeneration_and_delays_exclude_each_other() -> None:
-    def network(delay: int, degeneration: float) -> Connectome:
-        made = Connectome(3, 9, psp_dtype=np.float32, areas={0: Area(degeneration=degeneration)})
-        made.add_neurons(3)
-        made.add_synapses(0, 1, 1, 1.0, delay=delay)
-        return made
-
-    with pytest.raises(NetworkError, match="delays up to 2 bursts in a network with a degeneration of 0.5"):
-        network(2, 0.5).validate()
-    with NPU.from_connectome(network(1, 0.5), backend="reference") as npu:
-        for edit in (lambda: npu.add_synapse(0, 2, 1, 1, delay=2), lambda: npu.update_delay(0, 1, 2), lambda: npu.reserve(delay=2)):
-            with pytest.raises(NetworkError, match="delays up to 2"):
-                edit()
-    with NPU.from_connectome(network(2, 0), backend="reference") as npu, pytest.raises(NetworkError, match="delays up to 2"):
-        npu.set_area(0, degeneration=0.5)
+def test_psps_fall_after_the_burst_that_follows_a_spike_whatever_the_delay() -> None:
+    network = Connectome(2, 2, psp_dtype=np.float32, areas={0: Area(degeneration=0.5)})
+    network.add_neurons(2, threshold=100.0)
+    network.add_synapses(0, 1, 1, 3.0, delay=3)
+    with NPU.from_connectome(network, backend="reference") as npu:
+        delivered = []
+        for burst in range(1, 7):
+            if burst <= 2:
+                npu.force_fire([0])
+            npu.process_burst()
+            delivered += npu.fire_candidate_list.potentials.tolist()
+            assert npu.synapse_array.psp.tolist() == [3 - 0.5 * min(burst, 2)]  # with the fall that is to come
+        assert delivered == [2.0, 2.0]  # both spikes have fallen when the first arrives
 
 
 def test_plans_have_delays() -> None:

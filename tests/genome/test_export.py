@@ -454,7 +454,7 @@ def test_what_is_changed_or_left_out_is_counted(tmp_path: Path) -> None:
     }
     assert {key: count for key, count in report.counts.items() if count} == expected
     assert (report.leaks_clamped, report.delayed_synapses, report.negative_psps) == (3, 1, 1)
-    assert len(report.warnings) == len(expected) + 4  # leaks above and below, delays, psps
+    assert len(report.warnings) == len(expected) + 3  # leaks above and below, psps
     assert brain.connectome.neurons.leak_coefficient.tolist() == [1, 1, 0, 0, 1]
     assert brain.connectome.synapses.source.tolist() == [0, 4] and brain.connectome.synapses.inhibitory.tolist() == [True, False]
     assert brain.neurons["leak_coefficient"].tolist() == [10, 2, -1, 5, 1] and brain.synapses["psp"].tolist() == [-20, 3, 9, 5]
@@ -469,10 +469,10 @@ def test_fractions(tmp_path: Path) -> None:
 
 def test_delays(tmp_path: Path) -> None:
     path = File(synapses={"delay": [1, 3, 200, 255]}).write(tmp_path)
-    assert read_export(path).report.delayed_synapses == 2
-    with pytest.raises(NetworkError, match=r"brain.connectome: 2 synapses have a delay.*255"):
-        read_export(path, NetworkOptions(delays="refuse"))
-    read_export(File().write(tmp_path), NetworkOptions(delays="refuse"))
+    kept, prompt = read_export(path), read_export(path, NetworkOptions(delays="one"))
+    assert kept.report.delayed_synapses == prompt.report.delayed_synapses == 2
+    assert kept.connectome.synapses.delay_range[1] == 255 and prompt.connectome.synapses.delay_range == (1, 1)
+    assert "2 synapses have a delay above one burst, the longest 255; they are taken as one" in prompt.report.warnings
 
 
 def test_rules(tmp_path: Path) -> None:

@@ -392,7 +392,7 @@ def test_options_that_are_none(option: dict[str, Any]) -> None:
         grow(GENOME, **option)
 
 
-@pytest.mark.parametrize("option", [{"rules": "feagi-3"}, {"delays": "keep"}])
+@pytest.mark.parametrize("option", [{"rules": "feagi-3"}, {"delays": "refuse"}])
 def test_options_of_networks_that_are_none(option: dict[str, Any]) -> None:
     with pytest.raises(NetworkError, match=next(iter(option.values()))):
         NetworkOptions(**option)

@@ -69,9 +69,10 @@ def test_delays() -> None:
     brain = grow(late)
     assert np.bincount(brain.synapses.delay).tolist() == [0, 8, 0, 0, 8]
     assert brain.report.delayed_synapses == 8
-    assert "8 synapses have a delay above one burst, the longest 4; they are taken as one" in brain.report.warnings
-    with pytest.raises(NetworkError, match="8 synapses have a delay above one burst, the longest 4"):
-        grow(late, NetworkOptions(delays="refuse"))
+    assert brain.connectome.synapses.delay.tolist() == brain.synapses.delay.tolist() and not brain.report.warnings
+    prompt = grow(late, NetworkOptions(delays="one"))
+    assert prompt.connectome.synapses.delay_range == (1, 1)
+    assert "8 synapses have a delay above one burst, the longest 4; they are taken as one" in prompt.report.warnings
 
 
 def test_fractions_stay_float32() -> None:

@@ -209,7 +209,7 @@ class Maker:
     def some_area(self) -> Area:
         return Area(
             psp_uniform=not (self.on("nonuniform") and self.chance(0.6)), mp_driven_psp=self.on("driven") and self.chance(0.5),
-            degeneration=float(self.rng.choice([0, 0.01, 1, 50])) if self.psp_dtype is np.float32 and not self.on(DELAYS) else 0.0,
+            degeneration=float(self.rng.choice([0, 0.01, 1, 50])) if self.psp_dtype is np.float32 else 0.0,
         )
 
     def column(self, field: str, count: int) -> NDArray[Any]:
