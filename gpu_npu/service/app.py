@@ -19,7 +19,7 @@ from gpu_npu import NPU, BurstEngine, EngineError, NpuError
 from gpu_npu.checks import check_ids
 from gpu_npu.errors import problem_of
 
-from .bodies import BODIES, Change, Frequency, Id, Injection, InvalidBody, Parameter, Power, Steps, told
+from .bodies import BODIES, Change, Frequency, Injection, InvalidBody, Name, Parameter, Power, Steps, told
 from .guard import Guard
 from .metrics import Metrics
 from .pages import add_pages
@@ -246,9 +246,9 @@ def _add_work(app: FastAPI, service: Service, reader: Reader) -> None:
         return Done(neurons=len(neurons))
 
     @app.get("/parameters/{name}")
-    async def parameters(request: Request, name: Parameter, neurons: Annotated[list[Id], Query(min_length=1, max_length=1000)]) -> Values:
+    async def parameters(request: Request, name: Parameter, neurons: Annotated[list[Name], Query(min_length=1, max_length=1000)]) -> Values:
         """A parameter of some neurons, as it now is."""
-        named = [int(one) if str(one).isdecimal() else one for one in neurons]  # a query has texts alone
+        named = [int(one) if one.isdecimal() else one for one in neurons]
         ids = check_ids(named, engine.npu.neuron_capacity, find=engine.npu.annotations.finder)
         found: list[Any] = await _outcome(request, engine.submit(lambda npu: getattr(npu.neuron_array, name)[ids].tolist()), TURN)
         return Values(values=[None if value == float("inf") else value for value in found])

@@ -38,7 +38,9 @@ def _infinite(value: Any) -> Any:
 
 
 AreaId = Annotated[int, Field(ge=0, lt=2**32)]
-Id = Annotated[int, Field(ge=0, lt=2**64)] | Annotated[str, Field(min_length=1, max_length=256)]
+Name = Annotated[str, Field(min_length=1, max_length=256)]
+"""An id or a label in a query, which has texts alone."""
+Id = Annotated[int, Field(ge=0, lt=2**64)] | Name
 """An id, or a label: as text, or as an integer from 2^32 on."""
 Ids = Annotated[list[Id], Field(max_length=MOST_IDS, fail_fast=True), AfterValidator(_array)]
 """The first that is wrong is told, not each of them."""

@@ -642,6 +642,7 @@ def test_neurons_by_their_labels() -> None:
         assert client("POST", "/inject", {"neurons": ["n5", "n0"]}) == (200, {"neurons": 2})
         assert client("POST", "/step", {})[1] == {"burst": 1, "fired_neurons": [0, 5], "fired_labels": ["n0", "n5"]}
         assert client("GET", "/parameters/threshold?neurons=n2&neurons=n0") == (200, {"values": [1.0, 1.0]})
+        assert client("GET", f"/parameters/threshold?neurons={'0' * 257}")[0] == 422
         status, told = client("POST", "/inject", {"neurons": ["n99"]})
         assert status == 400 and "no neuron of this network has the label 'n99'" in told["detail"]
         engine.stop()
