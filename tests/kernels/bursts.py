@@ -49,13 +49,13 @@ BUGS: Mapping[str, Bug] = {
     ),
     "dynamics does not wait for propagation": Bug(
         "burst.cu",
-        "propagate(at_burst(base, burst));\n        grid_barrier(base.control + CONTROL_ARRIVED);",
-        "propagate(at_burst(base, burst));",
+        "propagate(at_burst<!PLAIN>(base, burst));\n        grid_barrier(base.control + CONTROL_ARRIVED);",
+        "propagate(at_burst<!PLAIN>(base, burst));",
     ),
     "the next burst does not wait for archival": Bug(
         "burst.cu",
-        "inject_scheduled(at_burst(base, burst), burst);\n        grid_barrier(base.control + CONTROL_ARRIVED);\n    }\n    if",
-        "inject_scheduled(at_burst(base, burst), burst);\n    }\n    if",
+        "inject_scheduled(at_burst<!PLAIN>(base, burst), burst);\n        grid_barrier(base.control + CONTROL_ARRIVED);\n    }\n    if",
+        "inject_scheduled(at_burst<!PLAIN>(base, burst), burst);\n    }\n    if",
     ),
     "no barrier before shared counters are added to": Bug("dynamics.cu", "total[c] = 0;\n    __syncthreads();", "total[c] = 0;"),
     "a slot of a row is claimed by an addition that is not atomic": Bug(
@@ -63,8 +63,8 @@ BUGS: Mapping[str, Bug] = {
     ),
     "visits do not wait for their plan": Bug(
         "burst.cu",
-        "plan(at_burst(base, burst));\n            grid_barrier(base.control + CONTROL_ARRIVED);",
-        "plan(at_burst(base, burst));",
+        "plan(at_burst<!PLAIN>(base, burst));\n            grid_barrier(base.control + CONTROL_ARRIVED);",
+        "plan(at_burst<!PLAIN>(base, burst));",
     ),
     "a synapse is visited from both of its ends": Bug(
         "plasticity.cu", "in.source[k] & SYNAPSE_REMOVED || is_visited(s, i)", "in.source[k] & SYNAPSE_REMOVED"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from bursts import BUGS, main
+from bursts import BUGS, main, program_with
 from sanitized import run_sanitized
 
 SCRIPT = str(Path(__file__).with_name("bursts.py"))
@@ -23,6 +23,11 @@ def test_the_kernels_are_clean(sanitizer: str) -> None:
 def test_the_kernels_are_clean_at_every_block_size(sanitizer: str) -> None:
     done = run_sanitized(sanitizer, [SCRIPT, sanitizer, "", "wide"], timeout=3600)
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_bug_has_its_place_in_the_kernels(bug: str) -> None:
+    program_with(bug)
 
 
 @pytest.mark.parametrize("bug", RACES)

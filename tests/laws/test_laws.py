@@ -222,6 +222,7 @@ MAY_LOOK_AT_THE_CLOCK = {
     "gpu_npu.cli": "what a user waits for",
     "gpu_npu.session.run": "a run tells how long its bursts took, and listens for its end every tenth of a second",
     "gpu_npu.service.server": "waits for its socket",
+    "gpu_npu.streams.connections": "holds floods up; no burst depends on it",
     "gpu_npu.backends": "phases are timed where they run",
 }
 
