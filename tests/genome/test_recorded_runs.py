@@ -95,41 +95,6 @@ def test_the_community_run_is_equal_burst_by_burst(backend_factory: BackendFacto
     assert follow("community_learning", backend_factory, tolerance=0) == 8349
 
 
-def test_delayed_spikes_arrive_as_in_feagi() -> None:
-    """Where weights and psps stay as they are under way: FEAGI delivers those of the burst of firing, and here those of the arrival
-    count. The neurons behind others are left out."""
-    recording, network = Recording("plastic/delays_fp32"), grown("plastic/delays_fp32", "feagi-2.6-fp32").connectome
-    synapses, areas = network.synapses, network.neurons.cortical_area
-    source_area, target_area = areas[synapses.source], areas[synapses.target]
-    falls = np.isin(source_area, [area for area, flags in network.areas.items() if flags.degeneration])
-    learns = np.zeros(len(falls), np.bool_)
-    for rule in network.plasticity:
-        learns |= (source_area == rule.source_area) & (target_area == rule.target_area)
-    late, apart = synapses.delay > 1, np.zeros(network.neuron_capacity, np.bool_)
-    apart[synapses.target[late & (falls | learns)]] = True
-    compared = np.setdiff1d(synapses.target[late], np.flatnonzero(apart))
-    assert len(compared) == 3 and set(synapses.delay[np.isin(synapses.target, compared) & late]) >= {2}
-    moved = 0
-    with NPU.from_connectome(network, backend="reference") as npu:
-        for burst in range(1, recording.first + recording.bursts):
-            (forced,) = recording.at("stim", burst, "neuron")
-            if len(forced):
-                npu.force_fire(forced)
-            fired = npu.process_burst().fired_neurons
-            if burst < recording.first:
-                continue
-            ids, potentials = recording.at("fired", burst, "neuron", "mp")
-            assert fired[~apart[fired]].tolist() == ids[~apart[ids]].tolist(), f"burst {burst}"
-            assert npu.fire_queue.potentials[~apart[fired]].tolist() == potentials[~apart[ids]].tolist(), f"burst {burst}"
-            ids, values = recording.at("mp", burst, "neuron", "value")
-            state = npu.get_parameter("membrane_potential")
-            expected = np.zeros_like(state)
-            expected[ids] = values
-            assert state[~apart].tolist() == expected[~apart].tolist(), f"burst {burst}"
-            moved += np.count_nonzero(expected[compared])
-    assert moved > 10
-
-
 def test_the_seeds_own_test(backend_factory: BackendFactory) -> None:
     """essential_genome.json, 1,000 bursts (100 where each takes long): the power area drives, and the recorded stimuli come
     again every 60 bursts."""
