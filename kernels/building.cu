@@ -12,18 +12,25 @@
 // from the host 10 bytes a synapse come twice over the bus. One warp sorts a row: 4 M slots take it about half a second. All of
 // this is an estimate; nothing was measured on a GPU.
 //
-// A chunk: source, target (with SYNAPSE_INHIBITORY), weight and psp of n < 2^32 synapses.
+// A chunk: source, target (with SYNAPSE_INHIBITORY), weight, psp and delay of n < 2^32 synapses; delay null: all have one.
 #include "rows.cuh"
 #include "sorting.cuh"
 
 // Counts in the table, until rows have blocks: capacity is the number of synapses, psp the one psp + 1 (0: none yet) or PSP_EACH.
-// in_degree counts synapses by target. Counts may wrap: the host sees that their sum is not what was counted.
-KERNEL count_synapses(const State s, u64 n, const u32* source, const u32* target, const u8* psp, u32* in_degree) {
+// The lower half of offset is likewise the one delay (0: none yet) or NOT_ONE, and bit d of delays_seen says that some synapse
+// has a delay of d. in_degree counts synapses by target. Counts may wrap: the host sees that their sum is not what was counted.
+#define NOT_ONE 0xffffffffu
+KERNEL count_synapses(const State s, u64 n, const u32* source, const u32* target, const u8* psp, const u8* delay, u32* in_degree, u32* delays_seen) {
     Range mine = split(n, thread_index(), thread_count());
     for (u64 i = mine.first; i < mine.last; i += mine.step) {
         Row* row = s.rows + source[i];
         u32 one = small_at(psp, s.psp_bytes, i) + 1, seen = atomicCAS(&row->psp, 0u, one);
         if (seen != 0 && seen != one && seen != PSP_EACH) atomicExch(&row->psp, PSP_EACH);
+        if (delay) {
+            u32 late = delay_at(s, delay, i), *one_delay = (u32*)&row->offset, met = atomicCAS(one_delay, 0u, late);
+            if (met != 0 && met != late && met != NOT_ONE) atomicExch(one_delay, NOT_ONE);
+            if (met != late) atomicOr(delays_seen + late / 32, 1u << late % 32);
+        }
         atomicAdd(&row->capacity, 1u);
         atomicAdd(in_degree + (target[i] & TARGET_MASK), 1u);
     }
@@ -39,13 +46,13 @@ KERNEL claim_slots(const State s, u64 n, const u32* source) {
     }
 }
 
-// The slots that rows got in this chunk, from valid on, in order of age and with what belongs there. other_psp[0] counts
-// synapses whose psp is not the one that their row was given: the chunks were not those that were counted.
-KERNEL fill_rows(const State s, const u32* target, const u8* weight, const u8* psp, u32* other_psp) {
+// The slots that rows got in this chunk, from valid on, in order of age and with what belongs there. others[0] counts
+// synapses whose psp or delay is not the one that their row was given: the chunks were not those that were counted.
+KERNEL fill_rows(const State s, const u32* target, const u8* weight, const u8* psp, const u8* delay, u32* others) {
     Range mine = split(s.neurons, warp_index(), warp_count());
     for (u64 r = mine.first; r < mine.last; r += mine.step) {
         Row row = s.rows[r];
-        u32 last = row.length < row.capacity ? row.length : row.capacity, others = 0;
+        u32 last = row.length < row.capacity ? row.length : row.capacity, wrong = 0;
         if (last == row.valid) continue;
         Slots to = slots_of(s, row);
         sort_ascending(to.target + row.valid, last - row.valid);
@@ -54,9 +61,12 @@ KERNEL fill_rows(const State s, const u32* target, const u8* weight, const u8* p
             to.target[slot] = target[i];
             set_small(to.weight, s.weight_bytes, slot, small_at(weight, s.weight_bytes, i));
             if (to.psp) set_small(to.psp, s.psp_bytes, slot, one);
-            else others += one != row.psp;
+            else wrong += one != row.psp;
+            u32 late = delay ? delay_at(s, delay, i) : row.delay;
+            if (to.delay) set_small(to.delay, s.delay_bytes, slot, late);
+            else wrong += late != row.delay;
         }
-        if (others) atomicAdd(other_psp, others);
+        if (wrong) atomicAdd(others, wrong);
         __syncwarp();  // every lane has read the entry
         if (lane_id() == 0) s.rows[r].valid = last;
     }
@@ -70,9 +80,9 @@ __device__ __forceinline__ u64 draw(u64 key, u64 number) {
     return z ^ z >> 31;
 }
 
-// Synapses first .. first + n of RandomSynapses (generators.py, which says what they are) as a chunk. weights, psps: the lowest,
-// and how many values there are from there on.
-KERNEL generate_synapses(const State s, u64 first, u64 n, u32 neurons, u32 degree, u32 incoming, u64 end_key, u64 value_key, u64 sign_key, u64 inhibitory_below, u32 weights, u32 weight_values, u32 psps, u32 psp_values, u32* source, u32* target, u8* weight, u8* psp) {
+// Synapses first .. first + n of RandomSynapses (generators.py, which says what they are) as a chunk. weights, psps, delays: the
+// lowest, and how many values there are from there on.
+KERNEL generate_synapses(const State s, u64 first, u64 n, u32 neurons, u32 degree, u32 incoming, u64 end_key, u64 value_key, u64 sign_key, u64 delay_key, u64 inhibitory_below, u32 weights, u32 weight_values, u32 psps, u32 psp_values, u32 delays, u32 delay_values, u32* source, u32* target, u8* weight, u8* psp, u8* delay) {
     Range mine = split(n, thread_index(), thread_count());
     for (u64 i = mine.first; i < mine.last; i += mine.step) {
         u64 number = first + i, values = draw(value_key, number);
@@ -82,5 +92,6 @@ KERNEL generate_synapses(const State s, u64 first, u64 n, u32 neurons, u32 degre
         target[i] = (incoming ? given : drawn) | (draw(sign_key, from) >> 32 < inhibitory_below ? SYNAPSE_INHIBITORY : 0);
         set_small(weight, s.weight_bytes, i, weights + (u32)((values >> 32) * weight_values >> 32));
         set_small(psp, s.psp_bytes, i, psps + (u32)((values & 0xffffffff) * psp_values >> 32));
+        if (delay) set_small(delay, s.delay_bytes, i, delays + (u32)((draw(delay_key, number) >> 32) * delay_values >> 32));
     }
 }

@@ -37,7 +37,7 @@ __device__ __forceinline__ void bursts_of(const State& base, u64 last, u64 read,
     }
     while (go_on) {
         // The State of the burst anew for each phase: carried along, it would take the registers that phases need.
-        propagate(at_burst<!PLAIN>(base, burst));
+        propagate<!PLAIN>(base, burst);
         grid_barrier(base.control + CONTROL_ARRIVED);
 
         step_neurons(at_burst<!PLAIN>(base, burst));

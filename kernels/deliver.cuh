@@ -10,9 +10,10 @@
 struct Piece {
     const u8* block;
     u32 capacity, first, count;
-    u32 form;  // of the block: columns, shifted left by one, + 1 if it holds a psp each, used or not
+    u32 form;  // of the block: columns, shifted left by two, + 1 if it holds a psp each, used or not, + 2 if it holds a delay each
     u32 psp;   // the one psp of all slots, or PSP_EACH
     u32 k;     // 0: the area is uniform
+    u32 only;  // slots of another delay are passed over; 0: there are none
 };
 
 // How the terms of a network are made and counted: integers in an accumulator that counts them, integers or quotients counted
@@ -21,7 +22,7 @@ enum Terms { TERMS_PACKED, TERMS_APART, TERMS_REAL };
 
 // The warp walks the slots of all its lanes' pieces as one sequence, so that short rows and long ones fill it alike, and
 // calls add(target, m, inhibitory, share) for those that are not removed and whose target is in [low, low + span).
-template <Terms TERMS, class Add>
+template <Terms TERMS, bool LATE, class Add>
 __device__ __forceinline__ void deliver_pieces(const State& s, const Piece& mine, u32 low, u32 span, Add add) {
     constexpr u32 IN_FLIGHT = TERMS == TERMS_PACKED ? SYNAPSES_IN_FLIGHT : 1;  // with more, registers of run_bursts spill
     const u32 before = warp_sum_before(mine.count), total = __shfl_sync(FULL_MASK, before + mine.count, WARP_SIZE - 1);
@@ -42,12 +43,16 @@ __device__ __forceinline__ void deliver_pieces(const State& s, const Piece& mine
             u32 capacity = __shfl_sync(FULL_MASK, mine.capacity, (int)owner), one = __shfl_sync(FULL_MASK, mine.psp, (int)owner);
             u32 form = __shfl_sync(FULL_MASK, mine.form, (int)owner);
             u8* block = at_global_address(__shfl_sync(FULL_MASK, global_address(mine.block), (int)owner));
-            Slots slots = slots_at(s, block, capacity, form & 1, form >> 1);
+            Slots slots = slots_at(s, block, capacity, form & 1, form >> 2, LATE && form & 2);
             owners[u] = owner;
             target[u] = READ_ONLY(slots.target + i);
             weight[u] = value_at<TERMS == TERMS_REAL>(slots.weight, s.weight_bytes, i);
             psp[u] = one;
             if (one == PSP_EACH) psp[u] = value_at<TERMS == TERMS_REAL>(slots.psp, s.psp_bytes, i);
+            if (LATE) {
+                u32 only = __shfl_sync(FULL_MASK, mine.only, (int)owner);
+                if (only && delay_at(s, slots.delay, i) != only) target[u] |= SYNAPSE_REMOVED;
+            }
         }
 #pragma unroll
         for (u32 u = 0; u < IN_FLIGHT; ++u) {
@@ -71,9 +76,11 @@ __device__ __forceinline__ void deliver_pieces(const State& s, const Piece& mine
     }
 }
 
-// What is to be delivered: fired neurons and tasks, each in so many parts. A part is a unit of work for a lane.
+// What is to be delivered: fired neurons and tasks, each in so many parts. A part is a unit of work for a lane. `before`: so many
+// warps had work from the queues before this one, which is dealt from the next one on.
 struct Work {
     u32 fired, tasks, parts;
+    u64 before;
 };
 
 // Where the targets from `key` on begin in the n ascending slots from `first` on. Targets that are spread evenly are found
@@ -94,6 +101,8 @@ __device__ __forceinline__ void cut(u32& first, u32& last, u32 part, u32 parts) 
 
 // A unit as a lane's pieces: slots of the sorted part of its row with targets in [low, high), and of the unsorted tail
 // those that may be such. `everything`: no slot has to be looked for, and the tail belongs to the first piece.
+// `LATE`: a row may have several delays, and then the slots of the one that is due are a piece, and the tail is another.
+template <bool LATE>
 __device__ __forceinline__ void cut_unit(const State& s, const Work& work, u32 unit, u32 low, u32 high, bool everything, Piece& piece, Piece& tail) {
     u32 item = unit / work.parts, part = unit % work.parts, index = item, chunk = 0;
     if (item >= work.fired) {
@@ -107,20 +116,37 @@ __device__ __forceinline__ void cut_unit(const State& s, const Work& work, u32 u
     Row row = s.rows[source];
     u32 chunks = chunks_of(s, row);
     if (chunks > 1 && item < work.fired) return;  // its tasks deliver it
-    u32 form = row.columns << 1 | (row.psp == PSP_EACH), psp = delivered_psp(s, flags, row, index);
-    piece = {s.arena + row.offset * BLOCK_ALIGNMENT, row.capacity, 0, 0, form, psp, flags & FLAG_NONUNIFORM ? row.valid : 0};
-    u32 first = 0, last = row.length;
+    const bool each = LATE && row.delay == DELAY_EACH;
+    if (LATE && !each && row.delay != s.delay) return;
+    u32 form = (u32)row.columns << 2 | (u32)each << 1 | (row.psp == PSP_EACH), psp = delivered_psp(s, flags, row, index);
+    piece = {s.arena + row.offset * BLOCK_ALIGNMENT, row.capacity, 0, 0, form, psp, flags & FLAG_NONUNIFORM ? row.valid : 0, 0};
+    u32 begin = 0, sorted = row.sorted, first = 0, last = row.length;  // ascending by target: begin .. sorted
+    if (each) {
+        const u8* delays = slots_of(s, row).delay;
+        first = begin = first_due(s, delays, 0, row.sorted, s.delay);
+        last = sorted = first_due(s, delays, begin, row.sorted, s.delay + 1);
+    }
     if (chunks > 1) cut(first, last, chunk, chunks);
     if (work.parts > 1) cut(first, last, part, work.parts);
     tail = piece;
     tail.first = last;
+    if (each) {
+        u32 tail_end = row.length;
+        tail.first = row.sorted;
+        if (chunks > 1) cut(tail.first, tail_end, chunk, chunks);
+        if (work.parts > 1) cut(tail.first, tail_end, part, work.parts);
+        tail.count = tail_end - tail.first;
+        tail.only = s.delay;
+    }
     if (!everything) {
-        u32 end = last < row.sorted ? last : row.sorted;
-        tail.first = first > row.sorted ? first : end;
-        tail.count = last - tail.first;
+        u32 end = last < sorted ? last : sorted;
+        if (!each) {
+            tail.first = first > sorted ? first : end;
+            tail.count = last - tail.first;
+        }
         if (first >= end) return;
         const u32* target = (const u32*)piece.block;
-        float density = (float)row.sorted / (float)s.neurons, guess = (float)low * density - (float)first;
+        float density = (float)(sorted - begin) / (float)s.neurons, guess = (float)low * density - (float)(first - begin);
         u32 n = end - first, from = low == 0 ? first : seek(target, first, n, low, guess, density);
         last = high >= s.neurons ? end : seek(target, from, end - from, high, (float)(high - low) * density, density);
         first = from;
@@ -134,7 +160,7 @@ __device__ __forceinline__ void cut_unit(const State& s, const Work& work, u32 u
 __device__ __forceinline__ u32 warp_across_blocks(u32 block, u32 blocks) { return threadIdx.x / WARP_SIZE * blocks + block; }
 
 // Warp `who` of `of` takes its units, and delivers those of their synapses that end in [low, high).
-template <Terms TERMS, class Add>
+template <Terms TERMS, bool LATE, class Add>
 __device__ __forceinline__ void deliver_range(const State& s, const Work& work, u32 who, u32 of, u32 low, u32 high, Add add) {
     u32 units = (work.fired + work.tasks) * work.parts;  // parts: no more units than there are warps, or one
     if (units == 0) return;
@@ -144,9 +170,9 @@ __device__ __forceinline__ void deliver_range(const State& s, const Work& work, 
     for (u64 batch = mine.first; batch < mine.last; batch += mine.step) {
         u32 unit = (u32)batch * each + lane_id();
         Piece piece = {}, tail = {};
-        if (lane_id() < each && unit < units) cut_unit(s, work, unit, low, high, everything, piece, tail);
-        deliver_pieces<TERMS>(s, piece, low, high - low, add);
-        if (__any_sync(FULL_MASK, tail.count > 0)) deliver_pieces<TERMS>(s, tail, low, high - low, add);
+        if (lane_id() < each && unit < units) cut_unit<LATE>(s, work, unit, low, high, everything, piece, tail);
+        deliver_pieces<TERMS, LATE>(s, piece, low, high - low, add);
+        if (__any_sync(FULL_MASK, tail.count > 0)) deliver_pieces<TERMS, LATE>(s, tail, low, high - low, add);
     }
 }
 
@@ -165,11 +191,12 @@ __device__ __forceinline__ void add_global(const State& s, u32 j, u32 m, bool in
 
 // -- rows and blocked ---------------------------------------------------------------------------------------------------
 // Passes over ranges of `range` targets; one pass where that is all of them. No pass waits for another.
-template <Terms TERMS>
+template <Terms TERMS, bool LATE>
 __device__ __forceinline__ void propagate_ranges(const State& s, const Work& work, u32 range) {
+    const u32 who = (u32)((warp_across_blocks(blockIdx.x, gridDim.x) + warp_count() - work.before % warp_count()) % warp_count());
     for (u64 low = 0; low < s.neurons; low += range) {
         u32 high = low + range < s.neurons ? (u32)low + range : s.neurons;
-        deliver_range<TERMS>(s, work, warp_across_blocks(blockIdx.x, gridDim.x), (u32)warp_count(), (u32)low, high, [&](u32 j, u32 m, bool inhibitory, const Share& share) {
+        deliver_range<TERMS, LATE>(s, work, who, (u32)warp_count(), (u32)low, high, [&](u32 j, u32 m, bool inhibitory, const Share& share) {
             add_global<TERMS>(s, j, m, inhibitory, share);
         });
     }

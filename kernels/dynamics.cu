@@ -231,9 +231,9 @@ __device__ __forceinline__ void step_neurons(const State& s) {
     u64* counters = counters_of(s.queue);
     for (u32 c = threadIdx.x; c < COUNTERS; c += blockDim.x)
         if (total[c]) atomicAdd(counters + c, total[c]);
-    // The queue that was delivered in this burst is the next one's to fill.
+    // No synapse is late enough for the queue that the next burst fills, unless it was delivered in this one.
     if (blockIdx.x == 0)
-        for (u32 i = threadIdx.x; i < QUEUE_HEADER; i += blockDim.x) s.due_queue[i] = 0;
+        for (u32 i = threadIdx.x; i < QUEUE_HEADER; i += blockDim.x) s.next_queue[i] = 0;
 }
 
 KERNEL neuron_dynamics(const State base) { step_neurons(at_next_burst(base)); }

@@ -5,25 +5,51 @@
 #include "burst_view.cuh"
 
 #if OWNED_EXISTS
-// A row as one fired source delivers it.
+// A row as one fired source delivers it: slots first .. sorted, which ascend by target, and tail .. length.
 struct Delivery {
     const u32* target;
     const u8* weight;
-    const u8* psp;  // null: one_psp serves
-    u32 length, sorted, one_psp, k;
+    const u8* psp;    // null: one_psp serves
+    const u8* delay;  // of the tail; null: there is one
+    u32 first, sorted, tail, length, one_psp, k;
     i64* accumulator;
 };
 
-// False where a fired neuron has nothing to deliver: deleted since, or no synapses.
+// first_due() for a row of a CPU: counting the delays below is some vector instructions, and no branch depends on them.
+#define DELAYS_COUNTED 256
+__device__ __forceinline__ u32 enter_delay(const State& s, const u8* delays, u32 first, u32 last, u32 delay) {
+#if WARP_SIZE == 1
+    if (s.delay_bytes == 1) {
+        while (last - first > DELAYS_COUNTED) {
+            u32 middle = first + (last - first) / 2;
+            if (delays[middle] < delay) first = middle + 1;
+            else last = middle;
+        }
+        u32 below = 0;
+        for (u32 i = first; i < last; ++i) below += delays[i] < delay;
+        return first + below;
+    }
+#endif
+    return first_due(s, delays, first, last, delay);
+}
+
+// False where a fired neuron has nothing to deliver: deleted since, or no synapses, or none of the delay that is due.
+template <bool LATE>
 __device__ __forceinline__ bool delivery_of(const State& s, u32 fired_index, Delivery& d) {
     u32 source = s.due_queue[QUEUE_HEADER + fired_index];
     u32 flags = s.flags[source];
     if (!(flags & FLAG_VALID)) return false;
     Row row = s.rows[source];
-    Slots slots = slots_of(s, row);
-    u32 psp = delivered_psp(s, flags, row, fired_index);
-    d = {slots.target, slots.weight, psp == PSP_EACH ? slots.psp : nullptr, row.length, row.sorted, psp, flags & FLAG_NONUNIFORM ? row.valid : 0, s.accumulator};
-    return row.length > 0;
+    const bool each = LATE && row.delay == DELAY_EACH;
+    if (LATE && !each && row.delay != s.delay) return false;
+    Slots slots = slots_at(s, s.arena + row.offset * BLOCK_ALIGNMENT, row.capacity, row.psp == PSP_EACH, row.columns, each);
+    u32 psp = delivered_psp(s, flags, row, fired_index), first = 0, sorted = row.sorted;
+    if (each) {
+        first = enter_delay(s, slots.delay, 0, row.sorted, s.delay);
+        sorted = enter_delay(s, slots.delay, first, row.sorted, s.delay + 1);
+    }
+    d = {slots.target, slots.weight, psp == PSP_EACH ? slots.psp : nullptr, slots.delay, first, sorted, row.sorted, row.length, psp, flags & FLAG_NONUNIFORM ? row.valid : 0, s.accumulator};
+    return first < sorted || row.sorted < row.length;
 }
 
 // The usual case, specialised so that the loop has no decision left but "removed?": F = 0, arrivals in the accumulator.
@@ -108,6 +134,7 @@ __device__ __forceinline__ u32 enter_row(const u32* target, u32 n, u32 key, u32 
 }
 
 // The fired rows first .. last, as far as they end in a slice: to `accumulator`, and to arrivals[] where that counts apart.
+template <bool LATE>
 __device__ __forceinline__ void deliver_slice(const State& s, i64* accumulator, u32 first_row, u32 last_row, const Range& slice) {
     const u32 low = (u32)slice.first, high = (u32)slice.last;
     if (low == high) return;
@@ -116,14 +143,17 @@ __device__ __forceinline__ void deliver_slice(const State& s, i64* accumulator, 
     for (u32 i = first_row + threadIdx.x / WARP_SIZE; i < last_row; i += warps_in_block()) {
         prefetch_row(s, last_row, i + ROWS_AHEAD);
         Delivery d;
-        if (!delivery_of(s, i, d)) continue;
+        if (!delivery_of<LATE>(s, i, d)) continue;
         d.accumulator = accumulator;
-        u32 first = low == 0 ? 0 : enter_row(d.target, d.sorted, low, (u32)(d.sorted * low_share >> 32));
-        u32 last = high == s.neurons ? d.sorted : enter_row(d.target, d.sorted, high, (u32)(d.sorted * high_share >> 32));
-        deliver(s, d, first + lane_id(), last, WARP_SIZE);
-        for (u32 t = d.sorted + lane_id(); t < d.length; t += WARP_SIZE) {  // the unsorted tail: pick what is ours
-            u32 target = d.target[t] & TARGET_MASK;
-            if (low <= target && target < high) deliver(s, d, t, t + 1, 1);
+        const u32* target = d.target + (LATE ? d.first : 0);
+        const u32 begin = LATE ? d.first : 0, n = d.sorted - begin;
+        u32 first = low == 0 ? 0 : enter_row(target, n, low, (u32)(n * low_share >> 32));
+        u32 last = high == s.neurons ? n : enter_row(target, n, high, (u32)(n * high_share >> 32));
+        deliver(s, d, begin + first + lane_id(), begin + last, WARP_SIZE);
+        for (u32 t = d.tail + lane_id(); t < d.length; t += WARP_SIZE) {  // the unsorted tail: pick what is ours
+            if (LATE && d.delay && delay_at(s, d.delay, t) != s.delay) continue;
+            u32 end = d.target[t] & TARGET_MASK;
+            if (low <= end && end < high) deliver(s, d, t, t + 1, 1);
         }
     }
 }
@@ -133,14 +163,18 @@ __device__ __forceinline__ void deliver_slice(const State& s, i64* accumulator, 
 // workers, 100,000 neurons of 100 synapses (profiling/NOTES.md).
 #define FEW_FIRE 32
 
-__device__ __forceinline__ void propagate_owned(const State& s) {
-    const u32 fired = s.due_queue[0];
+template <bool LATE>
+__device__ __forceinline__ void propagate_owned(const State& base, const State& s, u64 burst) {
+    u64 fired = 0;
+    for_due<LATE>(base, s, burst, [&](const State& due) { fired += due.due_queue[0]; });
     const bool twice = gridDim.x > 1 && !s.arrivals && fired > s.neurons / FEW_FIRE;
     // Blocks of even number deliver the rows before `middle`, those of odd number the others.
     const u32 sets = twice ? 2 : 1, set = blockIdx.x % sets, blocks = (gridDim.x + sets - 1 - set) / sets;
-    const u32 middle = (u32)((u64)fired * ((gridDim.x + sets - 1) / sets) / gridDim.x);
     i64* to = set ? s.second_accumulator : s.accumulator;
-    deliver_slice(s, to, set ? middle : 0, set ? fired : middle, block_share(s.neurons, TILE_NEURONS, blockIdx.x / sets, blocks));
+    for_due<LATE>(base, s, burst, [&](const State& due) {
+        const u32 rows = due.due_queue[0], middle = (u32)((u64)rows * ((gridDim.x + sets - 1) / sets) / gridDim.x);
+        deliver_slice<LATE>(due, to, set ? middle : 0, set ? rows : middle, block_share(s.neurons, TILE_NEURONS, blockIdx.x / sets, blocks));
+    });
     if (!twice) return;
     grid_barrier(s.control + CONTROL_ARRIVED);
     i64 *accumulator = s.accumulator, *second = s.second_accumulator;

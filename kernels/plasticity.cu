@@ -177,18 +177,23 @@ __device__ __forceinline__ bool is_repeated(const Incoming& in, u32 k) {
     return false;
 }
 
-// All synapses from one source to one target, found in the row of the source, about where `guess` says.
+// All synapses from one source to one target, found in the row of the source, about where `guess` says: in the run of each delay,
+// and behind the sorted part.
 __device__ __forceinline__ void visit_between(const State& s, u32 t, u32 i, const End& target, u32 guess) {
     const End source = end_of(s, i);
     Row row = s.rows[i];
     Slots slots = slots_of(s, row);
     u32 entry = s.pairs[(u64)source.area * s.areas + target.area];
-    u32 slot = first_not_below(slots.target, row.sorted, target.id, guess);
-    for (; slot < row.length; ++slot) {
-        u32 packed = slots.target[slot];
-        if ((packed & (TARGET_MASK | SYNAPSE_REMOVED)) == target.id) visit_synapse(s, t, source, target, entry, slots, slot);
-        else if ((packed & TARGET_MASK) != target.id && slot < row.sorted) slot = row.sorted - 1;  // on to the tail
+    auto visit_if_live = [&](u32 slot) {
+        if (!(slots.target[slot] & SYNAPSE_REMOVED)) visit_synapse(s, t, source, target, entry, slots, slot);
+    };
+    for (u32 first = 0, last; first < row.sorted; first = last) {
+        last = end_of_delay(s, slots, first, row.sorted);
+        u32 slot = first + first_not_below(slots.target + first, last - first, target.id, guess > first ? guess - first : 0);
+        for (; slot < last && (slots.target[slot] & TARGET_MASK) == target.id; ++slot) visit_if_live(slot);
     }
+    for (u32 slot = row.sorted; slot < row.length; ++slot)
+        if ((slots.target[slot] & TARGET_MASK) == target.id) visit_if_live(slot);
 }
 
 // Does a rule change the synapses from a neuron, silent in burst t, to one that fires in it? Not when its spikes are forgotten.

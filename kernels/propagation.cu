@@ -27,25 +27,35 @@ __device__ __forceinline__ void tally_queue(const State& s) {
     add_expected(s.due_queue, synapses);
 }
 
-// Phase 1 on a GPU. The header of the queue that is due must be complete.
-__device__ __forceinline__ void propagate_chosen(const State& s) {
+// Phase 1 on a GPU, of one queue. The header of the queue that is due must be complete. `before`: as Work says. Returns it for the
+// queue after this one.
+template <bool LATE>
+__device__ __forceinline__ u64 propagate_chosen(const State& s, u64 before) {
     u32 fired = s.due_queue[0], tasks = s.due_queue[QUEUE_TASKS];
-    Choice choice = choose(s, fired, tasks, *expected_of(s.due_queue));
-    Work work = {fired, tasks, choice.parts};
-    if (choice.strategy == STRATEGY_SLICES) propagate_slices(s, work, choice.slices, choice.shares);
-    else if (s.real_terms) propagate_ranges<TERMS_REAL>(s, work, choice.range);
-    else if (s.arrivals) propagate_ranges<TERMS_APART>(s, work, choice.range);
-    else propagate_ranges<TERMS_PACKED>(s, work, choice.range);
+    u64 expected = *expected_of(s.due_queue);
+    if (LATE && s.delay_count) expected = expected / s.delay_count + 1;  // as if all delays were as frequent
+    Choice choice = choose(s, fired, tasks, expected);
+    Work work = {fired, tasks, choice.parts, before};
+    if (choice.strategy == STRATEGY_SLICES) propagate_slices<LATE>(s, work, choice.slices, choice.shares);
+    else if (s.real_terms) propagate_ranges<TERMS_REAL, LATE>(s, work, choice.range);
+    else if (s.arrivals) propagate_ranges<TERMS_APART, LATE>(s, work, choice.range);
+    else propagate_ranges<TERMS_PACKED, LATE>(s, work, choice.range);
+    return before + ((u64)fired + tasks) * choice.parts;
 }
 
 // -- as launches of their own -------------------------------------------------------------------------------------------
-__device__ __forceinline__ void propagate(const State& s) {
+template <bool LATE>
+__device__ __forceinline__ void propagate(const State& base, u64 burst) {
+    const State s = at_burst<LATE>(base, burst);
 #if OWNED_EXISTS
-    if (s.strategy == STRATEGY_OWNED) return propagate_owned(s);
+    if (s.strategy == STRATEGY_OWNED) return propagate_owned<LATE>(base, s, burst);
 #endif
-    propagate_chosen(s);
+    u64 before = 0;
+    for_due<LATE>(base, s, burst, [&](const State& due) { before = propagate_chosen<LATE>(due, before); });
 }
-WIDE_KERNEL propagation(const State base) { propagate(at_next_burst(base)); }
+WIDE_KERNEL propagation(const State base) { propagate<false>(base, next_burst(base)); }
+// Where spikes are kept for more than one burst.
+ROOMY_KERNEL late_propagation(const State base) { propagate<true>(base, next_burst(base)); }
 
 // What would be chosen: strategy, range, slices, shares, parts. For benchmarks and tests.
 WIDE_KERNEL choice_of_propagation(const State base, u32 fired, u32 tasks, u64 expected, u32* out) {
@@ -61,12 +71,17 @@ WIDE_KERNEL choice_of_propagation(const State base, u32 fired, u32 tasks, u64 ex
 // Before propagation where rows were edited since the last burst, of all queues under way: the first by one block.
 KERNEL forget_tally(const State base) {
     if (thread_index() > 0) return;
-    for (u32 later = 0; later < base.delay; ++later) {
-        u32* queue = at_burst(base, next_burst(base) + later).due_queue;
-        queue[QUEUE_TASKS] = 0;
-        *expected_of(queue) = 0;
+    State s = base;
+    for (u32 delay = 1; delay <= base.longest_delay; ++delay) {
+        set_due(base, s, next_burst(base), delay, base.turn_mask);
+        s.due_queue[QUEUE_TASKS] = 0;
+        *expected_of(s.due_queue) = 0;
     }
 }
 KERNEL tally(const State base) {
-    for (u32 later = 0; later < base.delay; ++later) tally_queue(at_burst(base, next_burst(base) + later));
+    State s = base;
+    for (u32 delay = 1; delay <= base.longest_delay; ++delay) {
+        set_due(base, s, next_burst(base), delay, base.turn_mask);
+        tally_queue(s);
+    }
 }

@@ -1,8 +1,12 @@
 // rows.cuh -- where the synapses of a source lie.
 //
 // A row is one block of the arena: `capacity` targets (u32; upper bits SYNAPSE_INHIBITORY and SYNAPSE_REMOVED), then the
-// columns of plasticity (u16; none in most rows, an even number beside floats), then weights and, unless one psp serves the
-// whole row, psps; the wider of the two first, so that both are aligned.
+// columns of plasticity (u16; none in most rows, an even number beside floats), then weights and, unless one of them serves the
+// whole row, psps and delays; the wider ones first, so that all are aligned.
+//
+// A spike is delivered once for each delay that its row has, so the synapses of a delay lie together: the sorted part ascends by
+// delay, then target. Throughout the row the synapses to one target lie in order of age, which says whom an edit means; so one
+// that has a shorter delay than an older one to the same target stays behind the sorted part, whoever sorts the row.
 #pragma once
 #include "physics.cuh"
 #include "device.cuh"
@@ -12,19 +16,29 @@ struct Slots {
     u32* target;
     u8* weight;  // u16 where weight_bytes is 2, float where it is 4
     u8* psp;     // likewise; null: the row has one psp
+    u8* delay;   // u16 where delay_bytes is 2; null: the row has one delay
     u16* column;  // value c of slot i is column[c * capacity + i], c < columns
     u32 capacity, columns;
 };
 
-__device__ __forceinline__ Slots slots_at(const State& s, u8* block, u32 capacity, bool psp_each, u32 columns) {
+__device__ __forceinline__ Slots slots_at(const State& s, u8* block, u32 capacity, bool psp_each, u32 columns, bool delay_each) {
     u64 targets = (4 + 2 * (u64)columns) * capacity, psps = psp_each ? (u64)s.psp_bytes * capacity : 0;
     bool psp_first = s.psp_bytes > s.weight_bytes;
     u8* weight = block + targets + (psp_first ? psps : 0);
     u8* psp = block + targets + (psp_first ? 0 : (u64)s.weight_bytes * capacity);
-    return {(u32*)block, weight, psp_each ? psp : nullptr, (u16*)(block + 4ull * capacity), capacity, columns};
+    u8* delay = nullptr;
+    if (delay_each) {  // before what is narrower
+        u64 delays = (u64)s.delay_bytes * capacity;
+        delay = block + targets;
+        if (s.weight_bytes < s.delay_bytes) weight += delays;
+        else delay += (u64)s.weight_bytes * capacity;
+        if (s.psp_bytes < s.delay_bytes) psp += delays;
+        else delay += psps;
+    }
+    return {(u32*)block, weight, psp_each ? psp : nullptr, delay, (u16*)(block + 4ull * capacity), capacity, columns};
 }
 __device__ __forceinline__ Slots slots_of(const State& s, const Row& row) {
-    return slots_at(s, s.arena + row.offset * BLOCK_ALIGNMENT, row.capacity, row.psp == PSP_EACH, row.columns);
+    return slots_at(s, s.arena + row.offset * BLOCK_ALIGNMENT, row.capacity, row.psp == PSP_EACH, row.columns, row.delay == DELAY_EACH);
 }
 
 // A weight or a psp: an integer, or the bits of a float.
@@ -36,6 +50,23 @@ __device__ __forceinline__ void set_small(u8* values, u32 bytes, u64 i, u32 valu
     if (bytes == 1) values[i] = (u8)value;
     else if (bytes == 2) ((u16*)values)[i] = (u16)value;
     else ((u32*)values)[i] = value;
+}
+
+__device__ __forceinline__ u32 delay_at(const State& s, const u8* delays, u64 i) { return integer_at(delays, s.delay_bytes, i); }
+
+// The first of the slots first .. last, which ascend by delay, whose delay is not below `delay`.
+__device__ __forceinline__ u32 first_due(const State& s, const u8* delays, u32 first, u32 last, u32 delay) {
+    while (first < last) {
+        u32 middle = first + (last - first) / 2;
+        if (delay_at(s, delays, middle) < delay) first = middle + 1;
+        else last = middle;
+    }
+    return first;
+}
+
+// Where a run of slots with one delay that begins at `first` ends, in the sorted part of a row.
+__device__ __forceinline__ u32 end_of_delay(const State& s, const Slots& slots, u32 first, u32 sorted) {
+    return slots.delay ? first_due(s, slots.delay, first, sorted, delay_at(s, slots.delay, first) + 1) : sorted;
 }
 
 // The one psp of all that a fired neuron delivers, or PSP_EACH; bits of a float where terms have fractions. `index`: its place

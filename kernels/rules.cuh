@@ -213,14 +213,14 @@ __device__ __forceinline__ bool has_bit(const u32* bits, u32 j) { return bits[j 
 
 #define ENDS_AHEAD 16
 // Calls f(slot, target, entry of pairs[]) for the synapses of a row that are in a rule, side by side in the warp. The sorted
-// part is entered where targets of rules can lie.
+// part is entered where targets of rules can lie, if it ascends by target.
 template <class F>
 __device__ __forceinline__ void for_plastic(const State& s, const Row& row, const Slots& slots, u32 area, F f) {
     const PlasticArea& reach = s.plastic_areas[area];
     const u32* pairs = s.pairs + (u64)area * s.areas;
     u32 n = row.sorted, first = 0, last = n;
-    if (reach.lowest) first = first_not_below(slots.target, n, reach.lowest, (u32)((u64)n * reach.lowest / s.neurons));
-    if (reach.highest < s.neurons - 1) last = first_not_below(slots.target, n, reach.highest + 1, (u32)((u64)n * reach.highest / s.neurons));
+    if (reach.lowest && !slots.delay) first = first_not_below(slots.target, n, reach.lowest, (u32)((u64)n * reach.lowest / s.neurons));
+    if (reach.highest < s.neurons - 1 && !slots.delay) last = first_not_below(slots.target, n, reach.highest + 1, (u32)((u64)n * reach.highest / s.neurons));
     last = max(first, last);
     const u32 count = last - first + (row.length - n);
     for (u32 k = lane_id(); k < count; k += WARP_SIZE) {

@@ -21,6 +21,7 @@ __device__ __forceinline__ void add_cell(const State& s, u32* cell, u32 j, u32 m
 }
 
 // `slices` of the targets, each the work of `shares` blocks; where there are more slices than blocks, one after another.
+template <bool LATE>
 __device__ __forceinline__ void propagate_slices(const State& s, const Work& work, u32 slices, u32 shares) {
     u32* cell = (u32*)shared_memory();
     const u32 mask = (1u << s.cell_bits) - 1, share = blockIdx.x % shares, groups = gridDim.x / shares;
@@ -30,7 +31,7 @@ __device__ __forceinline__ void propagate_slices(const State& s, const Work& wor
         const u32 low = (u32)slice.first, span = (u32)(slice.last - slice.first);
         for (u32 i = threadIdx.x; i < span; i += blockDim.x) cell[i] = CELL_START;
         __syncthreads();
-        deliver_range<TERMS_PACKED>(s, work, warp_across_blocks(share, shares), shares * warps_in_block(), low, low + span, [&](u32 j, u32 m, bool inhibitory, const Share&) {
+        deliver_range<TERMS_PACKED, LATE>(s, work, warp_across_blocks(share, shares), shares * warps_in_block(), low, low + span, [&](u32 j, u32 m, bool inhibitory, const Share&) {
             add_cell(s, cell + (j - low), j, m, inhibitory);
         });
         __syncthreads();

@@ -11,13 +11,11 @@ from gpu_npu.errors import NetworkError
 
 def refusal(shape: NetworkShape, rules: Iterable[PlasticityRule] = ()) -> str:
     """Why kernels do not run a network of this shape with these rules; empty where they do."""
-    shortest, longest = shape.shortest_delay, shape.longest_delay
-    if shortest != longest:
-        return f"its kernels have one delay for all synapses, and this network has {shortest} to {longest} bursts"
     # A weight is brought up to date when its source fires, not when the spike arrives.
     for rule in rules:
-        if longest > 1 and isinstance(rule, WindowRule | FeagiRule):
-            return f"its kernels have no {type(rule).__name__} where the delay is above 1, and here it is {longest} bursts"
+        if shape.longest_delay > 1 and isinstance(rule, WindowRule | FeagiRule):
+            there = f"here the longest is {shape.longest_delay} bursts"
+            return f"its kernels have no {type(rule).__name__} where a delay is above 1, and {there}"
     return ""
 
 

@@ -53,6 +53,8 @@ SETTLE_PERIOD = 2**15
 """Bursts after which what a window rule owes a silent synapse is paid, at the latest: 16 bits count it."""
 PSP_EACH = 0xFFFFFFFF
 """Row.psp of a row whose synapses have a psp each; any other value is the psp of all of them."""
+DELAY_EACH = 0
+"""Row.delay of a row whose synapses have a delay each; any other value is the delay of all of them."""
 
 FLAGS = {
     "FLAG_VALID": (1 << 0, "exists and is not deleted"),
@@ -81,6 +83,7 @@ CONSTANTS = {
     "COUNTERS": len(COUNTERS),
     **{f"COUNTER_{name.upper()}": i for i, name in enumerate(COUNTERS)},
     "PSP_EACH": PSP_EACH,
+    "DELAY_EACH": DELAY_EACH,
     "TRACE_BITS": TRACE_BITS,
     "RESIDUE_BITS": RESIDUE_BITS,
     "SETTLE_PERIOD": SETTLE_PERIOD,
@@ -96,11 +99,12 @@ C_TYPES = {"u1": "u8", "u2": "u16", "u4": "u32", "u8": "u64", "i8": "i64", "f4":
 ROW_FIELDS = (
     ("offset", "u8", "start of the block in the arena, in units of BLOCK_ALIGNMENT bytes"),
     ("length", "u4", "slots in use, removed synapses included"),
-    ("sorted", "u4", "the first this many slots ascend by target (removed ones too), equal targets by age; later slots by age"),
+    ("sorted", "u4", "the first this many slots ascend by delay, then target (removed ones too); equal targets in order of age throughout"),
     ("capacity", "u4", "slots the block has room for"),
     ("valid", "u4", "synapses not removed: k of the semantics"),
     ("psp", "u4", "the one psp of all its synapses (bits of a float where psps are), or PSP_EACH"),
-    ("columns", "u4", "u16 values that plasticity keeps for each slot, in as many columns"),
+    ("columns", "u2", "u16 values that plasticity keeps for each slot, in as many columns"),
+    ("delay", "u2", "the one delay of all its synapses, or DELAY_EACH"),
 )
 SPIKES_FIELDS = (
     ("last", "u4", "the last burst in which the neuron fired; 0: none"),
@@ -178,6 +182,7 @@ AXES = {
     "control_cell": "CONTROL_*",
     "byte": "of the arena",
     "degenerating": "area whose psps fall",
+    "late": "delay that some synapse has, where there are several",
     "area": "that rules name, and one for all others",
     "rule": "plasticity rule",
     "window_kind": "windows of rules that are alike count once",
@@ -247,7 +252,8 @@ ARRAYS: tuple[Array, ...] = (
     Array("fired_bits", "u4", ("ledger_slot", "word"), "ledger", "fired neurons, burst b in slot b % ledger_slots: the ledger"),
     Array("control", "u8", ("control_cell",), "control", "CONTROL_* cells: where the run stands"),
     Array("rows", "Row", ("neuron",), "rows", "row table: the synapses leaving each neuron"),
-    Array("arena", "u1", ("byte",), "rows", "blocks of the rows: targets u32, columns u16, then weights and psps, the wider first"),
+    Array("arena", "u1", ("byte",), "rows", "blocks of the rows: targets u32, columns u16, then weights, psps and delays, the wider first"),
+    Array("delays", "u2", ("late",), "control", "delays that synapses have, ascending; null where all have one"),
     Array("degenerating_area", "u4", ("degenerating",), "control", "areas whose psps fall as their neurons fire"),
     Array("degeneration", "f4", ("degenerating",), "control", "and by how much"),
     Array("edit_bytes", "u8", (), "control", "bytes of rows read and written by edits"),
@@ -280,9 +286,10 @@ PLASTIC: tuple[Array, ...] = (
 ARRAY = {array.name: array for array in (*ARRAYS, *PLASTIC)}
 
 SCALARS = (
-    ("due_queue", "*u4", "fire queue to be delivered in this burst; this and the next three: inside a burst only"),
+    ("due_queue", "*u4", "fire queue to be delivered in this burst; this and the next four: inside a burst only"),
     ("due_potential", "*f4", "its firing potentials"),
     ("due_task", "*u8", "its tasks"),
+    ("next_queue", "*u4", "fire queue that the next burst fills"),
     ("previous_bits", "*u4", "fired bits of the burst before"),
     ("schedule_begin", "*u4", "where the items of burst schedule_first + i begin; one more than schedule_bursts"),
     ("schedule_neuron", "*u4", "items of the schedule by burst, then neuron, then age: whom"),
@@ -290,7 +297,9 @@ SCALARS = (
     ("schedule_first", "u8", "first burst of the schedule"),
     ("schedule_bursts", "u4", "bursts in the schedule; 0: there is none"),
     ("ledger_slots", "u4", "slots of the ledger"),
-    ("delay", "u4", "of every synapse, in bursts"),
+    ("delay", "u4", "of every synapse, in bursts; where there are several, of those to which due_queue is delivered"),
+    ("delay_count", "u4", "length of delays; 0: all synapses have one"),
+    ("longest_delay", "u4", "bursts for which spikes are kept"),
     ("turn_mask", "u4", "one less than there are fire queues, a power of two"),
     ("neurons", "u4", "ids reserved"),
     ("words", "u4", "words of a bit set"),
@@ -299,6 +308,7 @@ SCALARS = (
     ("random_seed", "u4", "of the excitability draw"),
     ("weight_bytes", "u4", "1 or 2, or 4 of a float"),
     ("psp_bytes", "u4", "likewise"),
+    ("delay_bytes", "u4", "1 or 2"),
     ("real_terms", "u4", "a term is fl32(fl32(weight * p) / k)"),
     ("round_driven", "u4", "the potential that an mp-driven neuron delivers is rounded"),
     ("fraction_bits", "u4", "F of the semantics: 0 or 32"),
@@ -370,6 +380,7 @@ def axis_lengths(
         "control_cell": len(CONTROL),
         "byte": arena_bytes,
         "degenerating": 0,
+        "late": 0,
     }
 
 

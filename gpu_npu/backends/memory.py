@@ -56,14 +56,17 @@ def _rows_of(synapses: SynapseSource, neurons: int) -> tuple[NDArray[np.int64], 
     """(synapses of each row, units of its block, largest in-degree) once exactly these synapses are loaded."""
     slots, arriving = np.zeros(neurons, np.int64), np.zeros(neurons, np.int64)
     one_psp, each = np.zeros(neurons, synapses.psp_dtype), np.zeros(neurons, np.bool_)
+    one_delay, late = np.zeros(neurons, synapses.delay_dtype), np.zeros(neurons, np.bool_)
     for batch in synapses:
         fresh = slots[batch.source] == 0
         one_psp[batch.source[fresh]] = batch.psp[fresh]
         each[batch.source[batch.psp != one_psp[batch.source]]] = True
+        one_delay[batch.source[fresh]] = batch.delay[fresh]
+        late[batch.source[batch.delay != one_delay[batch.source]]] = True
         slots += np.bincount(batch.source, minlength=neurons)
         arriving += np.bincount(batch.target, minlength=neurons)
     bytes_each = NetworkShape(neurons, 0, 0, synapses.weight_dtype, synapses.psp_dtype).synapse_bytes
-    slot_bytes = np.where(each, bytes_each, bytes_each - one_psp.itemsize)
+    slot_bytes = np.where(each, bytes_each, bytes_each - one_psp.itemsize) + np.where(late, one_delay.itemsize, 0)
     return slots, _units(slots * slot_bytes), int(arriving.max(initial=0))
 
 

@@ -60,5 +60,5 @@ class NetworkShape:
 
     @property
     def synapse_bytes(self) -> int:
-        """Bytes of a synapse in a row whose synapses have a psp each: target, weight, psp."""
-        return 4 + self.term_bytes
+        """Bytes of a synapse in a row whose synapses have a psp each, and a delay each if they can differ: target, weight, psp, delay."""
+        return 4 + self.term_bytes + (np.dtype(self.delay_dtype).itemsize if self.shortest_delay != self.longest_delay else 0)

@@ -263,13 +263,12 @@ class RandomSynapses(SynapseSource):
         return round(self.inhibitory_fraction * 2**32)
 
     def procedure(self) -> Procedure | None:
-        if self.delay_range[0] != self.delay_range[1]:
-            return None
-        ends, values, signs, _ = self.keys
+        ends, values, signs, delays = self.keys
         sizes = {"neurons": self.neurons, "degree": self.degree, "incoming": self.incoming}
-        keys = {"end_key": ends, "value_key": values, "sign_key": signs, "inhibitory_below": self.inhibitory_below}
-        (weight, weight_top), (psp, psp_top) = self.weight_range, self.psp_range
-        ranges = {"weights": weight, "weight_values": weight_top - weight + 1, "psps": psp, "psp_values": psp_top - psp + 1}
+        keys = {"end_key": ends, "value_key": values, "sign_key": signs, "delay_key": delays, "inhibitory_below": self.inhibitory_below}
+        bounds = {"weight": self.weight_range, "psp": self.psp_range, "delay": self.delay_range}
+        ranges = {f"{name}s": low for name, (low, _) in bounds.items()}
+        ranges |= {f"{name}_values": high - low + 1 for name, (low, high) in bounds.items()}
         arguments: dict[str, np.generic] = {name: np.uint32(value) for name, value in sizes.items()}
         arguments |= {name: np.uint64(value) for name, value in keys.items()}
         arguments |= {name: np.uint32(value) for name, value in ranges.items()}

@@ -109,7 +109,7 @@ def test_rows_of_two_thousand_million_slots() -> None:
         weight, psp = (scratch.uploaded(np.array(values, np.uint8)) for values in ([10, 11, 12, 13, 14, 15], [5, 6, 7, 8, 7, 9]))
         wrong = scratch.alloc(1, np.uint32)
         context.launch("claim_slots", n=6, source=source)
-        context.launch("fill_rows", target=target, weight=weight, psp=psp, other_psp=wrong)
+        context.launch("fill_rows", target=target, weight=weight, psp=psp, others=wrong)
         assert device.fetched(wrong, 1)[0] == 0
     assert rows.read_all()["valid"].tolist() == [MAX_ROW] * 3
     arena, capacity = rows.arena, table["capacity"].astype(np.int64)

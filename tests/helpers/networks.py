@@ -81,6 +81,8 @@ DELAYS = "delays"
 """A switch of its own, for plans of `delayed_plans`."""
 ONE_DELAY = "one delay"
 """Beside it: all synapses have the same."""
+PAIRS = "pair rules"
+"""Beside PLASTIC: no other rules, of which kernels have none where a delay is above 1."""
 AREAS = (0, 1, 2, 77, 4_000_000_000)
 LEDGER_WINDOW = 4
 SMALL_SIZES = (0, 1, 3, 8, 16, 20, 31, 32, 33, 40)
@@ -132,9 +134,14 @@ def delayed_plans(sizes: Sequence[int] = SIZES, hubs: Sequence[int] = (0, 0, 0, 
     return plans(sizes, hubs).map(lambda plan: _lively(plan, DELAYS, *((), (), (PLASTIC,), (PLASTIC, FEAGI))[plan.seed // 4 % 4]))
 
 
-def uniform_plans(sizes: Sequence[int] = SIZES, hubs: Sequence[int] = (0, 0, 0, 40, 300, 10_000)) -> st.SearchStrategy[Plan]:
-    """Plans of networks whose synapses have one delay, above 1; in some of them pair rules come and go."""
-    return plans(sizes, hubs).map(lambda plan: _lively(plan, DELAYS, ONE_DELAY, *((), (), (PLASTIC,))[plan.seed % 3]))
+def late_plans(sizes: Sequence[int] = SIZES, hubs: Sequence[int] = (0, 0, 0, 40, 300, 10_000)) -> st.SearchStrategy[Plan]:
+    """Plans as `late`."""
+    return plans(sizes, hubs).map(late)
+
+
+def late(plan: Plan) -> Plan:
+    """Of a network with delays that kernels run; in every third all synapses have one, above 1; in some pair rules come and go."""
+    return _lively(plan, DELAYS, PAIRS, *((ONE_DELAY,), (), ())[plan.seed // 12 % 3], *((), (), (PLASTIC,))[plan.seed % 3])
 
 
 def _lively(plan: Plan, *switches: str) -> Plan:
@@ -398,7 +405,7 @@ class Maker:
         mapping = (int(area) for area in self.pick(AREAS[:2], 2, np.uint32, rare=AREAS))
         # As above: a weight of a network that may be non-uniform stays at 255.
         top = self.weight_top
-        if self.chance(0.4) and not self.on(ONE_DELAY):
+        if self.chance(0.4) and not self.on(PAIRS):
             plus = int(rng.choice([0, 1, 3, 100, 65535])) if top == most else 0
             return WindowRule(*mapping, int(rng.choice([1, 1, 2, 2, 3, 5])), plus, int(rng.choice([0, 1, 2, 100, 65535])))
         low, high = sorted(rng.choice([0, 0, 1, 7, 100, top // 2, top - 1, top], 2, replace=False).tolist())

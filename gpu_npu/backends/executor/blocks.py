@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_npu.arrays import U32
-from gpu_npu.backends.layout import BLOCK_ALIGNMENT, PSP_EACH, SCRATCH_BYTES, TAIL_KEY_BYTES
+from gpu_npu.backends.layout import BLOCK_ALIGNMENT, DELAY_EACH, PSP_EACH, SCRATCH_BYTES, TAIL_KEY_BYTES
 from gpu_npu.backends.shape import NetworkShape
 
 Rows = NDArray[np.void]
@@ -19,14 +19,17 @@ class Blocks:
     """Bytes of slots and blocks, for synapses of this shape."""
 
     def __init__(self, shape: NetworkShape) -> None:
-        self.each = shape.synapse_bytes
+        self.each = 4 + shape.term_bytes
         """Bytes of a slot where synapses have a psp each; else `one`."""
-        self.one = shape.synapse_bytes - np.dtype(shape.psp_dtype).itemsize
+        self.one = self.each - np.dtype(shape.psp_dtype).itemsize
+        self.delay = np.dtype(shape.delay_dtype).itemsize
+        """Bytes more where they have a delay each."""
 
     def slot_bytes(self, rows: Rows) -> NDArray[np.int64]:
         """Bytes of a slot of each row, columns included."""
         columns = rows["columns"].astype(np.int64)
         slots: NDArray[np.int64] = np.where(rows["psp"] == PSP_EACH, self.each, self.one) + 2 * columns
+        slots += np.where(rows["delay"] == DELAY_EACH, self.delay, 0)
         return slots
 
     def units(self, rows: Rows, slots: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -46,7 +49,7 @@ class Blocks:
 class Compaction:
     """ids : the rows that have a block, as they lie. planned : their entries afterwards. begins : first unit of each when it is
     packed, counted through. parts : (low, high, first unit) of the rows that go through the scratch together. scratch_units : that
-    it needs. end : first unit behind all rows."""
+    it needs. end : first unit behind all rows, where they are slid together."""
 
     ids: U32
     planned: Rows
@@ -63,11 +66,21 @@ def plan_compaction(table: Rows, blocks: Blocks) -> Compaction:
     old = table[ids]
     planned = old.copy()
     planned["length"] = planned["sorted"] = old["valid"]
-    units = blocks.units(old, old["valid"].astype(np.int64))
-    ends = blocks.fill(planned, units)
+    ends = blocks.fill(planned, blocks.units(old, old["valid"].astype(np.int64)))
+    return _in_parts(ids, old, planned, blocks, int(ends[-1]) if len(ends) else 0)
 
-    # In scratch a row is followed by a key for each slot of its unsorted tail.
-    tail = np.minimum(old["valid"], old["length"] - old["sorted"]).astype(np.int64)
+
+def plan_sorting(ids: U32, rows: Rows, blocks: Blocks) -> Compaction:
+    """Rows without removed synapses and each sorted, where they lie."""
+    planned = rows.copy()
+    planned["length"] = planned["sorted"] = rows["valid"]
+    return _in_parts(ids, rows, planned, blocks, 0)
+
+
+def _in_parts(ids: U32, old: Rows, planned: Rows, blocks: Blocks, end: int) -> Compaction:
+    # In scratch a row is followed by a key for each slot of its unsorted tail; one with several delays is sorted anew.
+    units = blocks.units(old, old["valid"].astype(np.int64))
+    tail = np.minimum(old["valid"], old["length"] - np.where(old["delay"] == DELAY_EACH, 0, old["sorted"])).astype(np.int64)
     packed_units = units - (-tail * TAIL_KEY_BYTES // BLOCK_ALIGNMENT)
     packed_ends = np.cumsum(packed_units)
     begins = packed_ends - packed_units
@@ -79,4 +92,4 @@ def plan_compaction(table: Rows, blocks: Blocks) -> Compaction:
         parts.append((low, high, begin))
         low = high
     needed = max(min(limit, int(packed_units.sum())), 1)
-    return Compaction(ids, planned, begins, parts, needed, int(ends[-1]) if len(ends) else 0)
+    return Compaction(ids, planned, begins, parts, needed, end)

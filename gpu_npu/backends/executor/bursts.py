@@ -46,8 +46,8 @@ class Bursts(Store):
         self._events = 0  # synapses that delivered in the last burst
         self.tasks_stale = False
         # A burst phase by phase; the State is read when they run.
+        self._propagation = {late: [context.prepared("late_propagation" if late else "propagation")] for late in (False, True)}
         self._phase_launches = {
-            "propagation": [context.prepared("propagation")],
             "dynamics": [context.prepared("neuron_dynamics")],
             "archival": [self._rings[0].archive],
         }
@@ -86,7 +86,7 @@ class Bursts(Store):
             self._schedule.open(number)
             self._launch_apart([*self._opening(), self._inject_scheduled], phases)
             self._staging.clear()
-        for phase, launches in self._phase_launches.items():
+        for phase, launches in {"propagation": self._propagation[self._late], **self._phase_launches}.items():
             with phases.phase(phase, number):
                 after = [*(self._learning if self._plasticity.on else ()), self._rings[0].finish] if phase == "archival" else []
                 self._launch_apart(launches + after, phases)
@@ -98,8 +98,13 @@ class Bursts(Store):
         ring.last[0], ring.read[0], ring.nanoseconds[0] = last, self._fired.burst, LAUNCH_NANOSECONDS
         alone = self.device.alone
         little = self.neurons <= alone and self._events <= 4 * alone
-        plain = not self._plasticity.on and int(self.context.state["delay"][0]) == 1
+        plain = not self._plasticity.on and not self._late
         self.device.launch([*before, ring.run[plain, little]])
+
+    @property
+    def _late(self) -> bool:
+        """Are spikes kept for more than one burst?"""
+        return int(self.context.state["longest_delay"][0]) > 1
 
     def _opening(self) -> list[Launch]:
         """What comes before the next burst: what is staged, and the tasks of queues under way afresh where rows were edited since they

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.arrays import F32, U32, Flags, sorted_unique
+from gpu_npu.arrays import F32, U32, Flags
 from gpu_npu.backends.base import Backend, BurstOutput, Chunk, FieldValues
 from gpu_npu.backends.devices.base import Device
 from gpu_npu.backends.executor.accumulators import Accumulators
@@ -27,7 +27,7 @@ from gpu_npu.backends.executor.loading import load_rows
 from gpu_npu.backends.executor.neurons import NeuronStore, area_flags
 from gpu_npu.backends.executor.plasticity import Plasticity
 from gpu_npu.backends.executor.ring import ring_of
-from gpu_npu.backends.executor.rows import RowStore, pair_keys
+from gpu_npu.backends.executor.rows import RowStore
 from gpu_npu.backends.executor.schedule import ScheduleWindow
 from gpu_npu.backends.executor.staging import Staging
 from gpu_npu.backends.executor.tuning import Tuning
@@ -37,6 +37,7 @@ from gpu_npu.backends.layout import ARRAY, STRATEGIES, axis_lengths
 from gpu_npu.backends.memory import GROUPS, arena_estimate
 from gpu_npu.backends.shape import NetworkShape
 from gpu_npu.connectome import Area, Connectome, PlasticityRule, Settings, SynapseBatch, SynapseSource
+from gpu_npu.connectome.fields import LONGEST_DELAY
 
 STATISTICS = ("rows_moved", "compactions", "bytes_compacted", "growths", "bytes_grown")
 
@@ -90,11 +91,12 @@ class Executor(Backend):
         names = {"neurons": "neuron", "words": "word", "tiles": "tile", "ledger_slots": "ledger_slot", "task_room": "task"}
         for name, axis in names.items():
             self._state[name] = lengths[axis]
-        self._state["delay"], self._state["turn_mask"] = self._shape.longest_delay, lengths["turn"] - 1
+        self._state["turn_mask"] = lengths["turn"] - 1
 
     def reserve(self, *, neuron_capacity: int, synapse_capacity: int, longest_delay: int = 1) -> None:
         neurons, synapses = max(neuron_capacity, self._shape.neuron_capacity), max(synapse_capacity, self._shape.synapse_capacity)
-        shape = replace(self._shape, neuron_capacity=neurons, synapse_capacity=synapses)
+        longest = max(longest_delay, self._shape.longest_delay)
+        shape = replace(self._shape, neuron_capacity=neurons, synapse_capacity=synapses, longest_delay=longest)
         owned = STRATEGIES[int(self._state["strategy"][0])] == "owned"
         lengths = axis_lengths(shape, apart=self._accumulators.apart, second=owned, heavy_row=self._tuning.heavy_row)
         growing: list[Store | Plasticity] = [*self._stores, self._plasticity]
@@ -104,7 +106,12 @@ class Executor(Backend):
             self._rows.reserve(neurons, arena_estimate(shape))
             scratch.keep()
         for store, arrays in zip(growing, fresh, strict=True):
-            store.move_to(lengths, arrays)
+            if store is self._fired:
+                self._fired.keep(longest, lengths, arrays)
+            else:
+                store.move_to(lengths, arrays)
+        self._bursts.tasks_stale = self._bursts.tasks_stale or longest > self._shape.longest_delay
+        self._rows.delays.keep(longest)
         self._shape = shape
         self._set_lengths(lengths)
         self._device.wait()
@@ -215,13 +222,14 @@ class Executor(Backend):
     # -- synapses ------------------------------------------------------------------------------------------------
     @property
     def delays(self) -> range:
-        return range(self._shape.longest_delay, self._shape.longest_delay + 1)
+        return range(1, (self._shape.longest_delay if self._plasticity.owes else LONGEST_DELAY) + 1)
 
     def add_synapses(self, batch: SynapseBatch) -> None:
         if len(batch):
             self._plasticity.heed()
             in_degree = self._accumulators.in_degree_with(batch, list_rows(self._rows))
             self._accumulators.make_room(in_degree)
+            self._expect(batch.delay)
             self._plasticity.add_synapses(batch, lambda: self._rows.add(batch))
             self._accumulators.expect(in_degree)
             self._bursts.tasks_stale = True
@@ -236,9 +244,15 @@ class Executor(Backend):
         return self._plasticity.edit_weights(source, lambda: self._rows.edit(source, target, weight))
 
     def set_delays(self, source: U32, target: U32, delay: NDArray[Any]) -> Flags:
-        """All have the one that there is."""
-        listed = [pair_keys(batch.source, batch.target) for batch in list_rows(self._rows, sorted_unique(source))]
-        return np.isin(pair_keys(source, target), np.concatenate([np.zeros(0, np.uint64), *listed]))
+        if not len(source):
+            return np.zeros(0, np.bool_)
+        self._expect(delay)
+        return self._rows.set_delays(source, target, delay)
+
+    def _expect(self, delay: NDArray[Any]) -> None:
+        """There will be synapses with these delays."""
+        self._rows.delays.expect(delay)
+        self._shape = replace(self._shape, shortest_delay=min(self._shape.shortest_delay, int(self._rows.delays.known[0])))
 
     def synapses_from(self, sources: U32 | None = None) -> Iterator[SynapseBatch]:
         self._plasticity.pay_debts(sources)
@@ -284,7 +298,7 @@ class Executor(Backend):
 
     def memory(self) -> dict[str, int]:
         pieces = dict.fromkeys(GROUPS, 0) | {"rows": self._rows.nbytes, "staging": self._staging.nbytes + self._schedule.nbytes}
-        for store in (*self._stores, self._degeneration):
+        for store in (*self._stores, self._degeneration, self._rows.delays):
             for name, array in store.arrays.items():
                 pieces[ARRAY[name].group] += array.nbytes
         return pieces | ({"plasticity": self._plasticity.nbytes} if self._plasticity.on else {})

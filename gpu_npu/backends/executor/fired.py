@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,6 +104,17 @@ class FireStore(Store):
         return np.flatnonzero(np.unpackbits(words.view(np.uint8), bitorder="little")).astype(np.uint32)
 
     # -- starting again ------------------------------------------------------------------------------------------
+    def keep(self, longest_delay: int, lengths: Mapping[str, int], fresh: Mapping[str, Any]) -> None:
+        """As `move_to`, and keep spikes for so many bursts: no spike that is under way is lost."""
+        if longest_delay == self._delay:
+            return self.move_to(lengths, fresh)
+        queues = self.fire_queue(), self.fire_queue(previous=True), *reversed(self.earlier())
+        self._delay = longest_delay
+        self.move_to(lengths, fresh)
+        self.device.zero(self.arrays["queue"])
+        self._set_queues(self.burst, queues)
+        self.device.wait()
+
     def reset(self) -> None:
         """As before the first burst."""
         self.burst = self.count = self.previous_count = 0
@@ -113,13 +124,7 @@ class FireStore(Store):
     def resume(self, flight: Flight) -> None:
         """As after the last burst of this flight."""
         self.burst, self.count, self.previous_count = flight.burst, len(flight.fired[0]), len(flight.previous[0])
-        for ago, (ids, potentials) in enumerate((flight.fired, flight.previous, *reversed(flight.earlier))):
-            burst = flight.burst - ago
-            self.upload("queue", ids, self.queue_at(burst))
-            self.upload("queue_potential", potentials, self._turn(burst) * self.neurons)
-            # A queue that is delivered is the next burst's to fill: its header is that of an empty one.
-            if ago < self._delay:
-                self.upload("queue", np.array([len(ids)], np.uint32), self.queue_at(burst) - QUEUE_HEADER)
+        self._set_queues(flight.burst, (flight.fired, flight.previous, *reversed(flight.earlier)))
         for burst, ids in enumerate(flight.ledger, flight.burst - len(flight.ledger) + 1):
             self.upload("fired_bits", bit_set(self.neurons, ids), self._ledger_at(burst))
         ids, potentials = flight.candidates
@@ -128,3 +133,13 @@ class FireStore(Store):
         self.upload("input", inputs)
         self.upload("candidate_bits", bit_set(self.neurons, ids))
         self.device.wait()
+
+    def _set_queues(self, last: int, queues: Sequence[tuple[U32, F32]]) -> None:
+        """These fired in burst `last`, in the one before it, and so on."""
+        for ago, (ids, potentials) in enumerate(queues):
+            burst = last - ago
+            self.upload("queue", ids, self.queue_at(burst))
+            self.upload("queue_potential", potentials, self._turn(burst) * self.neurons)
+            # A queue that is delivered is the next burst's to fill: its header is that of an empty one.
+            if ago < self._delay:
+                self.upload("queue", np.array([len(ids)], np.uint32), self.queue_at(burst) - QUEUE_HEADER)

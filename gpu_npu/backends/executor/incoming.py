@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_npu.arrays import U32, sorted_unique
+from gpu_npu.arrays import U32, sorted_unique, spread
 from gpu_npu.backends.executor.context import Context
 from gpu_npu.backends.executor.fired import bit_set
 from gpu_npu.backends.executor.listing import list_rows
@@ -117,4 +117,5 @@ class _Reversed(SynapseSource):
 
 def _backwards(batch: SynapseBatch) -> SynapseBatch:
     unknown, none = np.zeros(len(batch), SLOT_DTYPE), np.zeros(len(batch), np.uint8)
-    return replace(batch, source=batch.target, target=batch.source, weight=unknown, psp=none, inhibitory=none.view(np.bool_))
+    ends = {"source": batch.target, "target": batch.source}
+    return replace(batch, **ends, weight=unknown, psp=none, inhibitory=none.view(np.bool_), delay=spread(1, len(batch), np.uint8))

@@ -81,6 +81,8 @@ def _begins(rows: RowStore, ids: U32 | None, bits: Any) -> NDArray[np.int64]:
 def _columns(rows: RowStore, scratch: Scratch, count: int) -> dict[str, Any]:
     """Device arrays for so many synapses."""
     dtypes = {"source": np.dtype(np.uint32), "target": np.dtype(np.uint32), "weight": rows.dtypes[0], "psp": rows.dtypes[1]}
+    if rows.delays.several:
+        dtypes["delay"] = rows.delays.known.dtype
     return {name: scratch.alloc(count, dtype) for name, dtype in dtypes.items()}
 
 
@@ -90,8 +92,8 @@ def _piece(rows: RowStore, ids: U32 | None, low: int, high: int, first: NDArray[
         on_device = None if ids is None else scratch.uploaded(ids[low:high])
         starts, out = scratch.uploaded((first[low:high] - first[low]).astype(np.uint64)), _columns(rows, scratch, count)
         rows.context.launch("list_synapses", n=n, ids=on_device, base=low, wanted=bits, first=starts, **out, items=n)
-        source, packed, weight, psp = (rows.device.fetched(array, count) for array in out.values())
-    delay = spread(rows.delay, count, rows.delay.dtype)
+        source, packed, weight, psp, *delays = (rows.device.fetched(array, count) for array in out.values())
+    delay = delays[0] if delays else spread(rows.delays.known[0], count, rows.delays.known.dtype)
     batch = SynapseBatch(source, packed & TARGET_MASK, weight, psp, (packed & INHIBITORY) != 0, delay)
     order = pair_order(source, batch.target)
     return batch if order is None else batch.take(order)

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
+from gpu_npu.arrays import spread
 from gpu_npu.backends.executor.rows import RowStore, check_degrees, packed_targets
-from gpu_npu.connectome import SynapseSource
+from gpu_npu.connectome import SynapseChain, SynapseSource
 from gpu_npu.errors import NetworkError
 
-COLUMNS = ("source", "target", "weight", "psp")
-"""Of a chunk of synapses on the device."""
+COLUMNS = ("source", "target", "weight", "psp", "delay")
+"""Of a chunk of synapses on the device; the last only where there are several delays."""
 
 
 def load_rows(rows: RowStore, sources: Sequence[SynapseSource]) -> int:
@@ -28,25 +30,30 @@ def load_rows(rows: RowStore, sources: Sequence[SynapseSource]) -> int:
     total = sum(source.total for source in sources)
     if total == 0:
         return 0
+    shortest, longest = SynapseChain(*sources).delay_range
+    delay_dtype = rows.delays.known.dtype
+    dtypes: list[DTypeLike] = [np.uint32, np.uint32, *rows.dtypes, *([delay_dtype] if shortest != longest else [])]
     with device.scratch() as scratch:
-        sizes = [(min(total, rows.CHUNK), dtype) for dtype in (np.uint32, np.uint32, *rows.dtypes)]
-        chunk = dict(zip(COLUMNS, scratch.alloc_all(sizes), strict=True))
-        other_psp = scratch.alloc(1, np.uint32)
+        chunk = dict(zip(COLUMNS, scratch.alloc_all([(min(total, rows.CHUNK), dtype) for dtype in dtypes]), strict=False))
+        others = scratch.alloc(1, np.uint32)
         with device.scratch() as shorter:
             arrivals = shorter.alloc(rows.neurons, np.uint32)
-            counted_columns = {name: chunk[name] for name in ("source", "target", "psp")}
+            seen = shorter.alloc(longest // 32 + 1, np.uint32)
+            counted_columns = {name: array for name, array in chunk.items() if name != "weight"}
             for n in _chunks(rows, sources, chunk):
-                context.launch("count_synapses", n=n, **counted_columns, in_degree=arrivals, items=n)
+                context.launch("count_synapses", n=n, **counted_columns, in_degree=arrivals, delays_seen=seen, items=n)
             in_degree = device.fetched(arrivals, rows.neurons)
+            bits = np.unpackbits(device.fetched(seen, longest // 32 + 1).view(np.uint8), bitorder="little")
+        rows.delays.expect(np.flatnonzero(bits).astype(delay_dtype) if shortest != longest else spread(longest, 1, delay_dtype))
         table = rows.read_all()
         counted = table["capacity"].astype(np.int64)
         check_degrees(counted, in_degree, total)
         rows.place(table)
-        filling = {name: chunk[name] for name in ("target", "weight", "psp")}
+        filling = {name: array for name, array in chunk.items() if name != "source"}
         for n in _chunks(rows, sources, chunk):
             context.launch("claim_slots", n=n, source=chunk["source"], items=n)
-            context.launch("fill_rows", **filling, other_psp=other_psp, items=rows.neurons)
-        changed = bool(device.fetched(other_psp, 1)[0]) or not np.array_equal(rows.read_all()["length"], counted)
+            context.launch("fill_rows", **filling, others=others, items=rows.neurons)
+        changed = bool(device.fetched(others, 1)[0]) or not np.array_equal(rows.read_all()["length"], counted)
     if changed:
         raise NetworkError("a source of synapses gave other synapses when it was read again; it must give the same ones each time")
     rows.count = total
@@ -68,9 +75,9 @@ def _chunks(rows: RowStore, sources: Sequence[SynapseSource], chunk: Mapping[str
             for first in range(0, len(batch), size):
                 part = slice(first, first + size)
                 target = packed_targets(batch.target[part], batch.inhibitory[part])
-                hosts = {"source": batch.source[part], "target": target, "weight": batch.weight[part], "psp": batch.psp[part]}
-                kept = [np.ascontiguousarray(hosts[name]) for name in COLUMNS]
-                for name, host in zip(COLUMNS, kept, strict=True):
+                hosts = {name: getattr(batch, name)[part] for name in chunk} | {"target": target}
+                kept = [np.ascontiguousarray(hosts[name]) for name in chunk]
+                for name, host in zip(chunk, kept, strict=True):
                     rows.device.upload(chunk[name], host)
                 yield len(target)
                 rows.device.wait()  # the host arrays are done with

@@ -55,6 +55,11 @@ class Plasticity:
         return self._store.tables is not None
 
     @property
+    def owes(self) -> bool:
+        """Are there rules for which weights are brought up to date when the source fires?"""
+        return any(isinstance(rule, WindowRule | FeagiRule) for rule, _ in self._rules.values())
+
+    @property
     def nbytes(self) -> int:
         """Bytes on the device beside the columns of rows."""
         return self._store.nbytes + (self._incoming.nbytes if self._incoming else 0)

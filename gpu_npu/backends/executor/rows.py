@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpu_npu.arrays import U32, U64
-from gpu_npu.backends.executor.blocks import Blocks, Rows, plan_compaction
+from gpu_npu.arrays import U32, U64, Counts, is_spread
+from gpu_npu.backends.executor.blocks import Blocks, Compaction, Rows, plan_compaction, plan_sorting
 from gpu_npu.backends.executor.context import Context
+from gpu_npu.backends.executor.delays import Delays
 from gpu_npu.backends.layout import (
     BLOCK_ALIGNMENT,
     CONSTANTS,
+    DELAY_EACH,
     PSP_EACH,
     ROW_DTYPE,
     UPLOAD_SYNAPSES,
@@ -31,6 +33,10 @@ from gpu_npu.errors import CapacityError, DeviceMemoryError
 
 MANY_COMPARISONS = 2**16
 """From so many on it pays to know how many of the synapses that an edit looks at are unsorted."""
+SORTED_AT_LEAST = 8
+"""A row with several delays is sorted after an edit once more than a part in so many is not: each of its delays looks through that."""
+NOT_ONE = 0xFFFFFFFF
+"""Row.offset, while synapses are counted, of a row with several delays; as in building.cu."""
 MAX_ROW = 2**31 - 1
 """Synapses of a row: kernels count them in 32 bits, with some to spare."""
 MAX_IN_DEGREE = 2**32 - 1
@@ -101,7 +107,7 @@ class RowStore:
         self.context, self.device, self.state = context, context.device, context.state
         self.dtypes = (np.dtype(shape.weight_dtype), np.dtype(shape.psp_dtype))
         self.largest_weight = largest_count(shape.weight_dtype)
-        self.delay = np.array(shape.longest_delay, shape.delay_dtype)
+        self.delays = Delays(context, shape)
         self._blocks = Blocks(shape)
         self.neurons, self.edit_bytes = shape.neuron_capacity, edit_bytes
         sizes: list[tuple[int, DTypeLike]] = [(self.neurons, ROW_DTYPE), (self._whole(arena_bytes), np.uint8)]
@@ -126,7 +132,7 @@ class RowStore:
 
     def free(self) -> None:
         """Give the memory back; the store is of no more use."""
-        self.device.release(self.table, self.arena)
+        self.device.release(self.table, self.arena, *self.delays.arrays.values())
 
     @property
     def nbytes(self) -> int:
@@ -155,6 +161,10 @@ class RowStore:
     def place(self, rows: Rows) -> None:
         """Turn counts (count_synapses) into entries of empty rows with a block each, in the order of the sources."""
         counted = rows["capacity"].astype(np.int64)
+        if self.delays.several:
+            rows["delay"] = np.where(rows["offset"] == NOT_ONE, DELAY_EACH, rows["offset"])
+        elif len(self.delays.known):
+            rows["delay"] = self.delays.known[0]
         rows["psp"] = np.where(rows["psp"] == PSP_EACH, rows["psp"], np.maximum(rows["psp"], 1) - 1)
         units = self._blocks.units(rows, counted)
         ends = self._blocks.fill(rows, units)
@@ -179,21 +189,22 @@ class RowStore:
         target, weight, psp = packed_targets(batch.target, batch.inhibitory), batch.weight, batch.psp
         first = runs(batch.source)
         ids = batch.source[first[:-1]]
-        old, planned, moves, end = self._plan(ids, first, psp)
+        old, planned, moves, end = self._plan(ids, first, psp, batch.delay)
 
         # Everything that can fail for want of memory comes before the first change.
         pieces = self.pieces(first)
         widest = max(int(first[high] - first[low]) for low, high in pieces)
         rows = max(high - low for low, high in pieces)
-        names = ("ids", "planned", "first", "target", "weight", "psp")
-        dtypes = (np.uint32, ROW_DTYPE, np.uint32, np.uint32, *self.dtypes)
+        columns = {"target": target, "weight": weight, "psp": psp} | ({"delay": batch.delay} if self.delays.several else {})
+        names = ("ids", "planned", "first", *columns)
+        dtypes: list[DTypeLike] = [np.uint32, ROW_DTYPE, np.uint32, *(column.dtype for column in columns.values())]
         with self.device.scratch() as scratch:
-            sizes = (rows, rows, rows + 1, widest, widest, widest)
+            sizes = (rows, rows, rows + 1, *[widest] * len(columns))
             buffers = dict(zip(names, scratch.alloc_all(zip(sizes, dtypes, strict=True)), strict=True))
             for low, high in pieces:
                 span = slice(first[low], first[high])
                 offsets = (first[low : high + 1] - first[low]).astype(np.uint32)
-                parts = (ids[low:high], planned[low:high], offsets, target[span], weight[span], psp[span])
+                parts = (ids[low:high], planned[low:high], offsets, *(column[span] for column in columns.values()))
                 for buffer, host in zip(buffers.values(), parts, strict=True):
                     self.device.upload(buffer, np.ascontiguousarray(host))
                 self.context.launch("append_synapses", n=high - low, **buffers, items=high - low)
@@ -201,6 +212,7 @@ class RowStore:
         tails = (old["length"] - old["sorted"]).astype(np.int64) + np.diff(first)
         self._longest_tail = max(self._longest_tail, int(tails.max()))
         self.count += len(batch)
+        self._sort_late(ids)
 
     def _account(self, old: Rows, planned: Rows, moves: NDArray[np.bool_], end: int) -> None:
         """Rows are as planned now, those that moved in new blocks up to `end`."""
@@ -221,12 +233,15 @@ class RowStore:
             low = high
         return pieces
 
-    def _plan(self, ids: U32, first: NDArray[np.int64], psp: NDArray[Any]) -> tuple[Rows, Rows, NDArray[np.bool_], int]:
+    def _plan(self, ids: U32, first: NDArray[np.int64], psp: Counts, delay: Counts) -> tuple[Rows, Rows, NDArray[np.bool_], int]:
         """Entries of the rows `ids` before and after the addition, which of them move, and where the last of those will end in
         the arena, which is made large enough."""
         added = np.diff(first)
         values = psp.view(np.uint32) if psp.dtype == np.float32 else psp
         lowest, highest = (extreme.reduceat(values, first[:-1]).astype(np.uint32) for extreme in (np.minimum, np.maximum))
+        shortest = longest = np.broadcast_to(delay[0], len(ids))
+        if not is_spread(delay):
+            shortest, longest = (extreme.reduceat(delay, first[:-1]) for extreme in (np.minimum, np.maximum))
         while True:
             old = self._read(ids)
             if int((old["length"] + added).max()) > MAX_ROW:
@@ -236,7 +251,10 @@ class RowStore:
             one_psp = (lowest == highest) & ((old["valid"] == 0) | (old["psp"] == lowest))
             planned["psp"] = np.where(one_psp, lowest, np.uint32(PSP_EACH))
 
-            same_slots = (old["psp"] == PSP_EACH) == ~one_psp
+            one_delay = (shortest == longest) & ((old["valid"] == 0) | (old["delay"] == shortest))
+            planned["delay"] = np.where(one_delay, shortest, DELAY_EACH)
+
+            same_slots = ((old["psp"] == PSP_EACH) == ~one_psp) & ((old["delay"] == DELAY_EACH) == ~one_delay)
             in_place = same_slots & (old["length"] + added <= old["capacity"])
             moves = ~(in_place | (same_slots & (planned["valid"] <= old["capacity"])))  # the rest is squeezed in place
             planned["length"] = np.where(in_place, old["length"] + added, planned["valid"])
@@ -299,22 +317,26 @@ class RowStore:
     def set_columns(self, ids: U32, columns: int) -> None:
         """Give every slot of these rows (ascending) so many columns of u16: what they had stays as far as it goes, more are
         0. Rows that had others move; rows without synapses will have them as soon as they have any."""
+        self._reform(ids, "columns", columns)
+
+    def _reform(self, ids: U32, field: str, value: int) -> None:
+        """Let these rows (ascending) have this field, on which the form of their slots depends. Those that had another move."""
         while len(ids):
             # An eighth of the arena at a time: what has moved is slid together before much has piled up.
             rows = self._read(ids[: self.CHUNK])
             ends = np.cumsum(self._blocks.units(rows, rows["valid"].astype(np.int64)))
             count = max(int(np.searchsorted(ends, max(self._end // 8, 2**12))), 1)
-            self._set_columns(ids[:count], columns)
+            self._reform_some(ids[:count], field, value)
             ids = ids[count:]
 
-    def _set_columns(self, ids: U32, columns: int) -> None:
+    def _reform_some(self, ids: U32, field: str, value: int) -> None:
         while True:
             old = self._read(ids)
-            if not (old["columns"] != columns).all():
-                ids = ids[old["columns"] != columns]
+            if not (old[field] != value).all():
+                ids = ids[old[field] != value]
                 continue
             planned = old.copy()
-            planned["columns"] = columns
+            planned[field] = value
             planned["length"] = planned["valid"]
             units = self._blocks.units(planned, planned["valid"].astype(np.int64))
             ends = self._end + np.cumsum(units)
@@ -329,9 +351,25 @@ class RowStore:
             self.context.launch("append_synapses", n=len(ids), **rows, items=len(ids))
         self._account(old, planned, np.ones(len(ids), np.bool_), int(ends[-1]))
 
-    # -- removing and reweighting ----------------------------------------------------------------------------------
-    def edit(self, source: U32, target: U32, weight: NDArray[Any] | None) -> NDArray[np.bool_]:
-        """Remove (weight None) or reweight the oldest synapse of each pair, one by one; says which there were."""
+    # -- removing, reweighting, delaying -----------------------------------------------------------------------------
+    def set_delays(self, source: U32, target: U32, delay: Counts) -> NDArray[np.bool_]:
+        """Set the delay of the oldest synapse of each pair, one by one; says which there were."""
+        self.delays.expect(delay)
+        if not self.delays.several or not len(source):
+            return self.edit(source, target, delay=delay)
+        order = np.argsort(source, kind="stable")
+        first = runs(source[order])
+        ids, ordered = source[order][first[:-1]], delay[order]
+        shortest, longest = (extreme.reduceat(ordered, first[:-1]) for extreme in (np.minimum, np.maximum))
+        held = self._read(ids)["delay"]
+        self._reform(ids[(held != DELAY_EACH) & ((shortest != held) | (longest != held))], "delay", DELAY_EACH)
+        found = self.edit(source, target, delay=delay)
+        self._sort_late(ids)
+        return found
+
+    def edit(self, source: U32, target: U32, weight: Counts | None = None, delay: Counts | None = None) -> NDArray[np.bool_]:
+        """Reweight, delay (in rows that have room for it) or else remove the oldest synapse of each pair, one by one; says which
+        there were."""
         if not len(source):
             return np.zeros(0, np.bool_)
         if len(source) > MAX_ROW:
@@ -347,11 +385,13 @@ class RowStore:
             hosts = {"ids": ordered[first[:-1]], "first": first.astype(np.uint32), "target": target[order]}
             if weight is not None:
                 hosts["weight"] = weight[order]
+            if delay is not None:
+                hosts["delay"] = delay[order]
             arrays = {name: scratch.uploaded(host) for name, host in hosts.items()}
             found, rows = scratch.alloc(len(source), np.uint8), len(first) - 1
             self.context.launch("edit_synapses", n=rows, **arrays, found=found, items=rows)
             there[order] = self.device.fetched(found, len(source)).view(np.bool_)
-        if weight is None:
+        if weight is None and delay is None:
             removed = int(np.count_nonzero(there))
             self._removed += removed
             self.count -= removed
@@ -368,11 +408,32 @@ class RowStore:
             with suppress(DeviceMemoryError):
                 self.compact()
 
+    def _sort_late(self, ids: U32) -> None:
+        """Sort those of these rows that have several delays and need it, if there is memory for that."""
+        if not self.delays.several:
+            return
+        rows = self._read(ids)
+        unsorted = (rows["length"] - rows["sorted"]).astype(np.int64)
+        needed = (rows["delay"] == DELAY_EACH) & (unsorted * SORTED_AT_LEAST > rows["length"])
+        with suppress(DeviceMemoryError):
+            self._pack(plan_sorting(ids[needed], rows[needed], self._blocks))
+            self._removed -= int((rows["length"] - rows["valid"])[needed].sum(dtype=np.int64))
+
     # -- compaction ------------------------------------------------------------------------------------------------
     def compact(self) -> None:
         """Slide all rows together in the order in which they lie, without removed synapses and without room to grow, each
-        sorted by target. Goes through a scratch of bounded size: packed there first, then placed."""
+        sorted."""
         plan = plan_compaction(self.read_all(), self._blocks)
+        self._pack(plan)
+        self._end = plan.end
+        self._abandoned = self._removed = self._longest_tail = self._searched = 0
+        self.compactions += 1
+        self.bytes_compacted += self._end * BLOCK_ALIGNMENT
+
+    def _pack(self, plan: Compaction) -> None:
+        """Rows go through a scratch of bounded size: packed there first, then placed."""
+        if not len(plan.ids):
+            return
         most = max((high - low for low, high, _ in plan.parts), default=0)
         with self.device.scratch() as scratch:
             # All that it takes is there before the first row moves.
@@ -387,7 +448,3 @@ class RowStore:
                 for step in ("pack_rows", "sort_tails"):
                     self.context.launch(step, n=high - low, **buffers, scratch=packing, items=high - low)
                 self.context.launch("place_rows", n=high - low, planned=planned, **buffers, scratch=packing, items=high - low)
-        self._end = plan.end
-        self._abandoned = self._removed = self._longest_tail = self._searched = 0
-        self.compactions += 1
-        self.bytes_compacted += self._end * BLOCK_ALIGNMENT
