@@ -30,7 +30,7 @@ __device__ __forceinline__ void bursts_of(const State& base, u64 last, u64 read,
     u64 burst = next_burst(base);
     u32 bursts = 0, ids = 0;  // in the ring
     bool go_on = burst <= last && FRESH(base.control + CONTROL_UNREAD) <= read, unread = false;
-    if (thread_index() == 0) base.control[CONTROL_DEADLINE] = device_clock() + nanoseconds;
+    if (is_clerk()) base.control[CONTROL_DEADLINE] = device_clock() + nanoseconds;
     if (go_on && scheduled(base, burst)) {
         inject_scheduled(at_burst<!PLAIN>(base, burst), burst);
         grid_barrier(base.control + CONTROL_ARRIVED);
@@ -41,7 +41,7 @@ __device__ __forceinline__ void bursts_of(const State& base, u64 last, u64 read,
         grid_barrier(base.control + CONTROL_ARRIVED);
 
         step_neurons(at_burst<!PLAIN>(base, burst));
-        if (thread_index() == 0) base.control[CONTROL_LATE] = device_clock() >= base.control[CONTROL_DEADLINE];
+        if (is_clerk()) base.control[CONTROL_LATE] = device_clock() >= base.control[CONTROL_DEADLINE];
         grid_barrier(base.control + CONTROL_ARRIVED);
 
         Ring ring = {memory, ring_bursts, ring_ids};
@@ -61,7 +61,7 @@ __device__ __forceinline__ void bursts_of(const State& base, u64 last, u64 read,
         if (scheduled(base, burst)) inject_scheduled(at_burst<!PLAIN>(base, burst), burst);
         grid_barrier(base.control + CONTROL_ARRIVED);
     }
-    if (thread_index() == 0) conclude(base, {memory, ring_bursts, ring_ids}, burst, bursts, ids, unread);
+    if (is_clerk()) conclude(base, {memory, ring_bursts, ring_ids}, burst, bursts, ids, unread);
 }
 
 WIDE_KERNEL run_bursts(const State base, u64 last, u64 read, u32* memory, u32 ring_bursts, u32 ring_ids, u64 nanoseconds) {

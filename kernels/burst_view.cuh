@@ -15,6 +15,12 @@ __device__ __forceinline__ void set_due(const State& base, State& s, u64 burst, 
     s.delay = delay;
 }
 
+// burst % ledger_slots. The quotient by the reciprocal is at most 1 too small: 2^64 / slots is at most 1 more than that.
+__device__ __forceinline__ u32 ledger_slot(const State& s, u64 burst) {
+    const u32 rest = (u32)(burst - __umul64hi(burst, s.ledger_reciprocal) * s.ledger_slots);
+    return rest < s.ledger_slots ? rest : rest - s.ledger_slots;
+}
+
 // The State as burst `burst` sees it: one queue is filled and that of `delay` bursts ago is due, of a power of two of them.
 // `LATE`: a delay may be above 1; else these are two queues by turns, which saves registers.
 template <bool LATE = true>
@@ -28,8 +34,9 @@ __device__ __forceinline__ State at_burst(const State& base, u64 burst) {
     set_due(base, s, burst, LATE ? base.delay : 1, mask);
     s.next_queue = LATE ? base.queue + (u64)(((u32)burst + 1) & mask) * queue_stride(base) : s.due_queue;
     s.tile_count = base.tile_count + odd * base.tiles;
-    s.fired_bits = base.fired_bits + burst % base.ledger_slots * base.words;
-    s.previous_bits = base.fired_bits + (burst - 1) % base.ledger_slots * base.words;
+    const u32 slot = ledger_slot(base, burst);
+    s.fired_bits = base.fired_bits + (u64)slot * base.words;
+    s.previous_bits = base.fired_bits + (u64)((slot ? slot : base.ledger_slots) - 1) * base.words;
     s.burst = (u32)burst;
     return s;
 }

@@ -36,9 +36,9 @@ __device__ __forceinline__ void deliver_pieces(const State& s, const Piece& mine
 #pragma unroll
         for (u32 u = 0; u < IN_FLIGHT; ++u) {
             if (base + u * WARP_SIZE >= total) continue;  // the same for all lanes
-            u32 at = base + u * WARP_SIZE + lane_id(), owner = 0;  // owner: the last lane whose slots begin at or before `at`
+            u32 at = base + u * WARP_SIZE + lane_id();
             at = at < total ? at : total - 1;
-            for (u32 d = WARP_SIZE / 2; d > 0; d >>= 1) owner += __shfl_sync(FULL_MASK, before, (int)(owner + d)) <= at ? d : 0;
+            const u32 owner = owner_of(at, before);
             u32 i = at + __shfl_sync(FULL_MASK, shift, (int)owner);
             u32 capacity = __shfl_sync(FULL_MASK, mine.capacity, (int)owner), one = __shfl_sync(FULL_MASK, mine.psp, (int)owner);
             u32 form = __shfl_sync(FULL_MASK, mine.form, (int)owner);
@@ -94,9 +94,9 @@ __device__ __forceinline__ u32 seek(const u32* target, u32 first, u32 n, u32 key
 
 // Narrows the slots first .. last to part `part` of `parts`.
 __device__ __forceinline__ void cut(u32& first, u32& last, u32 part, u32 parts) {
-    u64 slots = last - first;
-    last = first + (u32)(slots * (part + 1) / parts);
-    first += (u32)(slots * part / parts);
+    const u32 end = last, each = (last - first + parts - 1) / parts;
+    first = first + part * each < end ? first + part * each : end;
+    last = first + each < end ? first + each : end;
 }
 
 // A unit as a lane's pieces: slots of the sorted part of its row with targets in [low, high), and of the unsorted tail

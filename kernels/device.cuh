@@ -9,6 +9,7 @@
 // Whether STRATEGY_OWNED exists: a GPU has no use for it, and its code would cost the others registers there.
 #define OWNED_EXISTS 1
 #define SYNAPSES_IN_FLIGHT 4
+#define WORDS_AT_ONCE (WARP_SIZE == 1 ? 1 : 4)
 #define READ_ONLY(pointer) (*(pointer))
 __device__ __forceinline__ void prefetch(const void* p) { __builtin_prefetch(p); }
 __device__ __forceinline__ u64 global_address(const void* p) { return (u64)p; }
@@ -21,6 +22,8 @@ __device__ __forceinline__ void grid_barrier(u64*) { cuemu_grid_barrier(); }
 #define OWNED_EXISTS 0
 // Synapses whose loads a lane has under way together: as many as have registers.
 #define SYNAPSES_IN_FLIGHT (__CUDA_ARCH__ >= 1000 ? 2 : 4)
+// Words of neurons at which a warp looks together, likewise.
+#define WORDS_AT_ONCE (__CUDA_ARCH__ >= 1000 ? 2 : 4)
 // A load through the read-only path: for what no launch of bursts ever writes.
 #define READ_ONLY(pointer) __ldg(pointer)
 // Warps in flight hide the latency of a row on a GPU; only a CPU is told ahead of time.

@@ -37,44 +37,70 @@ KERNEL degenerate_fired(const State base) {
     for (u64 word = mine.first; word < mine.last; word += mine.step) degenerate_word(s, (u32)word);
 }
 
+// What tells whether anything happens to 32 neurons, from as few bytes as can be. A GPU asks for it for several words before it
+// looks at the first: then it is values, one of each neuron in its lane. With one lane it is where they lie.
+#if WARP_SIZE == 1
+struct Glance {
+    const u8* flag;
+    const i64* sum;
+    const u32* count;
+    const u16* countdown;
+    u32 previous, candidates;
+
+    __device__ __forceinline__ bool flagged(u32 j, u32 mask) const { return (flag[j] & mask) != 0; }
+    __device__ __forceinline__ bool counted(u32 j) const { return count[j] != 0; }
+    __device__ __forceinline__ bool added(u32 j) const { return sum[j] != 0; }
+    __device__ __forceinline__ bool counts_down(u32 j) const { return countdown[j] != 0; }
+};
+__device__ __forceinline__ Glance glance(const State& s, u32 word) {
+    return {s.flags, s.accumulator, s.arrivals, s.refractory_countdown, s.previous_bits[word], s.reset_candidates ? s.candidate_bits[word] : FULL_WORD};
+}
+#else
+struct Glance {
+    u32 flag;
+    i64 sum;
+    u32 count, countdown, previous, candidates;
+
+    __device__ __forceinline__ bool flagged(u32, u32 mask) const { return (flag & mask) != 0; }
+    __device__ __forceinline__ bool counted(u32) const { return count != 0; }
+    __device__ __forceinline__ bool added(u32) const { return sum != 0; }
+    __device__ __forceinline__ bool counts_down(u32) const { return countdown != 0; }
+};
+__device__ __forceinline__ Glance glance(const State& s, u32 word) {
+    Glance seen = {0, 0, 0, 0, s.previous_bits[word], s.reset_candidates ? s.candidate_bits[word] : FULL_WORD};
+    const u32 j = word * WORD_NEURONS + lane_id();
+    if (j >= s.neurons) return seen;
+    seen.flag = s.flags[j];
+    if (s.arrivals) seen.count = s.arrivals[j];
+    else seen.sum = s.accumulator[j];
+    if (s.burst_clock) seen.countdown = s.refractory_countdown[j];
+    return seen;
+}
+#endif
+
 struct Word {
     u32 candidates, active, forgetful, powered;  // a bit a neuron; forgetful: starts from 0
 };
 
-// What happens to 32 neurons in this burst, from as few bytes as can be: which are candidates, to which is anything done?
-__device__ __forceinline__ Word classify(const State& s, u32 word) {
-    u32 first = word * WORD_NEURONS, n = s.neurons;
-    const u8* flags = s.flags;
-#if WARP_SIZE == 1
-    auto flagged = [&](u32 mask) { return bits_where(first, n, [=](u32 j) { return (flags[j] & mask) != 0; }); };
-#else
-    u32 own = first + lane_id() < n ? flags[first + lane_id()] : 0;
-    auto flagged = [&](u32 mask) { return __ballot_sync(FULL_MASK, (own & mask) != 0); };
-#endif
-
+// What happens to 32 neurons in this burst: which are candidates, to which is anything done?
+__device__ __forceinline__ Word classify(const State& s, u32 word, const Glance& seen) {
+    const u32 first = word * WORD_NEURONS, n = s.neurons;
+    auto flagged = [&](u32 mask) { return bits_where(first, n, [=](u32 j) { return seen.flagged(j, mask); }); };
     // An accumulator that counts its arrivals is 0 only if there were none.
-    const i64* accumulator = s.accumulator;
-    const u32* count = s.arrivals;
-    u32 arrived = count ? bits_where(first, n, [=](u32 j) { return count[j] != 0; })
-                        : bits_where(first, n, [=](u32 j) { return accumulator[j] != 0; });
+    u32 arrived = s.arrivals ? bits_where(first, n, [=](u32 j) { return seen.counted(j); }) : bits_where(first, n, [=](u32 j) { return seen.added(j); });
     u32 valid = flagged(FLAG_VALID);
     u32 powered = valid & flagged(FLAG_POWER), candidates = (valid & (arrived | flagged(FLAG_INJECTED))) | powered;
     // Phase 1: a neuron that does not accumulate starts from 0, unless it fired in the burst before; under the rule, only if
     // it was a candidate then.
-    u32 forgetful = valid & ~(flagged(FLAG_ACCUMULATES) | s.previous_bits[word]);
-    if (s.reset_candidates) forgetful &= s.candidate_bits[word];
+    u32 forgetful = valid & ~(flagged(FLAG_ACCUMULATES) | seen.previous) & seen.candidates;
     u32 active = arrived | forgetful | candidates | flagged(FLAG_FORCED);
-    if (s.burst_clock) {
-        const u16* countdown = s.refractory_countdown;
-        active |= valid & bits_where(first, n, [=](u32 j) { return countdown[j] != 0; });
-    }
+    if (s.burst_clock) active |= valid & bits_where(first, n, [=](u32 j) { return seen.counts_down(j); });
     return {candidates, active, forgetful, powered};
 }
 
 struct Tally {
-    u64 synaptic;  // of a lane, as the next
-    u32 refractory;
-    u32 power, processed;  // of the whole warp, in lane 0
+    u64 synaptic;  // of a lane, as the others
+    u32 refractory, power, processed;
 };
 
 // One neuron to which something happens; says whether it fires.
@@ -195,32 +221,54 @@ __device__ __forceinline__ void step_neurons(const State& s) {
     u32 not_again = 0;
 #endif
     Range mine = split(s.words, warp_index(), warp_count(), TILE_WORDS);
-    for (u64 word = mine.first; word < mine.last; word += mine.step) {
-        if (s.degenerating_areas) degenerate_word(s, (u32)word);
-        Word now = classify(s, (u32)word);
-#if WARP_SIZE == 1
-        if (not_again) --not_again;
-        else if (__popc(now.candidates) >= WORTH_TOGETHER) {
-            u32 ordinary = step_ordinary(s, (u32)word * WORD_NEURONS, now.candidates, now.forgetful, tally);
-            now.active &= ~ordinary;
-            if (__popc(ordinary) < WORTH_TOGETHER) not_again = NOT_AGAIN;
+    for (u64 first = mine.first; first < mine.last; first += WORDS_AT_ONCE * mine.step) {
+        const u32 word = (u32)first, step = (u32)mine.step;
+        u32 words = 0;
+        for (u32 u = 0; u < WORDS_AT_ONCE; ++u) words += first + u * mine.step < mine.last;
+        if (s.degenerating_areas)
+            for (u32 u = 0; u < words; ++u) degenerate_word(s, word + u * step);
+        Word own = {};  // of word number lane_id() of these
+        Glance seen[WORDS_AT_ONCE];
+#pragma unroll
+        for (u32 u = 0; u < WORDS_AT_ONCE; ++u) seen[u] = glance(s, u < words ? word + u * step : word);
+#pragma unroll
+        for (u32 u = 0; u < WORDS_AT_ONCE; ++u) {
+            Word now = classify(s, u < words ? word + u * step : word, seen[u]);
+            if (lane_id() == u && u < words) own = now;
         }
-#endif
-        u32 fired = where_true(now.active, [&](u32 bit) {
-            return step_neuron(s, (u32)word * WORD_NEURONS + bit, now.candidates >> bit & 1, now.forgetful >> bit & 1, tally);
-        });
         __syncwarp();  // every lane has read who was a candidate: a vote orders no memory
-        if (lane_id() == 0) {
-            s.fired_bits[word] = fired;
-            s.candidate_bits[word] = now.candidates;
-            if (fired) add_owned(s.tile_count + word / TILE_WORDS, (u32)__popc(fired));
-            tally.processed += (u32)__popc(now.candidates);
-            tally.power += (u32)__popc(now.powered);
+        if (lane_id() < words) {
+            s.candidate_bits[word + lane_id() * step] = own.candidates;
+            if (!own.active) s.fired_bits[word + lane_id() * step] = 0;
+            tally.processed += (u32)__popc(own.candidates);
+            tally.power += (u32)__popc(own.powered);
+        }
+        for (u32 busy = __ballot_sync(FULL_MASK, own.active != 0); busy; busy &= busy - 1) {
+            const u32 u = (u32)__ffs((int)busy) - 1, at = word + u * step;
+            u32 active = __shfl_sync(FULL_MASK, own.active, (int)u);
+            const u32 candidates = __shfl_sync(FULL_MASK, own.candidates, (int)u), forgetful = __shfl_sync(FULL_MASK, own.forgetful, (int)u);
+#if WARP_SIZE == 1
+            if (not_again) --not_again;
+            else if (__popc(candidates) >= WORTH_TOGETHER) {
+                u32 ordinary = step_ordinary(s, at * WORD_NEURONS, candidates, forgetful, tally);
+                active &= ~ordinary;
+                if (__popc(ordinary) < WORTH_TOGETHER) not_again = NOT_AGAIN;
+            }
+#endif
+            u32 fired = where_true(active, [&](u32 bit) {
+                return step_neuron(s, at * WORD_NEURONS + bit, candidates >> bit & 1, forgetful >> bit & 1, tally);
+            });
+            if (lane_id() == 0) {
+                s.fired_bits[at] = fired;
+                if (fired) add_owned(s.tile_count + at / TILE_WORDS, (u32)__popc(fired));
+            }
         }
     }
 
     tally.synaptic = warp_sum(tally.synaptic);
     tally.refractory = warp_sum(tally.refractory);
+    tally.processed = warp_sum(tally.processed);
+    tally.power = warp_sum(tally.power);
     if (lane_id() == 0) {  // few atomics: those on 64 bits of shared memory are loops
         if (tally.synaptic) atomicAdd(&total[COUNTER_SYNAPTIC_INJECTIONS], tally.synaptic);
         if (tally.power) atomicAdd(&total[COUNTER_POWER_INJECTIONS], (u64)tally.power);

@@ -173,7 +173,7 @@ __device__ __forceinline__ void propagate_owned(const State& base, const State& 
     i64* to = set ? s.second_accumulator : s.accumulator;
     for_due<LATE>(base, s, burst, [&](const State& due) {
         const u32 rows = due.due_queue[0], middle = (u32)((u64)rows * ((gridDim.x + sets - 1) / sets) / gridDim.x);
-        deliver_slice<LATE>(due, to, set ? middle : 0, set ? rows : middle, block_share(s.neurons, TILE_NEURONS, blockIdx.x / sets, blocks));
+        deliver_slice<LATE>(due, to, set ? middle : 0, set ? rows : middle, block_share<u32>(s.neurons, TILE_NEURONS, blockIdx.x / sets, blocks));
     });
     if (!twice) return;
     grid_barrier(s.control + CONTROL_ARRIVED);

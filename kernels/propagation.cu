@@ -21,9 +21,13 @@
 // Announces the queue that is due anew, where rows were edited since it was written. Its header must say 0 tasks, 0 expected.
 __device__ __forceinline__ void tally_queue(const State& s) {
     u64 synapses = 0;
-    Range mine = split(s.due_queue[0], thread_index(), thread_count());
-    for (u64 i = mine.first; i < mine.last; i += mine.step)
-        synapses += list_tasks(s, s.due_queue, s.due_task, (u32)i, s.due_queue[QUEUE_HEADER + i]);
+    const u32 fired = s.due_queue[0];
+    Range mine = split((fired + WARP_SIZE - 1) / WARP_SIZE, warp_index(), warp_count());
+    for (u64 batch = mine.first; batch < mine.last; batch += mine.step) {
+        const u32 i = (u32)batch * WARP_SIZE + lane_id();
+        const bool is = i < fired;
+        synapses += list_tasks(s, s.due_queue, s.due_task, is, i, is ? s.due_queue[QUEUE_HEADER + i] : 0);
+    }
     add_expected(s.due_queue, synapses);
 }
 

@@ -127,14 +127,19 @@ __device__ __forceinline__ u32 chunks_of(const State& s, const Row& row) {
 }
 __device__ __forceinline__ u64* expected_of(u32* queue) { return (u64*)(queue + QUEUE_EXPECTED); }
 
-// Neuron `source` is item `index` of this queue: lists its tasks, and returns how many synapses leave it, for add_expected().
-__device__ __forceinline__ u32 list_tasks(const State& s, u32* queue, u64* tasks, u32 index, u32 source) {
+// By a whole warp; a lane whose neuron `source` `is` item `index` of this queue lists its tasks, and returns how many synapses
+// leave it, for add_expected().
+__device__ __forceinline__ u32 list_tasks(const State& s, u32* queue, u64* tasks, bool is, u32 index, u32 source) {
     if (OWNED_EXISTS && s.strategy == STRATEGY_OWNED) return 0;  // wants neither
-    Row row = s.rows[source];
-    u32 chunks = chunks_of(s, row);
-    if (chunks > 1) {
-        u32 at = atomicAdd(queue + QUEUE_TASKS, chunks);
-        for (u32 c = 0; c < chunks; ++c) tasks[at + c] = (u64)index << 32 | c;
+    Row row = {};
+    if (is) row = s.rows[source];
+    const u32 chunks = is ? chunks_of(s, row) : 0, listed = chunks > 1 ? chunks : 0;
+    if (__any_sync(FULL_MASK, listed > 0)) {
+        const u32 before = warp_sum_before(listed), all = warp_sum(listed);
+        u32 at = 0;
+        if (lane_id() == 0) at = atomicAdd(queue + QUEUE_TASKS, all);
+        at = __shfl_sync(FULL_MASK, at, 0) + before;
+        for (u32 c = 0; c < listed; ++c) tasks[at + c] = (u64)index << 32 | c;
     }
     return row.valid;
 }

@@ -27,7 +27,7 @@ __device__ __forceinline__ void propagate_slices(const State& s, const Work& wor
     const u32 mask = (1u << s.cell_bits) - 1, share = blockIdx.x % shares, groups = gridDim.x / shares;
     if (blockIdx.x / shares >= groups) return;
     for (u32 number = blockIdx.x / shares; number < slices; number += groups) {
-        Range slice = block_share(s.neurons, WORD_NEURONS, number, slices);
+        Range slice = block_share<u32>(s.neurons, WORD_NEURONS, number, slices);
         const u32 low = (u32)slice.first, span = (u32)(slice.last - slice.first);
         for (u32 i = threadIdx.x; i < span; i += blockDim.x) cell[i] = CELL_START;
         __syncthreads();

@@ -9,6 +9,7 @@
 #define WARP_SIZE 32
 #endif
 #define FULL_MASK (WARP_SIZE == 32 ? 0xffffffffu : 1u)
+#define FULL_WORD 0xffffffffu  // 32 neurons, a bit each
 // Four blocks of 256 a multiprocessor leave a thread 64 registers: room enough that no architecture spills.
 #define KERNEL extern "C" __global__ void __launch_bounds__(256, 4)
 // All blocks of the launch live at once, one a multiprocessor with all the dynamic shared memory that a block can have, and
@@ -27,6 +28,8 @@ __device__ __forceinline__ u32 lane_id() { return threadIdx.x % WARP_SIZE; }
 __device__ __forceinline__ u32 warps_in_block() { return (blockDim.x + WARP_SIZE - 1) / WARP_SIZE; }
 __device__ __forceinline__ u64 thread_index() { return (u64)blockIdx.x * blockDim.x + threadIdx.x; }
 __device__ __forceinline__ u64 thread_count() { return (u64)gridDim.x * blockDim.x; }
+// One thread of the launch, for what is to be done once: of the last warp, which has the least else to do.
+__device__ __forceinline__ bool is_clerk() { return thread_index() == thread_count() - 1; }
 __device__ __forceinline__ u64 warp_index() { return (u64)blockIdx.x * warps_in_block() + threadIdx.x / WARP_SIZE; }
 __device__ __forceinline__ u64 warp_count() { return (u64)gridDim.x * warps_in_block(); }
 
@@ -34,11 +37,12 @@ struct Range {
     u64 first, last, step;
 };
 
-// The contiguous share of `block` when n items, in groups of `group`, are dealt to `blocks`.
-__device__ __forceinline__ Range block_share(u64 n, u64 group, u64 block, u64 blocks) {
-    u64 groups = (n + group - 1) / group;
-    u64 each = (groups + blocks - 1) / blocks * group;
-    u64 first = block * each, last = first + each;
+// The contiguous share of `block` when n items, in groups of `group`, are dealt to `blocks`. With u32: n is below 2^31.
+template <class T>
+__device__ __forceinline__ Range block_share(T n, T group, T block, T blocks) {
+    T groups = (n + group - 1) / group;
+    T each = (groups + blocks - 1) / blocks * group;
+    T first = block * each, last = first + each;
     return {first < n ? first : n, last < n ? last : n, 1};
 }
 
@@ -49,7 +53,7 @@ __device__ __forceinline__ Range dealt(u64 n, u64 who, u64 of) { return {who, n,
 // chunk (of whole groups) a worker in the flat build, so that each core keeps its own range.
 __device__ __forceinline__ Range split(u64 n, u64 who, u64 of, u64 group = 1) {
 #if WARP_SIZE == 1
-    return block_share(n, group, who, of);
+    return block_share<u64>(n, group, who, of);
 #else
     return dealt(n, who, of);
 #endif
@@ -70,6 +74,27 @@ __device__ __forceinline__ u32 warp_sum_before(u32 v) {
         if (lane_id() >= d) sum += other;
     }
     return sum - v;
+}
+
+// Who of the warp has item `at`, where each lane has as many as lie from its `before` to that of the next one: the last lane whose
+// items begin at or before `at`.
+__device__ __forceinline__ u32 owner_of(u32 at, u32 before) {
+    u32 owner = 0;
+    for (u32 d = WARP_SIZE / 2; d > 0; d >>= 1) owner += __shfl_sync(FULL_MASK, before, (int)(owner + d)) <= at ? d : 0;
+    return owner;
+}
+
+// Which bit of a word is its set bit number `n`, from 0 on.
+__device__ __forceinline__ u32 set_bit(u32 bits, u32 n) {
+    if (n == 0) return (u32)__ffs((int)bits) - 1;
+    u32 at = 0;
+    for (u32 half = 16; half > 0; half >>= 1) {
+        const u32 below = (u32)__popc(bits >> at & ((1u << half) - 1));
+        if (n < below) continue;
+        n -= below;
+        at += half;
+    }
+    return at;
 }
 
 // The 32 neurons from `first` on, as far as there are `n`: a bit for each for which f(neuron) is true, in every lane.

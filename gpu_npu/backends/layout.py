@@ -296,6 +296,7 @@ SCALARS = (
     ("schedule_potential", "*f4", "and how much; not a number: to be forced"),
     ("schedule_first", "u8", "first burst of the schedule"),
     ("schedule_bursts", "u4", "bursts in the schedule; 0: there is none"),
+    ("ledger_reciprocal", "u8", "2^64 - 1 divided by ledger_slots: a division of 64 bits is slow"),
     ("ledger_slots", "u4", "slots of the ledger"),
     ("delay", "u4", "of every synapse, in bursts; where there are several, of those to which due_queue is delivered"),
     ("delay_count", "u4", "length of delays; 0: all synapses have one"),

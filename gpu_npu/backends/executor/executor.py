@@ -92,6 +92,7 @@ class Executor(Backend):
         for name, axis in names.items():
             self._state[name] = lengths[axis]
         self._state["turn_mask"] = lengths["turn"] - 1
+        self._state["ledger_reciprocal"] = (2**64 - 1) // lengths["ledger_slot"]
 
     def reserve(self, *, neuron_capacity: int, synapse_capacity: int, longest_delay: int = 1) -> None:
         neurons, synapses = max(neuron_capacity, self._shape.neuron_capacity), max(synapse_capacity, self._shape.synapse_capacity)
