@@ -48,14 +48,21 @@ __device__ __forceinline__ u64 device_clock() {
 }
 
 // All threads of the grid meet; what any of them wrote before, all see afterwards. For WIDE_KERNELs. A meeting adds 2^63 to
-// `arrived`, however many blocks there are: the top bit turns when the last one comes, and launches of any grid may follow.
+// `arrived`, however many blocks there are: the top bit turns when the last one comes, and launches of any grid may follow. BARRIER_LIMIT: the
+// launch ends as an error where a block waits longer, in nanoseconds.
 __device__ __forceinline__ void grid_barrier(u64* arrived) {
     __syncthreads();
     if (threadIdx.x == 0) {
         __threadfence();
         const u64 turn = 1ull << 63;
         u64 before = atomicAdd(arrived, blockIdx.x ? 1ull : turn - (gridDim.x - 1));
+#ifdef BARRIER_LIMIT
+        const u64 since = device_clock();
+        while (!((before ^ FRESH(arrived)) & turn))
+            if (device_clock() - since > BARRIER_LIMIT) __trap();
+#else
         while (!((before ^ FRESH(arrived)) & turn)) {}
+#endif
         __threadfence();
     }
     __syncthreads();

@@ -1,6 +1,6 @@
 """A plugin of pytest: the tests of one backend alone, and every outcome written down at once.
 
-    python -m pytest -p profiling.selection --only-backend cuda --outcomes FILE ...
+    python -m pytest -p profiling.selection --only-backend cuda --outcomes FILE [--barrier-seconds S] ...
 
 A test stays where one of its parameters is the backend ("cuda", "cpu", "emulated"), or a kind of it ("cpu-2"). FILE gets
 a line of JSON for each test as soon as it is done, so that a run that is cut short has not been for nothing.
@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from gpu_npu.backends import kernels
+
 
 def is_of(item: Any, backend: str) -> bool:
     """Whether the test runs on this backend."""
@@ -23,6 +25,7 @@ def is_of(item: Any, backend: str) -> bool:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--only-backend", help="leave out tests that do not run on this backend")
+    parser.addoption("--barrier-seconds", type=float, help="kernels whose blocks wait longer for one another end as an error")
     parser.addoption("--outcomes", type=Path, help="a line of JSON for each test: file, test, outcome")
 
 
@@ -55,6 +58,7 @@ class Outcomes:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    kernels.BARRIER_SECONDS = config.getoption("--barrier-seconds")
     path = config.getoption("--outcomes")
     if path is not None and not hasattr(config, "workerinput"):  # with pytest-xdist the workers report to the one who writes
         config.pluginmanager.register(Outcomes(path), "outcomes")

@@ -1,6 +1,6 @@
 """A small run that meets every kernel, for tools that make a run very much slower (compute-sanitizer).
 
-    python -m profiling.small_run [--backend cuda] [--device N]
+    python -m profiling.small_run [--backend cuda] [--device N] [--barrier-seconds S]
 
 Some golden cases, then bursts and edits of every kind, held to the reference. On a GPU CuPy's memory pool is left out, so
 that every array is an allocation of its own and a step beyond its end is seen.
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from gpu_npu import NPU, STATE_FIELDS, Area, Connectome, FeagiRule, NpuError, PairRule, PlasticityRule, WindowRule
+from gpu_npu.backends import kernels
 from gpu_npu.backends.base import Platform
 from gpu_npu.doctor import small_network
 from profiling import bench, workloads
@@ -113,7 +114,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", choices=workloads.BACKENDS, default="cuda", help="(%(default)s)")
     parser.add_argument("--device", type=int, help="number of the GPU")
+    parser.add_argument("--barrier-seconds", type=float, help="kernels whose blocks wait longer for one another end as an error")
     options = parser.parse_args(arguments)
+    kernels.BARRIER_SECONDS = options.barrier_seconds
     on_device: Callable[[Any], Any] = np.asarray
     if options.backend == "cuda":
         cupy = importlib.import_module("cupy")

@@ -55,6 +55,8 @@ NEEDED_TESTS = tuple(
 """Files of which a test must have passed on the backend: nothing that ran is no success."""
 FIRST_TESTS = ("tests/backends/test_devices.py", "tests/golden/test_golden.py")
 STEADY = 1.5
+BARRIER_SECONDS = 2.0
+"""After which a launch whose blocks wait for one another ends as an error, in the first call."""
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
 FOUND = 86
 """Exit status of compute-sanitizer where it found something, told apart from one of the program."""
@@ -154,7 +156,7 @@ def test_files() -> list[str]:
 
 def opens(job: Job, limit: float) -> Outcome:
     """A small network runs; where that fails for a warning, once more with warnings let through."""
-    run = ["-m", "profiling.small_run", f"--backend={job.backend}"]
+    run = ["-m", "profiling.small_run", f"--backend={job.backend}", f"--barrier-seconds={BARRIER_SECONDS}"]
     first = execute([sys.executable, "-W", "error", *run], limit, job.environment)
     if not first.status:
         return first.verdict(limit), {}
@@ -170,15 +172,15 @@ def tests(job: Job, limit: float) -> Outcome:
 
 def first_tests(job: Job, limit: float) -> Outcome:
     """Those that say first what is wrong."""
-    return run_tests(job, limit, FIRST_TESTS, FIRST_TESTS)
+    return run_tests(job, limit, FIRST_TESTS, FIRST_TESTS, f"--barrier-seconds={BARRIER_SECONDS}")
 
 
-def run_tests(job: Job, limit: float, files: Sequence[str], needed: Sequence[str]) -> Outcome:
+def run_tests(job: Job, limit: float, files: Sequence[str], needed: Sequence[str], *options: str) -> Outcome:
     """The tests of these files, of which some must pass in each of those that are needed."""
     outcomes = job.work / "outcomes"
     workers = min(4, cpu_workers()[0] // 2)
     parallel = ["-p", "xdist.plugin", f"-n{workers}"] if workers > 1 and importlib.util.find_spec("xdist") else []
-    select = ["-p", "profiling.selection", f"--only-backend={job.backend}", f"--outcomes={outcomes}", "-m", "not long"]
+    select = ["-p", "profiling.selection", f"--only-backend={job.backend}", f"--outcomes={outcomes}", "-m", "not long", *options]
     gpu = "--gpu=require" if job.backend == "cuda" else "--gpu=never"
     plain = {**job.environment, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # whatever else is installed has no say
     quiet = ["-q", "-ra", "-p", "no:cacheprovider", "--continue-on-collection-errors"]

@@ -38,6 +38,9 @@ HEADERS = (
 )
 BLOCKS = {"": 256, "WIDE_": 768, "ROOMY_": 512}
 """Threads a block on a GPU, of a KERNEL, a WIDE_KERNEL and a ROOMY_KERNEL; every kernel is right at any block size."""
+BARRIER_SECONDS: float | None = None
+"""Set by who first runs kernels on new hardware (`profiling.validate`): a launch whose blocks wait so long for one another ends as an
+error, not never."""
 ONE_BLOCK = frozenset({"finish_burst"})
 
 _SIGNATURE = re.compile(r"^(WIDE_|ROOMY_)?KERNEL (\w+)\(([^)]*)\)", re.MULTILINE)
@@ -87,7 +90,8 @@ def read(path: Path) -> str:
 
 def unit() -> str:
     """The one translation unit of all kernels."""
-    return "".join(f'#include "{name}"\n' for name in FILES)
+    limit = "" if BARRIER_SECONDS is None else f"#define BARRIER_LIMIT {BARRIER_SECONDS * 1e9:.0f}ull\n"
+    return limit + "".join(f'#include "{name}"\n' for name in FILES)
 
 
 def _code(argument: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -9,14 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from gpu_npu.backends import kernels, toolchain
 from gpu_npu.backends.kernels import Program
 
 BEGIN = "__device__ __forceinline__ void grid_barrier(u64* arrived) {"
 
 AROUND = r"""
 #include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <thread>
+#include <unistd.h>
 #include <vector>
 typedef unsigned long long u64;
 struct Index { unsigned x; };
@@ -28,6 +32,8 @@ Index gridDim{0};
 inline u64 atomicAdd(u64* p, u64 v) { return __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }
 inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 inline void __syncthreads() {}
+inline u64 device_clock() { return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1); }
+inline void __trap() { std::printf("trap\n"); std::fflush(stdout); _exit(1); }
 @BARRIER@
 int main() {
     const unsigned rounds = 20;
@@ -38,6 +44,7 @@ int main() {
         std::vector<std::thread> grid;
         for (unsigned b = 0; b < blocks; ++b)
             grid.emplace_back([&, b] {
+                if (b == ABSENT) return;
                 blockIdx.x = b;
                 for (unsigned r = 0; r < rounds; ++r) {
                     atomicAdd(&came[r], 1);
@@ -53,13 +60,34 @@ int main() {
 """
 
 
-def test_launches_of_any_grid_follow_each_other(tmp_path: Path) -> None:
-    """A grid that comes after one of another size, as a large burst after an empty one, must meet too."""
+def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """The barrier, compiled with these options."""
     if not (compiler := shutil.which("g++")):
         (pytest.fail if os.environ.get("CI") else pytest.skip)("no g++")
     text = Program.of_project().sources["device.cuh"]
     barrier = BEGIN + text.split(BEGIN)[1].split("\n}\n")[0] + "\n}"
-    (tmp_path / "barrier.cpp").write_text(AROUND.replace("@BARRIER@", barrier))
-    subprocess.run([compiler, "-std=c++20", "-O2", "-pthread", "barrier.cpp", "-o", "barrier"], cwd=tmp_path, check=True)
-    done = subprocess.run([tmp_path / "barrier"], capture_output=True, text=True, timeout=60, check=False)
+    (folder / "barrier.cpp").write_text(AROUND.replace("@BARRIER@", barrier))
+    subprocess.run([compiler, "-std=c++20", "-O2", "-pthread", *options, "barrier.cpp", "-o", "barrier"], cwd=folder, check=True)
+    return subprocess.run([folder / "barrier"], capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("limit", [(), ("-DBARRIER_LIMIT=50000000000ull",)], ids=["for ever", "limited"])
+def test_launches_of_any_grid_follow_each_other(limit: tuple[str, ...], tmp_path: Path) -> None:
+    """A grid that comes after one of another size, as a large burst after an empty one, must meet too."""
+    done = run(tmp_path, "-DABSENT=~0u", *limit)
     assert (done.returncode, done.stdout) == (0, "0 blocks went on early\n")
+
+
+def test_a_block_that_never_comes_ends_the_launch_in_time(tmp_path: Path) -> None:
+    done = run(tmp_path, "-DABSENT=3", "-DBARRIER_LIMIT=200000000ull")
+    assert (done.returncode, done.stdout) == (1, "trap\n")
+
+
+def test_who_validates_sets_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = kernels.unit()
+    monkeypatch.setattr(kernels, "BARRIER_SECONDS", 2.0)
+    limited = kernels.unit()
+    assert "BARRIER_LIMIT" not in usual
+    assert limited == "#define BARRIER_LIMIT 2000000000ull\n" + usual
+    if importlib.util.find_spec("nvidia"):
+        assert toolchain.compile_cubin(Program.of_project().sources, limited, 90)[0]
