@@ -58,7 +58,7 @@ def status_of(error: BaseException) -> int:
 def program() -> str:
     """How to call this command again: its path where no search for gpu-npu would find it."""
     called = Path(sys.argv[0])
-    if called.name == "__main__.py":
+    if (called.parent.name, called.name) == ("gpu_npu", "__main__.py"):
         return "python -m gpu_npu"
     return str(called) if called.name == "gpu-npu" and shutil.which("gpu-npu") is None else "gpu-npu"
 

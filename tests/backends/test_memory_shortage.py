@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from faulty import FaultyCpu
 
-from gpu_npu import NPU, Area, Connectome, DeviceMemoryError, PairRule, SumOverflowError, WindowRule
+from gpu_npu import NPU, Area, Connectome, DeviceMemoryError, FeagiRule, PairRule, SumOverflowError, WindowRule
 from gpu_npu.backends.executor import DevicePlatform, plasticity, rows
 from gpu_npu.connectome.generators import fixed_out_degree
 
@@ -169,6 +169,40 @@ def test_a_clock_that_finds_no_memory_to_start_again(monkeypatch: pytest.MonkeyP
             np.testing.assert_array_equal(npu.synapse_array.weight, weights)
         device.left = None
         assert left
+
+
+def test_a_clock_without_memory_delivers_what_feagi_rules_hold_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The burst in which it starts again, refused any of its arrays, leaves what the next one delivers as it was."""
+    monkeypatch.setattr(rows.RowStore, "CHUNK", 400)
+    monkeypatch.setattr(plasticity, "CLOCK_SPAN", CLOCK)
+
+    def written(npu: NPU) -> bytes:
+        npu.snapshot().write(tmp_path / "state")
+        return (tmp_path / "state").read_bytes()
+
+    device = FaultyCpu(workers=1)
+    with (
+        NPU.from_connectome(network(), backend=DevicePlatform(device)) as npu,
+        NPU.from_connectome(network(), backend="reference") as reference,
+    ):
+        for one in (npu, reference):
+            one.register_plasticity(FeagiRule(1, 2, window=3, up=2.0, down=1.0))
+            one.schedule_force(np.repeat([CLOCK - 1, CLOCK], [40, 80]), np.concatenate((ids[::3], ids[40:])))
+            one.run(CLOCK)
+        before = written(reference)
+        assert len(npu.snapshot().flight.learning.delivered), "nothing is held back"
+        for left in range(1_000):
+            device.left = left
+            try:
+                npu.process_burst()
+                break
+            except DeviceMemoryError:
+                device.left = None
+            assert written(npu) == before, f"refused its array {left}"
+        device.left = None
+        assert left > 1
+        reference.process_burst()
+        assert written(npu) == written(reference)
 
 
 LARGEST = {"weight": 65_535, "psp": 30_000}

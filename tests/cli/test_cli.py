@@ -221,7 +221,7 @@ def test_from_a_shell(file: Path) -> None:
         ("/usr/bin/gpu-npu", "/usr/bin/gpu-npu", "gpu-npu"),
         (".venv/bin/gpu-npu", None, ".venv/bin/gpu-npu"),
         ("/x/gpu_npu/__main__.py", None, "python -m gpu_npu"),
-        ("/x/pytest", None, "gpu-npu"),
+        ("/x/pytest/__main__.py", None, "gpu-npu"),
     ],
 )
 def test_hints_name_the_command_as_it_can_be_called(called: str, on_path: str | None, told: str, monkeypatch: pytest.MonkeyPatch) -> None:

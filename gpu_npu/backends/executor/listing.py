@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -53,20 +54,30 @@ def first_column(rows: RowStore, values: NDArray[np.uint16] | None = None) -> It
             yield rows.device.fetched(cells, count)[order]
 
 
-def hold_back(rows: RowStore, t: int, weight: Counts) -> None:
-    """Let the next burst deliver these weights, in the order of `list_rows(rows)`, where burst t (as rules count) has changed them."""
+@contextmanager
+def room_to_hold_back(rows: RowStore) -> Iterator[Callable[[int, Counts], None]]:
+    """All that it takes to let the next burst deliver weights, in the order of `list_rows(rows)`, that burst t (as rules count) has
+    changed. Rows may move meanwhile; which synapses there are stays."""
     first = _begins(rows, None, None)
-    for low, high in rows.pieces(first):
-        count, n = int(first[high] - first[low]), high - low
-        with rows.device.scratch() as scratch:
-            starts, out = scratch.uploaded((first[low:high] - first[low]).astype(np.uint64)), _columns(rows, scratch, count)
-            rows.context.launch("list_synapses", n=n, base=low, first=starts, **out, items=n)
-            source, packed = (rows.device.fetched(out[name], count) for name in ("source", "target"))
-            order = pair_order(source, packed & TARGET_MASK)
-            as_they_lie = np.empty(count, weight.dtype)
-            as_they_lie[slice(None) if order is None else order] = weight[first[low] : first[high]]
-            rows.device.upload(out["weight"], as_they_lie)
-            rows.context.launch("hold_back", t=t, n=n, base=low, first=starts, weight=out["weight"], items=n)
+    pieces = rows.pieces(first)
+    most = max((int(first[high] - first[low]) for low, high in pieces), default=0)
+    with rows.device.scratch() as scratch:
+        starts, out = scratch.alloc(max((high - low for low, high in pieces), default=0), np.uint64), _columns(rows, scratch, most)
+
+        def hold_back(t: int, weight: Counts) -> None:
+            for low, high in pieces:
+                count, n = int(first[high] - first[low]), high - low
+                rows.device.upload(starts, (first[low:high] - first[low]).astype(np.uint64))
+                rows.context.launch("list_synapses", n=n, base=low, first=starts, **out, items=n)
+                source, packed = (rows.device.fetched(out[name], count) for name in ("source", "target"))
+                order = pair_order(source, packed & TARGET_MASK)
+                as_they_lie = np.empty(count, weight.dtype)
+                as_they_lie[slice(None) if order is None else order] = weight[first[low] : first[high]]
+                rows.device.upload(out["weight"], as_they_lie)
+                rows.context.launch("hold_back", t=t, n=n, base=low, first=starts, weight=out["weight"], items=n)
+                rows.device.wait()  # before the next piece is written over this one
+
+        yield hold_back
 
 
 def _begins(rows: RowStore, ids: U32 | None, bits: Any) -> NDArray[np.int64]:

@@ -19,7 +19,7 @@ from gpu_npu.arrays import U32, Counts, sorted_union, sorted_unique, without
 from gpu_npu.backends.executor.context import Context
 from gpu_npu.backends.executor.fired import FireStore, bit_set
 from gpu_npu.backends.executor.incoming import IncomingIndex
-from gpu_npu.backends.executor.listing import first_column, hold_back, list_rows, rows_of
+from gpu_npu.backends.executor.listing import first_column, list_rows, room_to_hold_back, rows_of
 from gpu_npu.backends.executor.rows import RowStore
 from gpu_npu.backends.executor.rule_store import RuleStore
 from gpu_npu.backends.executor.rule_tables import Acting, Kind, kinds_of, make_tables
@@ -171,10 +171,19 @@ class Plasticity:
         return none if np.array_equal(before, now) else before
 
     def _restart_clock(self) -> None:
-        """Count bursts from a later one on. What is older than that is as good as never."""
-        delivered = self._delivered()
-        self._pay_all()
-        start = self._now - CLOCK_SPAN // 2
+        """Count bursts from a later one on: all of it or, for want of memory, nothing."""
+        delivered, start = self._delivered(), self._now - CLOCK_SPAN // 2
+        self.pay_debts()
+        if not len(delivered):
+            self._prepare(drop=True, start=start)
+            return
+        with room_to_hold_back(self._rows) as hold_back:
+            self._prepare(drop=True, start=start)
+            self.heed()
+            hold_back(self._now - self._start, delivered)
+
+    def _count_from(self, start: int) -> None:
+        """What is kept of spikes says bursts of the clock that begins at `start`. What is older is as good as never."""
         by = start - self._start
         spikes = self._store.of_neurons("spikes")
         for field in ("last", "before"):
@@ -185,14 +194,7 @@ class Plasticity:
             self._store.upload("older", np.where(older > by, older - np.uint32(by), np.uint32(0)))
         self._store.zero("visit_count")
         self._device.wait()
-        self._start, self.stale = start, True
-        self._prepare(drop=True)
-        self._hold_back(delivered)
-
-    def _hold_back(self, delivered: Counts) -> None:
-        self.heed()
-        if len(delivered):
-            hold_back(self._rows, self._now - self._start, delivered)
+        self._start = start
 
     # -- edits -----------------------------------------------------------------------------------------------------
     @contextmanager
@@ -262,15 +264,16 @@ class Plasticity:
         self._bind()
 
     # -- tables, columns, index --------------------------------------------------------------------------------------
-    def _prepare(self, *, drop: bool) -> None:
+    def _prepare(self, *, drop: bool, start: int | None = None) -> None:
         """Make tables, columns and index those of the present rules and areas. Everything is paid. `drop`: a burst follows, so
-        what no rule acts on any more goes; else it stays."""
+        what no rule acts on any more goes; else it stays. `start`: the clock begins there from now on."""
         if not self._rules and drop:
             self._forget()
             return
         residues = any(isinstance(rule, PairRule) for rule, _ in self._rules.values()) or (self._has_residues and not drop)
         largest, wide = self._rows.largest_weight, any(dtype.itemsize == 4 for dtype in self._rows.dtypes)
-        tables = make_tables(list(self._rules.values()), start=self._start, largest=largest, residues=residues, wide=wide)
+        start = self._start if start is None else start
+        tables = make_tables(list(self._rules.values()), start=start, largest=largest, residues=residues, wide=wide)
         places = tables.places(self._areas_of())
         tables.note_reach(places)
         sources = np.flatnonzero(tables.arrays["plastic_areas"]["learns"][places]).astype(np.uint32)
@@ -289,6 +292,8 @@ class Plasticity:
             lasting.keep()
             if self._holds:
                 self._pay_all()
+            if start != self._start:
+                self._count_from(start)
             self._store.take(tables, fresh)
             if self._incoming is not None:
                 self._incoming.free()
@@ -389,4 +394,7 @@ class Plasticity:
         self._device.wait()
         if self._store.tables is not None and self._store.tables.feagi:
             self._prepare(drop=True)
-            self._hold_back(learning.delivered)
+            if len(learning.delivered):
+                with room_to_hold_back(self._rows) as hold_back:
+                    self.heed()
+                    hold_back(self._now - self._start, learning.delivered)
