@@ -118,8 +118,8 @@ __device__ __forceinline__ void cut_unit(const State& s, const Work& work, u32 u
     if (chunks > 1 && item < work.fired) return;  // its tasks deliver it
     const bool each = LATE && row.delay == DELAY_EACH;
     if (LATE && !each && row.delay != s.delay) return;
-    u32 form = (u32)row.columns << 2 | (u32)each << 1 | (row.psp == PSP_EACH), psp = delivered_psp(s, flags, row, index);
-    piece = {s.arena + row.offset * BLOCK_ALIGNMENT, row.capacity, 0, 0, form, psp, flags & FLAG_NONUNIFORM ? row.valid : 0, 0};
+    piece = {s.arena + row.offset * BLOCK_ALIGNMENT, row.capacity, 0, 0, 0, delivered_psp(s, flags, row, index), flags & FLAG_NONUNIFORM ? row.valid : 0, 0};
+    piece.form = (u32)row.columns << 2 | (u32)each << 1 | (row.psp == PSP_EACH);
     u32 begin = 0, sorted = row.sorted, first = 0, last = row.length;  // ascending by target: begin .. sorted
     if (each) {
         const u8* delays = slots_of(s, row).delay;

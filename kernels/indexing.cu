@@ -252,7 +252,7 @@ KERNEL sort_tails(const State s, u64 n, const u32* ids, const u64* packed, u32* 
 // Third step: from scratch to where planned[r] says, sorted part and tail merged. A synapse's place is the number of
 // synapses before it in its own part and in the other; among equal targets the sorted part is older. The keys of a row with several
 // delays are its order.
-KERNEL place_rows(const State s, u64 n, const u32* ids, const Row* planned, const u64* packed, const u32* packed_sorted, u8* scratch) {
+ROOMY_KERNEL place_rows(const State s, u64 n, const u32* ids, const Row* planned, const u64* packed, const u32* packed_sorted, u8* scratch) {
     Range mine = split(n, warp_index(), warp_count());
     for (u64 r = mine.first; r < mine.last; r += mine.step) {
         Row row = planned[r];

@@ -49,8 +49,8 @@ BUGS: Mapping[str, Bug] = {
     ),
     "dynamics does not wait for propagation": Bug(
         "burst.cu",
-        "propagate(at_burst<!PLAIN>(base, burst));\n        grid_barrier(base.control + CONTROL_ARRIVED);",
-        "propagate(at_burst<!PLAIN>(base, burst));",
+        "propagate<!PLAIN>(base, burst);\n        grid_barrier(base.control + CONTROL_ARRIVED);",
+        "propagate<!PLAIN>(base, burst);",
     ),
     "the next burst does not wait for archival": Bug(
         "burst.cu",

@@ -25,7 +25,8 @@ from gpu_npu.errors import BackendUnavailableError, KernelError
 
 SOURCES = {"one.cu": 'extern "C" __global__ void one(unsigned* x) { x[blockIdx.x * blockDim.x + threadIdx.x] = 41 + 1; }\n'}
 UNIT = '#include "one.cu"\n'
-REGISTERS = {"run_bursts": 85, "propagation": 85} | dict.fromkeys(("run_learning_bursts", "late_propagation", "visit_synapses", "pack_rows"), 128)
+ROOMY = ("run_learning_bursts", "late_propagation", "visit_synapses", "pack_rows", "place_rows")
+REGISTERS = {"run_bursts": 85, "propagation": 85} | dict.fromkeys(ROOMY, 128)
 """Of a thread: 3 blocks of 256 threads on a multiprocessor have 85 each, 2 have 128. All other kernels: 64, for 4."""
 VALUE_BYTES = {"u1": 1, "u2": 2, "u4": 4, "u8": 8, "i4": 4, "i8": 8, "f4": 4}
 
