@@ -110,6 +110,20 @@ def degenerating(make: Callable[[], Platform]) -> tuple[str, bytes]:
         return digest, npu.outgoing_synapses(np.arange(20)).psp.tobytes()
 
 
+def delayed(make: Callable[[], Platform]) -> tuple[list[str], str]:
+    """Spikes that are under way for one burst and for three, phase by phase and in one launch."""
+    network = Connectome(40, 200)
+    network.add_neurons(40, threshold=2.0)
+    source, target = np.repeat(np.arange(20, dtype=np.uint32), 10), np.arange(200, dtype=np.uint32) % 40
+    network.add_synapses(source, target, 3, 1, delay=np.where(target % 2, 3, 1))
+    with NPU.from_connectome(network, backend=make) as npu:
+        npu.time_phases(True)
+        npu.inject(np.arange(20), 3.5)
+        fired = [str(npu.process_burst().fired_neurons) for _ in range(BURSTS)]
+        npu.time_phases(False)
+        return fired, npu.run(BURSTS, digest=True).digest
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", choices=workloads.BACKENDS, default="cuda", help="(%(default)s)")
@@ -126,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def outcome(make: Callable[[], Platform], place: Callable[[Any], Any]) -> tuple[Any, ...]:
         with NPU.from_connectome(small_network(), backend=make, neuron_capacity=320, synapse_capacity=10_000) as npu:
-            return (*script(npu, place), generated(make), learning(make, *RULES), learning(make, ALONE), degenerating(make))
+            return (*script(npu, place), generated(make), learning(make, *RULES), learning(make, ALONE), degenerating(make), delayed(make))
 
     try:
         count = bench.golden(options.backend, options.device, CASES)
@@ -136,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (AssertionError, NpuError) as error:
         print(f"Error: {str(error).strip() or type(error).__name__}", file=sys.stderr)
         return 1
-    print(f"{count} golden cases, and {16 * BURSTS + 7} bursts with edits and plasticity, are right")
+    print(f"{count} golden cases, and {18 * BURSTS + 7} bursts with edits and plasticity, are right")
     return 0
 
 

@@ -94,7 +94,7 @@ def test_rows_of_two_thousand_million_slots() -> None:
     rows = RowStore(context, NetworkShape(3, 0), 0, device.alloc(1, np.uint64))
     counted = np.zeros(3, ROW_DTYPE)
     counted["capacity"] = MAX_ROW  # as count_synapses leaves it
-    counted["psp"] = (PSP_EACH, 8, PSP_EACH)
+    counted["psp"], counted["delay"] = (PSP_EACH, 8, PSP_EACH), 1
     rows.place(counted)
     table = rows.read_all()
     units = [-(-MAX_ROW * slot // BLOCK_ALIGNMENT) for slot in (6, 5, 6)]
