@@ -426,7 +426,7 @@ def test_the_probe_compiles_for_gpus(architecture: int) -> None:
 @pytest.mark.parametrize("backend", ["cpu", "emulated"])
 def test_the_small_run(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert small_run.main(["--backend", backend]) == 0
-    assert capsys.readouterr().out == "2 golden cases, and 71 bursts with edits and plasticity, are right\n"
+    assert capsys.readouterr().out == "2 golden cases, and 79 bursts with edits and plasticity, are right\n"
 
 
 def test_the_small_run_sees_a_difference(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
